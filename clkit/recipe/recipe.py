@@ -1,0 +1,87 @@
+"""The recipe: everything that decides a run's result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from clkit.recipe.section import Section, did_you_mean
+from clkit.recipe.sections import (
+    BenchmarkSection,
+    DataSection,
+    EvaluationSection,
+    FullTuning,
+    ModelSection,
+    PromptSection,
+    SavingSection,
+    TrainingSection,
+    Tuning,
+)
+from clkit.recipe.task_recipe import Name, TaskRecipe
+from clkit.strategies.options import Strategies
+from clkit.strategies.registry import check_composition
+from clkit.tasks.benchmarks import benchmark_tasks
+
+
+class Recipe(Section):
+    """A sequence of tasks, a model, how it is tuned, and the strategies that limit what it forgets."""
+
+    name: Name = Field(description="Name of the recipe; the run folder is `runs/NAME-SEED`.")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(42, description="Seed of everything that is drawn at random.")
+    model: ModelSection = Field(description="The model that learns.")
+    benchmark: BenchmarkSection | None = Field(None, description="A named sequence of tasks; or use `tasks`.")
+    tasks: list[TaskRecipe] | None = Field(
+        None, min_length=1, description="Tasks of your own, in the order of learning; or use `benchmark`."
+    )
+    prompt: PromptSection = Field(PromptSection(), description="How an example becomes a prompt.")
+    data: DataSection = Field(DataSection(), description="How much of each task's data is used.")
+    tuning: Tuning = Field(FullTuning(), description="Which parameters are trained.")
+    strategies: Strategies = Field(
+        [], description="What limits forgetting; applied together, in this order. Empty: plain sequential tuning."
+    )
+    training: TrainingSection = Field(TrainingSection(), description="How each task is trained.")
+    evaluation: EvaluationSection = Field(EvaluationSection(), description="How and when the tasks are tested.")
+    saving: SavingSection = Field(SavingSection(), description="What the run keeps.")
+
+    @model_validator(mode="after")
+    def _is_coherent(self) -> Recipe:
+        if (self.benchmark is None) == (self.tasks is None):
+            raise ValueError("give exactly one of 'benchmark' and 'tasks'")
+        names = [task.name for task in self.task_recipes()]
+        repeated = {name for name in names if names.count(name) > 1}
+        if repeated:
+            raise ValueError(f"tasks: the name '{min(repeated)}' stands more than once; give each task its own")
+        for name in self.training.per_task:
+            if name not in names:
+                raise ValueError(
+                    f"training.per_task: no task named '{name}'{did_you_mean(name, names)} (tasks: {', '.join(names)})"
+                )
+        micro = self.training.micro_batch_size
+        if micro is not None and self.training.batch_size % micro:
+            raise ValueError(
+                f"training.batch_size: {self.training.batch_size} is no multiple of training.micro_batch_size {micro}"
+            )
+        if self.evaluation.split == "validation" and self.data.validation_share == 0:
+            raise ValueError("evaluation.split: 'validation' needs data.validation_share above 0")
+        check_composition(self.strategies, self.tuning.method)
+        return self
+
+    def task_recipes(self) -> list[TaskRecipe]:
+        """The tasks in the order of learning, named benchmarks spelt out."""
+        if self.benchmark is not None:
+            return benchmark_tasks(self.benchmark.name, self.benchmark.order, self.benchmark.folder)
+        return list(self.tasks or [])
+
+    @classmethod
+    def load(cls, source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+        """Load a recipe by path or shipped name, apply ``key=value`` overrides, and validate.
+
+        Raises:
+            RecipeError: with one line per problem: file, line, key path, and what is allowed.
+        """
+        from clkit.recipe.loading import load_recipe
+
+        return load_recipe(source, overrides)

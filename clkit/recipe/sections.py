@@ -1,0 +1,146 @@
+"""The sections of a recipe. Descriptions here are the single source for the JSON Schema and the documentation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from clkit.recipe.section import DataPath, ModelName, Section
+from clkit.recipe.task_recipe import Name
+
+
+class ModelSection(Section):
+    """The model that learns."""
+
+    name: ModelName = Field(
+        description="A hub name (`google-t5/t5-large`), a local folder, or `embedded:tiny-t5`, which needs no download."
+    )
+    revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
+
+
+class BenchmarkSection(Section):
+    """A named sequence of tasks."""
+
+    name: Name = Field(description="`standard_cl`, `long_cl`, or `sample` (built in). `clkit ls benchmarks` lists all.")
+    order: Annotated[int, Field(ge=1)] = Field(1, description="Order of the tasks, numbered as in the MIGU paper.")
+    folder: DataPath | None = Field(
+        None, description="Read the tasks from this folder in the CL_Benchmark layout instead of from the hub."
+    )
+
+
+class PromptSection(Section):
+    """How an example becomes a prompt."""
+
+    task_name: bool = Field(
+        False,
+        description="Put `Task:` and `Dataset:` lines before each prompt, as the papers do. "
+        "They tell the model which task it sees, at test time too.",
+    )
+    max_tokens: Annotated[int, Field(ge=16)] = Field(
+        512, description="Longest prompt in tokens; a longer one loses the end of its sentence, never its instruction."
+    )
+
+
+class DataSection(Section):
+    """How much of each task's data is used. Draws are seeded by the recipe's seed."""
+
+    train_per_task: Annotated[int, Field(ge=1)] | None = Field(None, description="At most so many training examples.")
+    train_per_label: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="At most so many training examples of each label."
+    )
+    test_per_task: Annotated[int, Field(ge=1)] | None = Field(None, description="At most so many test examples.")
+    validation_share: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Share of each task's training examples that is set aside for validation."
+    )
+
+
+class FullTuning(Section):
+    """All parameters are trained."""
+
+    method: Literal["full"] = Field("full", description="Train all parameters.")
+
+
+class LoraTuning(Section):
+    """One LoRA adapter is trained over all tasks."""
+
+    method: Literal["lora"] = Field(description="Train one LoRA adapter over all tasks.")
+    rank: Annotated[int, Field(ge=1)] = Field(8, description="Rank r of the adapter.")
+    alpha: Annotated[float, Field(gt=0)] = Field(32.0, description="Scale α: the adapter's output is times α/r.")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="Dropout before the adapter.")
+    targets: list[str] | None = Field(
+        None, min_length=1, description="Linear layers that carry an adapter, by name; without it, query and value."
+    )
+
+
+Tuning = Annotated[FullTuning | LoraTuning, Field(discriminator="method")]
+
+
+class TaskTraining(Section):
+    """What one task does differently in training."""
+
+    epochs: Annotated[float, Field(gt=0)] | None = Field(None, description="Passes over this task's data.")
+    learning_rate: Annotated[float, Field(gt=0)] | None = Field(None, description="Peak learning rate on this task.")
+
+
+class TrainingSection(Section):
+    """How each task is trained."""
+
+    batch_size: Annotated[int, Field(ge=1)] = Field(
+        64, description="Examples per optimizer step, over all micro-batches and processes together."
+    )
+    micro_batch_size: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Examples per forward pass on each process; without it, the whole share of the process."
+    )
+    learning_rate: Annotated[float, Field(gt=0)] = Field(1e-4, description="Peak learning rate of AdamW.")
+    epochs: Annotated[float, Field(gt=0)] = Field(1.0, description="Passes over each task's data.")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="Course of the learning rate after warm-up; it starts anew with each task."
+    )
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Share of each task's steps over which the learning rate rises from zero."
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="Decoupled weight decay of AdamW.")
+    adam_betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = Field(
+        [0.9, 0.999], description="β1 and β2 of AdamW."
+    )
+    max_grad_norm: Annotated[float, Field(ge=0)] = Field(1.0, description="Clip the gradient's norm to this; 0: never.")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="`fp32`, or mixed precision; fp16 needs an accelerator."
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass: less memory, more time."
+    )
+    log_every: Annotated[int, Field(ge=1)] = Field(10, description="Optimizer steps between two lines of the log.")
+    per_task: dict[str, TaskTraining] = Field(
+        {}, description="Other epochs or learning rates for single tasks, by name."
+    )
+
+
+class EvaluationSection(Section):
+    """How and when the tasks are tested."""
+
+    tasks: Literal["seen", "all", "final"] = Field(
+        "seen",
+        description="After each task test all tasks `seen` so far, or `all` of the sequence; "
+        "`final`: only after the last task.",
+    )
+    zero_shot: bool = Field(True, description="Test all tasks once before the first is trained (needed for FWT).")
+    split: Literal["test", "validation"] = Field(
+        "test", description="Split to test on; `validation` needs `data.validation_share`. Tune on `validation` only."
+    )
+    answer: Literal["generate", "rank"] = Field(
+        "generate", description="`generate` greedily, or `rank` the labels by their likelihood."
+    )
+    batch_size: Annotated[int, Field(ge=1)] = Field(64, description="Examples per batch, sorted by length.")
+    max_new_tokens: Annotated[int, Field(ge=1)] = Field(
+        50, description="Longest free-form answer in tokens; tasks with labels stop after their longest label."
+    )
+
+
+class SavingSection(Section):
+    """What the run keeps."""
+
+    models: Literal["all", "last"] = Field(
+        "all", description="Keep the model (or adapter) after `all` tasks, or only the `last` finished one."
+    )

@@ -1,0 +1,88 @@
+"""One task as a recipe describes it: where its examples come from, its labels and its instruction."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from clkit.recipe.section import DataPath, Section
+
+# A name becomes part of a folder name in the run, so it must not be able to leave that folder.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+
+TEXT = (
+    "Column that holds the input, or a template with columns in braces "
+    "(`sentence 1: {premise}`) where the input is made of several."
+)
+
+
+class FolderSource(Section):
+    """A folder in the CL_Benchmark layout: `train.json`, `test.json`, `labels.json`."""
+
+    kind: Literal["folder"] = Field(description="A folder in the CL_Benchmark layout.")
+    folder: DataPath = Field(description="Folder with `train.json`, `test.json` and `labels.json`.")
+
+
+class HubSource(Section):
+    """A data set of the Hugging Face hub."""
+
+    kind: Literal["hub"] = Field(description="A data set of the Hugging Face hub.")
+    dataset: str = Field(description="Name on the hub, for example `fancyzhx/ag_news`, or a local folder of data files.")
+    config: str | None = Field(None, description="Configuration (subset) of the data set.")
+    revision: str | None = Field(None, description="Branch, tag or commit of the data set.")
+    train_split: str = Field("train", description="Split to train on.")
+    test_split: str = Field("test", description="Split to test on.")
+    text: str = Field(description=TEXT)
+    label: str = Field(description="Column that holds the label or the answer.")
+    label_names: list[str] | dict[int | str, str] | None = Field(
+        None,
+        description="Names of the values in the label column: a list indexed by number, or a mapping. "
+        "Without it the data set's own names are used.",
+    )
+
+
+class FilesSource(Section):
+    """JSONL or CSV files of the user's own."""
+
+    kind: Literal["files"] = Field(description="JSONL (`.jsonl`) or CSV (`.csv`) files.")
+    train: DataPath = Field(description="File to train on.")
+    test: DataPath = Field(description="File to test on.")
+    text: str = Field("text", description=TEXT)
+    label: str = Field("label", description="Column that holds the label or the answer.")
+
+
+class SampleSource(Section):
+    """A task of the sample that is built into clkit."""
+
+    kind: Literal["sample"] = Field(description="The sample that is built into clkit.")
+    task: str = Field(description="Name of a task of the built-in sample.")
+
+
+Source = Annotated[FolderSource | HubSource | FilesSource | SampleSource, Field(discriminator="kind")]
+
+
+class TaskRecipe(Section):
+    """One task of the sequence."""
+
+    name: Name = Field(description="Name of the task: letters, digits, dots, dashes and underscores.")
+    source: Source = Field(description="Where the examples come from.")
+    answers: Literal["labels", "free"] = Field(
+        "labels", description="`labels`: each answer is one of the labels. `free`: any text."
+    )
+    labels: list[str] | None = Field(
+        None,
+        min_length=2,
+        description="The labels in the order of the prompt. Without it, those of the source: "
+        "`labels.json`, the data set's names, or the distinct training labels.",
+    )
+    instruction: str | None = Field(None, description="Question placed before the input.")
+    group: str | None = Field(None, description="Kind of task (`Task:` line of the prompt); the name where absent.")
+
+    @model_validator(mode="after")
+    def _labels_fit_answers(self) -> TaskRecipe:
+        if self.answers == "free" and self.labels is not None:
+            raise ValueError("labels: remove it, or set answers: labels (free-form answers have no labels)")
+        if self.labels is not None and len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels: each label must appear once")
+        return self

@@ -1,0 +1,128 @@
+"""The strategy contract: typed hooks around one training loop that the engine owns, and a state to save.
+
+A strategy is one class in one file, its options model beside it::
+
+    class Freeze(Strategy):
+        \"\"\"Train the first task only.\"\"\"
+
+        name = "freeze"
+        Options = FreezeOptions
+
+        def before_step(self, context):
+            if context.task_index > 0:
+                for parameter in context.model.parameters():
+                    parameter.grad = None
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from clkit.strategies.options import StrategyOptions
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from clkit.models.family import Family
+    from clkit.tasks.task import Task
+
+ALL_TUNINGS = frozenset({"full", "lora"})
+
+
+def _no_reduction(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
+@dataclass
+class Context:
+    """What a strategy may know and touch while one task is learned.
+
+    Attributes:
+        model: the model in training, with its adapters, without any distributed wrapper.
+        step: optimizer steps finished on this task.
+        sum_over_processes: adds a tensor over all processes (the tensor itself where there is one process).
+        terms: what goes into the log at the next log line, by name; see `log`.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    family: Family
+    task: Task
+    task_index: int
+    seed: int
+    step: int = 0
+    sum_over_processes: Callable[[torch.Tensor], torch.Tensor] = _no_reduction
+    terms: dict[str, float] = field(default_factory=dict)
+
+    def log(self, **terms: float) -> None:
+        """Add named values to the next line of the log and to the live display."""
+        self.terms.update(terms)
+
+
+class Strategy:
+    """One way to limit forgetting. Override the hooks it needs; every other hook does nothing.
+
+    Class attributes say what it works with, so that a recipe that cannot work is refused before a model is loaded:
+    ``tunings`` and ``families`` that it supports, ``conflicts`` and ``requires``: other strategies with the reason.
+    """
+
+    name: ClassVar[str]
+    Options: ClassVar[type[StrategyOptions]] = StrategyOptions
+    tunings: ClassVar[frozenset[str]] = ALL_TUNINGS
+    families: ClassVar[frozenset[str]] = frozenset({"seq2seq"})
+    conflicts: ClassVar[Mapping[str, str]] = {}
+    requires: ClassVar[Mapping[str, str]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for attribute in vars(cls):
+            if attribute.startswith(("before_", "after_", "on_")) and not hasattr(Strategy, attribute):
+                hooks = [hook for hook in vars(Strategy) if hook.startswith(("before_", "after_"))]
+                raise TypeError(f"{cls.__name__}.{attribute} is no hook of Strategy (hooks: {', '.join(hooks)})")
+
+    def __init__(self, options: StrategyOptions) -> None:
+        self.options = options
+
+    def before_task(self, context: Context) -> None:
+        """The task's data is ready; the optimizer is not yet built."""
+
+    def training_data(self, context: Context, dataset: Dataset) -> Dataset:
+        """What is trained on, from the task's own training data (columns `text` and `answer`)."""
+        return dataset
+
+    def before_forward(self, context: Context, batch: Mapping[str, torch.Tensor]) -> None:
+        """Before each micro-batch's forward pass."""
+
+    def after_forward(self, context: Context, batch: Mapping[str, torch.Tensor]) -> None:
+        """After each micro-batch's forward pass, before its backward pass."""
+
+    def penalty(self, context: Context) -> torch.Tensor | None:
+        """A term added to the loss, once per optimizer step. Scalar, with a graph to the trainable parameters."""
+        return None
+
+    def before_step(self, context: Context) -> None:
+        """Gradients are complete (accumulated, summed over processes, not yet clipped); the optimizer steps next."""
+
+    def after_step(self, context: Context) -> None:
+        """The optimizer has stepped."""
+
+    def after_task(self, context: Context) -> None:
+        """The task is learned; the model is not yet evaluated or saved."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must survive between tasks: tensors and plain JSON values, by name."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave.
+
+        Raises:
+            KeyError: the state holds a name that this strategy does not know.
+        """
+        if state:
+            raise KeyError(f"{self.name} has no state, but was given {sorted(state)}")
