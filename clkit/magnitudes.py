@@ -1,0 +1,98 @@
+"""Collects output magnitudes of linear layers: the score that MIGU masks by and that inspect-magnitudes shows.
+
+For a layer with output h (tokens × d_out) the magnitude of output unit i over a set of tokens is Σ_tokens |h_i|;
+divided by its sum over the units it is the L1-normalised magnitude n_i of the MIGU paper (section 3.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from clkit.errors import ModelError
+
+Batch = Mapping[str, torch.Tensor]
+
+
+class MagnitudeCollector:
+    """Sums |output| over tokens for each watched module, while it is open.
+
+    Outside `collecting` nothing is recorded, so the forward pass that gradient checkpointing repeats during the
+    backward pass does not count a second time. Nothing recorded holds a graph.
+
+    Args:
+        modules: the modules to watch, by name.
+        token_mask: gives for a module's name and a batch the positions that count (bool, batch × sequence);
+            None counts every position, padding included.
+    """
+
+    def __init__(
+        self, modules: Mapping[str, nn.Module], token_mask: Callable[[str, Batch], torch.Tensor] | None = None
+    ) -> None:
+        self._token_mask = token_mask
+        self._batch: Batch | None = None
+        self._sums: dict[str, torch.Tensor] = {}
+        self._hooks = [module.register_forward_hook(self._recorder(name)) for name, module in modules.items()]
+
+    def _recorder(self, name: str) -> Callable[[nn.Module, Any, torch.Tensor], None]:
+        def record(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+            if self._batch is not None:
+                self._add(name, output, self._batch)
+
+        return record
+
+    @torch.no_grad()
+    def _add(self, name: str, output: torch.Tensor, batch: Batch) -> None:
+        units = output.shape[-1]
+        rows = output.detach().reshape(-1, units)
+        total = torch.float64 if rows.dtype == torch.float64 else torch.float32
+        if self._token_mask is None:
+            summed = torch.linalg.vector_norm(rows, ord=1, dim=0, dtype=total)
+        else:
+            mask = self._token_mask(name, batch).reshape(-1)
+            if mask.numel() != rows.shape[0]:
+                raise ModelError(
+                    f"layer {name} gave {rows.shape[0]} positions where the batch has {mask.numel()}; "
+                    "leave it out of `layers`, or set count_padding: true"
+                )
+            # A matrix-vector product reads |h| once; indexing would copy it first.
+            summed = mask.to(total) @ rows.abs().to(total)
+        self._sums[name] = self._sums[name] + summed if name in self._sums else summed
+
+    @contextmanager
+    def collecting(self, batch: Batch) -> Iterator[None]:
+        """Record every forward pass inside the `with` block as one over ``batch``."""
+        self.open(batch)
+        try:
+            yield
+        finally:
+            self.close()
+
+    def open(self, batch: Batch) -> None:
+        """Start recording forward passes over ``batch``."""
+        self._batch = batch
+
+    def close(self) -> None:
+        """Stop recording; what is recorded stays until `take`."""
+        self._batch = None
+
+    def take(self) -> dict[str, torch.Tensor]:
+        """Σ over tokens of |output|, float, d_out, by module name; and start again from nothing."""
+        sums, self._sums = self._sums, {}
+        return sums
+
+    def remove(self) -> None:
+        """Take the hooks off the modules."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+
+def l1_normalised(magnitude: torch.Tensor) -> torch.Tensor:
+    """n_i = m_i / Σ_j m_j (paper eq. 4). A layer whose output is zero everywhere gets the uniform distribution."""
+    total = magnitude.sum()
+    return magnitude / total if total > 0 else torch.full_like(magnitude, 1 / magnitude.numel())

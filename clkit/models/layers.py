@@ -1,0 +1,88 @@
+"""The linear layers of a model: which there are, which role each plays, and which of their weights are trained."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from transformers import PreTrainedModel
+
+from clkit.errors import ModelError
+from clkit.models.family import Family
+
+
+@dataclass(frozen=True)
+class RowSite:
+    """A weight whose rows are chosen by magnitude, and the module whose output gives the magnitudes.
+
+    Row i of ``weight`` (d_out × d_in) produces element i of the last dimension of ``module``'s output.
+    ``layer`` is the name of the linear layer in the base model; ``name`` also says which matrix of an adapter.
+    """
+
+    name: str
+    layer: str
+    module: nn.Module
+    weight: nn.Parameter
+
+
+def linear_layers(model: PreTrainedModel | PeftModel) -> dict[str, nn.Module]:
+    """Every linear layer by its name in the base model; one that carries an adapter stands for base and adapter."""
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    found: dict[str, nn.Module] = {}
+    for name, module in base.named_modules():
+        inside_adapter = any(name.startswith(f"{layer}.") for layer in found)
+        if isinstance(module, nn.Linear | BaseTunerLayer) and not inside_adapter:
+            found[name] = module
+    return found
+
+
+def select_layers(model: PreTrainedModel | PeftModel, family: Family, layers: Sequence[str]) -> dict[str, nn.Module]:
+    """The linear layers that a recipe's `layers:` names.
+
+    Each entry is a role (`attention`, `feed_forward`, `lm_head`), the last part of a layer's name (`q`, `wo`), or a
+    pattern over the full name (`decoder.*.wi_0`).
+
+    Raises:
+        ModelError: an entry fits no linear layer; the message names the layers that were found.
+    """
+    known = linear_layers(model)
+    chosen: dict[str, nn.Module] = {}
+    for entry in layers:
+        role = family.roles.get(entry)
+        fitting = {
+            name: module
+            for name, module in known.items()
+            if (re.search(role, name) if role else name.split(".")[-1] == entry or fnmatchcase(name, entry))
+        }
+        if not fitting:
+            endings = sorted({name.split(".")[-1] for name in known})
+            raise ModelError(
+                f"layers: '{entry}' fits no linear layer of this model; roles: {', '.join(family.roles)}; "
+                f"linear layers found: {', '.join(endings)}"
+            )
+        chosen.update(fitting)
+    return {name: module for name, module in known.items() if name in chosen}  # in the model's own order
+
+
+def row_sites(layers: dict[str, nn.Module]) -> list[RowSite]:
+    """The trained weights of these layers with the module whose output ranks their rows (paper section 3.2).
+
+    A plain linear layer: its weight, by its own output. A LoRA layer: A by its own output x Aᵀ, and B by the whole
+    layer's output x Wᵀ + (α/r) x Aᵀ Bᵀ. Weights that are not trained are left out.
+    """
+    sites: list[RowSite] = []
+    for name, module in layers.items():
+        if isinstance(module, LoraLayer):
+            for adapter in module.active_adapters:
+                a, b = module.lora_A[adapter], module.lora_B[adapter]
+                sites.append(RowSite(f"{name}.lora_A", name, a, a.weight))
+                sites.append(RowSite(f"{name}.lora_B", name, module, b.weight))  # type: ignore[arg-type]
+        elif isinstance(module, nn.Linear):
+            sites.append(RowSite(name, name, module, module.weight))
+    return [site for site in sites if site.weight.requires_grad]

@@ -1,0 +1,90 @@
+"""Encoder-decoder models such as T5: the prompt goes into the encoder, the answer comes out of the decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase
+
+from clkit.models.family import Batch, Collator, Family
+
+
+class Seq2Seq(Family):
+    """T5 and its relatives (mT5, Flan-T5, UL2, ...)."""
+
+    name: ClassVar[str] = "seq2seq"
+    roles = {
+        "attention": r"\.(SelfAttention|EncDecAttention)\.[qkvo]$",
+        "feed_forward": r"\.DenseReluDense\.(wi|wi_0|wi_1|wo)$",
+        "lm_head": r"^lm_head$",
+    }
+    lora_targets = ("q", "v")
+
+    @classmethod
+    def recognises(cls, config: Any) -> bool:
+        return bool(config.is_encoder_decoder)
+
+    @classmethod
+    def load(cls, name: str, **arguments: Any) -> PreTrainedModel:
+        return AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32, **arguments)
+
+    def encode(
+        self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], answers: Sequence[str]
+    ) -> dict[str, list[list[int]]]:
+        # Prompts already fit; truncation would cut off "Answer:", so it stays off.
+        return {
+            "input_ids": tokenizer(list(prompts), truncation=False)["input_ids"],
+            "labels": tokenizer(text_target=list(answers), truncation=False)["input_ids"],
+        }
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Collator:
+        # Given the model, it adds `decoder_input_ids`: the loss is computed outside the model's forward pass.
+        return DataCollatorForSeq2Seq(tokenizer, model=model, label_pad_token_id=-100)
+
+    def token_mask(self, layer: str, batch: Batch) -> torch.Tensor:
+        # Keys and values of cross-attention are projections of the encoder's output.
+        reads_source = layer.startswith("encoder.") or ".EncDecAttention.k" in layer or ".EncDecAttention.v" in layer
+        return batch["attention_mask"].bool() if reads_source else batch["labels"] != -100
+
+    @torch.inference_mode()
+    def generate(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int
+    ) -> list[str]:
+        batch = tokenizer(list(prompts), padding=True, return_tensors="pt").to(model.device)
+        # The Trainer turns the cache off in the model's config; decoding without it is quadratic.
+        tokens = model.generate(
+            **batch, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, use_cache=True, max_length=None
+        )
+        return tokenizer.batch_decode(tokens, skip_special_tokens=True)
+
+    @torch.inference_mode()
+    def log_likelihood(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: Sequence[str],
+        answers: Sequence[str],
+    ) -> torch.Tensor:
+        source = tokenizer(list(prompts), padding=True, return_tensors="pt").to(model.device)
+        target = tokenizer(text_target=list(answers), padding=True, return_tensors="pt").to(model.device)
+        labels = target["input_ids"].masked_fill(target["attention_mask"] == 0, -100)
+        encoded = model.get_encoder()(**source).last_hidden_state
+        scores = []
+        for answer in labels:  # one decoder pass per label over the whole batch: the encoder runs once
+            repeated = answer.expand(len(prompts), -1)
+            logits = model(
+                encoder_outputs=(encoded,),
+                attention_mask=source["attention_mask"],
+                decoder_input_ids=model.prepare_decoder_input_ids_from_labels(repeated),
+                use_cache=False,
+            ).logits.float()
+            losses = torch.nn.functional.cross_entropy(
+                logits.transpose(1, 2), repeated, ignore_index=-100, reduction="none"
+            )
+            scores.append(-losses.sum(dim=1))
+        return torch.stack(scores, dim=1)
+
+    def answer_tokens(self, tokenizer: PreTrainedTokenizerBase, answer: str) -> int:
+        return len(tokenizer(text_target=answer)["input_ids"])
