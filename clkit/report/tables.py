@@ -1,0 +1,167 @@
+"""Tables for the terminal: the matrix of one run, its metrics, and several runs side by side."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import IO, NamedTuple
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from clkit.matrix import AccuracyMatrix, Aggregate, Metric, Row
+
+MISSING = "–"
+PIPED_WIDTH = 100
+LABEL_WIDTH = 24  # longer task names are cut
+SIGNED = frozenset({"bwt", "fwt"})
+HEADS = {
+    "average_accuracy": "average\naccuracy",
+    "average_accuracy_micro": "micro\naverage",
+    "bwt": "BWT",
+    "fwt": "FWT",
+    "forgetting": "forget-\nting",
+    "learning_accuracy": "learning\naccuracy",
+}
+
+
+class SeedGroup(NamedTuple):
+    """Runs that differ in their seed only, by the name they are shown under, and their metrics over the seeds."""
+
+    runs: list[str]
+    metrics: dict[str, Aggregate]
+
+
+def make_console(file: IO[str] | None = None) -> Console:
+    """A console whose piped output is the same everywhere: no escape codes, COLUMNS or else 100 characters wide."""
+    stream = file or sys.stdout
+    width = None
+    if not stream.isatty():
+        columns = os.environ.get("COLUMNS", "")
+        width = int(columns) if columns.isdecimal() and int(columns) > 0 else PIPED_WIDTH
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+
+
+def show_number(value: float | None, *, fraction: bool, decimals: int = 1, signed: bool = False) -> str:
+    """A score as a person reads it: percent of a fraction, a plain number otherwise, a dash where there is none."""
+    if value is None:
+        return MISSING
+    rounded = round(100 * value if fraction else value, decimals) + 0.0  # -0.0 + 0.0 is a plain 0.0
+    return f"{rounded:{'+' if signed and rounded else ''}.{decimals}f}"
+
+
+def matrix_table(matrix: AccuracyMatrix, width: int) -> RenderableType:
+    """The matrix in at most ``width`` characters: a row per task learned, a column per task tested.
+
+    Where the tasks' names do not fit as heads, their numbers stand there; where that is still too wide, percents
+    lose their decimal; and where even that is, the columns go on in another table below.
+    """
+    numbers = _Layout(matrix, numbered=True)
+    choices = [_Layout(matrix, numbered=False), numbers]
+    if matrix.is_fraction:
+        choices.append(_Layout(matrix, numbered=True, decimals=0))
+    layout = next((choice for choice in choices if len(choice.blocks(width)) == 1), numbers)
+    unit = " in percent" if matrix.is_fraction else "" if matrix.higher_is_better else " (lower is better)"
+    title = Text(f"{matrix.metric}{unit}; a row per task learned, a column per task tested\n", style="italic")
+    return Group(title, *(layout.table(columns) for columns in layout.blocks(width)))
+
+
+class _Layout:
+    """One way to show a matrix: tasks by name or by number, and so many decimals."""
+
+    def __init__(self, matrix: AccuracyMatrix, *, numbered: bool, decimals: int = 1) -> None:
+        self.matrix = matrix
+        self.gap = 1 if numbered else 2
+        numbers = range(1, len(matrix.tasks) + 1)
+        self.heads = [str(number) for number in numbers] if numbered else matrix.tasks
+        # Tasks still to be learned have a row of dashes: it tells their names where the heads are numbers.
+        pending: list[Row] = [[None] * len(matrix.tasks)] * (len(matrix.tasks) - len(matrix.rows))
+        prefixes = [str(number) for number in numbers] if numbered else ["after"] * len(matrix.tasks)
+        labels = [f"{prefix} {task}" for prefix, task in zip(prefixes, matrix.tasks, strict=True)]
+        rows = list(zip(numbers, labels, [*matrix.rows, *pending], strict=True))
+        if matrix.zero_shot is not None:
+            rows.insert(0, (0, "zero-shot", matrix.zero_shot))
+        self.rows = [
+            (learned, label, [show_number(score, fraction=matrix.is_fraction, decimals=decimals) for score in row])
+            for learned, label, row in rows
+        ]
+        self.label_width = min(LABEL_WIDTH, max(len(label) for _, label, _ in rows))
+
+    def blocks(self, width: int) -> list[range]:
+        """The columns, divided so that each part fits into ``width`` beside the labels."""
+        blocks = [range(0)]
+        free = width - self.label_width
+        for column, head in enumerate(self.heads):
+            needed = self.gap + max(len(head), *(len(cells[column]) for _, _, cells in self.rows))
+            if needed > free and blocks[-1]:
+                blocks.append(range(column, column))
+                free = width - self.label_width
+            blocks[-1] = range(blocks[-1].start, column + 1)
+            free -= needed
+        return blocks
+
+    def table(self, columns: range) -> Table:
+        table = _table(gap=self.gap)
+        table.add_column(no_wrap=True, overflow="ellipsis", width=self.label_width)
+        for column in columns:
+            table.add_column(Text(self.heads[column]), justify="right", no_wrap=True)
+        for learned, label, cells in self.rows:
+            shown = [Text(cells[column], style=_style(learned, column + 1)) for column in columns]
+            table.add_row(Text(label, style="dim" if learned > len(self.matrix.rows) else ""), *shown)
+        return table
+
+
+def _style(learned: int, task: int) -> str:
+    """Just learned: emphasised. Not learned yet: dim."""
+    return "bold cyan" if task == learned else "dim" if task > learned else ""
+
+
+def metrics_table(metrics: Mapping[str, Metric], *, fraction: bool) -> Table:
+    """A row per metric: its value, and the formula, or why there is no value."""
+    table = _table(gap=2)
+    table.add_column("metric", no_wrap=True)
+    table.add_column("percent" if fraction else "value", justify="right", no_wrap=True)
+    table.add_column("formula, or why there is no value")
+    for name, metric in metrics.items():
+        value = show_number(metric.value, fraction=fraction, signed=name in SIGNED)
+        table.add_row(name, Text(value, style="bold"), Text(metric.note or metric.formula))
+    return table
+
+
+def runs_table(runs: Mapping[str, AccuracyMatrix], groups: Sequence[SeedGroup] = ()) -> Table:
+    """The metrics of several runs, a row per run by its name, and below them the mean over each group of seeds."""
+    table = _table(gap=2)
+    table.add_column("run", overflow="fold", min_width=18)
+    for head in HEADS.values():
+        table.add_column(head, justify="right", no_wrap=True)
+    for run, matrix in runs.items():
+        metrics = matrix.metrics()
+        _add_values(table, run, [metrics[name].value for name in HEADS], matrix.is_fraction)
+    for group in groups:
+        table.add_section()
+        over_seeds = [group.metrics[name] for name in HEADS]
+        fraction = runs[group.runs[0]].is_fraction
+        _add_values(table, f"mean of {len(group.runs)} seeds", [one.mean for one in over_seeds], fraction, style="bold")
+        _add_values(table, "± std", [one.std for one in over_seeds], fraction, signed=False)
+        for end, label in enumerate(("95 % interval from", "95 % interval to")):
+            bounds = [one.interval[end] if one.interval else None for one in over_seeds]
+            _add_values(table, label, bounds, fraction)
+    return table
+
+
+def _add_values(
+    table: Table, label: str, values: Sequence[float | None], fraction: bool, *, signed: bool = True, style: str = ""
+) -> None:
+    cells = [
+        Text(show_number(value, fraction=fraction, signed=signed and name in SIGNED))
+        for name, value in zip(HEADS, values, strict=True)
+    ]
+    table.add_row(Text(label), *cells, style=style)
+
+
+def _table(gap: int) -> Table:
+    # The box itself puts one space between columns.
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, gap - 1), header_style="bold")

@@ -1,0 +1,429 @@
+"""The run folder: what is in it, written so that a crash at any moment leaves it whole, and read back strictly.
+
+::
+
+    runs/t5_order1-42/
+      recipe.yaml               the resolved recipe
+      env.json                  versions, seed, command; the number of this layout
+      log.jsonl                 one JSON object per line, while training
+      matrix.json metrics.json  the scores so far, and what follows from them
+      tasks/00-zero-shot/       predictions.jsonl, done.json
+      tasks/01-dbpedia/         the model or adapter, predictions.jsonl, and done.json, which is written last
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from clkit.errors import RunError, UsageError
+from clkit.matrix import AccuracyMatrix
+
+FORMAT = 1  # raised whenever an older clkit would misread the folder
+ZERO_SHOT = "zero-shot"
+PACKAGES = ("clkit", "torch", "transformers", "datasets", "peft", "tokenizers", "accelerate")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A finished stage: the zero-shot evaluation (index 0) or a learned task (from 1), with what `done.json` holds."""
+
+    index: int
+    name: str
+    folder: Path
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run on disk. Make it with `create`, `open` or `newest`, which check what is there."""
+
+    path: Path
+
+    @classmethod
+    def create(
+        cls, path: str | Path, recipe_yaml: str, environment: Mapping[str, Any], *, overwrite: bool = False
+    ) -> RunFolder:
+        """A new run folder with its recipe and environment. ``overwrite`` empties an earlier run's folder first.
+
+        Raises:
+            UsageError: the folder is not empty, or ``overwrite`` meets something that is no run folder.
+        """
+        run = cls(Path(path))
+        if run.path.exists() and not run.path.is_dir():
+            raise UsageError(f"{run.path} is a file; choose a folder with --run DIR")
+        if run.path.is_dir() and any(run.path.iterdir()):
+            if not overwrite:
+                raise UsageError(
+                    f"{run.path} is not empty: continue that run with --resume, replace it with --overwrite, "
+                    "or choose another folder with --run DIR"
+                )
+            run._empty()
+        run.path.mkdir(parents=True, exist_ok=True)
+        # env.json comes first: it is what tells a half-made run folder from a folder of the user's.
+        write_json(run.env_path, {"format": FORMAT, **environment})
+        write_atomically(run.recipe_path, recipe_yaml)
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """An existing run folder.
+
+        Raises:
+            RunError: it is no run folder (the message says what is missing), or a newer clkit made it.
+        """
+        run = cls(Path(path))
+        if not run.path.is_dir():
+            raise RunError(f"{run.path}: no such run folder")
+        missing = [file.name for file in (run.recipe_path, run.env_path) if not file.is_file()]
+        if missing:
+            raise RunError(f"{run.path} is no run folder: {' and '.join(missing)} missing")
+        run.environment()
+        return run
+
+    @classmethod
+    def newest(cls, root: str | Path = "runs") -> RunFolder:
+        """The run in ``root`` whose recipe or matrix was written last.
+
+        Raises:
+            RunError: there is none, or it cannot be opened.
+        """
+        written = {
+            run.path: max(file.stat().st_mtime_ns for file in (run.recipe_path, run.matrix_path) if file.is_file())
+            for run in (cls(recipe.parent) for recipe in Path(root).glob("*/recipe.yaml"))
+        }
+        if not written:
+            raise RunError(f"no run in {root}/: start one with `clkit train`, or name a run folder")
+        return cls.open(max(written, key=lambda path: (written[path], path)))
+
+    @property
+    def recipe_path(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def env_path(self) -> Path:
+        return self.path / "env.json"
+
+    @property
+    def log_path(self) -> Path:
+        return self.path / "log.jsonl"
+
+    @property
+    def matrix_path(self) -> Path:
+        return self.path / "matrix.json"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.json"
+
+    def recipe_yaml(self) -> str:
+        """The text of the resolved recipe.
+
+        Raises:
+            RunError: it cannot be read.
+        """
+        try:
+            return self.recipe_path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.recipe_path}: {error}") from error
+
+    def recipe(self) -> dict[str, Any]:
+        """The resolved recipe as plain data, unvalidated.
+
+        Raises:
+            RunError: it cannot be read or is no YAML mapping.
+        """
+        data = _parse_recipe(self.recipe_yaml(), str(self.recipe_path))
+        if not isinstance(data, dict):
+            raise RunError(f"{self.recipe_path} must hold a YAML mapping")
+        return data
+
+    def environment(self) -> dict[str, Any]:
+        """What `env.json` holds.
+
+        Raises:
+            RunError: it is damaged, or another clkit wrote it in a layout that this one does not know.
+        """
+        data = _read_object(self.env_path)
+        found = data.get("format")
+        if type(found) is not int or found < 1:
+            raise RunError(f"{self.env_path}: 'format' must be a number from 1, got {found!r}")
+        if found > FORMAT:
+            raise RunError(
+                f"{self.path} was made by a newer clkit (folder format {found}, this clkit reads {FORMAT}): "
+                "upgrade with `pip install -U clkit`"
+            )
+        return data
+
+    def append_log(self, line: Mapping[str, Any]) -> None:
+        """Add one line to the log and flush it. NaN and infinity, which JSON lacks, become "nan", "inf", "-inf"."""
+        written = {
+            key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in line.items()
+        }
+        text = json.dumps(written, ensure_ascii=False, allow_nan=False) + "\n"
+        with self.log_path.open("ab+") as file:
+            if file.tell() > 0:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # a crash cut the last line short: keep this one apart from it
+                    text = "\n" + text
+            file.write(text.encode())
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """The lines of the log, without one that a crash cut short. Empty where nothing was logged."""
+        if not self.log_path.is_file():
+            return []
+        lines = []
+        for text in self.log_path.read_text(encoding="utf-8", errors="replace").split("\n"):
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                continue
+        return lines
+
+    def write_matrix(self, matrix: AccuracyMatrix) -> None:
+        """Write `matrix.json`, and `metrics.json` from it."""
+        write_json(self.matrix_path, matrix.to_json())
+        write_json(self.metrics_path, {name: metric.to_json() for name, metric in matrix.metrics().items()})
+
+    def read_matrix(self) -> AccuracyMatrix:
+        """The scores so far.
+
+        Raises:
+            RunError: there are none yet, or the file is damaged.
+        """
+        if not self.matrix_path.is_file():
+            raise RunError(f"{self.path} has no matrix.json yet: nothing was evaluated so far")
+        data = _read_object(self.matrix_path)
+        try:
+            return AccuracyMatrix.from_json(data)
+        except ValueError as error:
+            raise RunError(f"{self.matrix_path}: {error}") from error
+
+    def stage_folder(self, index: int, name: str) -> Path:
+        """Where stage ``index`` keeps its files: 0 for `ZERO_SHOT`, then the tasks from 1."""
+        return self.path / "tasks" / f"{index:02d}-{name}"
+
+    def start_stage(self, index: int, name: str) -> Path:
+        """An empty folder for a stage; what an interrupted attempt left there is removed.
+
+        Raises:
+            RunError: the stage is finished already.
+        """
+        folder = self.stage_folder(index, name)
+        if (folder / "done.json").exists():
+            raise RunError(f"{folder} is finished already")
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        return folder
+
+    def finish_stage(self, index: int, name: str, payload: Mapping[str, Any]) -> None:
+        """Mark a stage as finished: its files are brought to disk first, `done.json` comes last."""
+        folder = self.stage_folder(index, name)
+        for file in folder.rglob("*"):
+            _sync(file)
+        write_json(folder / "done.json", payload)
+
+    def stages(self) -> list[Stage]:
+        """The finished stages in order; the zero-shot evaluation, where there is one, comes first with index 0.
+
+        Raises:
+            RunError: a task is finished although one before it is not, or two stages have the same number.
+        """
+        done = [
+            Stage(index, name, folder, _read_object(folder / "done.json"))
+            for index, name, folder in self._stage_folders()
+            if (folder / "done.json").is_file()
+        ]
+        for before, stage in zip([None, *done], done, strict=False):
+            expected = before.index + 1 if before else min(stage.index, 1)
+            if stage.index < expected:
+                raise RunError(f"{self.path}: the folders of two stages have number {stage.index}")
+            if stage.index > expected:
+                raise RunError(f"{self.path}: {stage.folder.name} is finished, but task {expected} is not")
+        return done
+
+    def discard_unfinished(self) -> list[Path]:
+        """Remove the stage folders without `done.json` and return them. For `--resume`.
+
+        Raises:
+            RunError: the finished stages have a gap; nothing is removed then.
+        """
+        finished = {stage.folder for stage in self.stages()}
+        removed = [folder for _, _, folder in self._stage_folders() if folder not in finished]
+        for folder in removed:
+            shutil.rmtree(folder)
+        return removed
+
+    def _stage_folders(self) -> list[tuple[int, str, Path]]:
+        found = []
+        for folder in (self.path / "tasks").glob("*-*"):
+            parts = re.fullmatch(r"(\d{2,})-(.+)", folder.name)
+            if parts and folder.is_dir():
+                found.append((int(parts[1]), parts[2], folder))
+        return sorted(found)
+
+    def _empty(self) -> None:
+        # A recipe.yaml may well lie in a folder of the user's; an env.json with a format is clkit's own.
+        try:
+            ours = "format" in _read_object(self.env_path)
+        except RunError:
+            ours = False
+        if not ours:
+            raise UsageError(
+                f"{self.path} is not empty and no run folder (no env.json of clkit's), so --overwrite leaves it alone; "
+                "choose another folder with --run DIR"
+            )
+        # env.json goes last, so that --overwrite can be repeated after an interruption.
+        for entry in sorted(self.path.iterdir(), key=lambda entry: entry == self.env_path):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+
+def environment(seed: int, command: Sequence[str]) -> dict[str, Any]:
+    """What `env.json` records of a run. Environment variables are left out: they may hold tokens."""
+    return {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "seed": seed,
+        "command": list(command),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def compare_recipes(old_yaml: str, new_yaml: str) -> list[str]:
+    """The dotted keys in which two resolved recipes differ; lists of named things by name: `strategies.migu.threshold`.
+
+    Raises:
+        RunError: one of the two is no YAML.
+    """
+    old, new = _parse_recipe(old_yaml, "the old recipe"), _parse_recipe(new_yaml, "the new recipe")
+    return list(_differences("", old, new))
+
+
+def seed_groups(runs: Iterable[RunFolder]) -> list[list[RunFolder]]:
+    """Groups of two or more runs whose recipes are equal but for the seed, and whose seeds all differ.
+
+    The same seed twice is no second draw, and a mean over it would look surer than it is: such a group is left out.
+
+    Raises:
+        RunError: a recipe cannot be read.
+    """
+    groups: dict[str, list[tuple[Any, RunFolder]]] = {}
+    for run in runs:
+        recipe = run.recipe()
+        seed = recipe.pop("seed", None)
+        groups.setdefault(json.dumps(recipe, sort_keys=True, default=str), []).append((seed, run))
+    return [
+        [run for _, run in group]
+        for group in groups.values()
+        if len({str(seed) for seed, _ in group}) == len(group) > 1
+    ]
+
+
+def _parse_recipe(text: str, where: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RunError(f"{where} is no YAML: {' '.join(str(error).split())}") from error
+
+
+def _differences(key: str, old: Any, new: Any) -> Iterable[str]:
+    if type(old) is not type(new):
+        yield key
+        return
+    is_list = isinstance(old, list)
+    old, new = _by_name(old), _by_name(new)
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        if old != new:
+            yield key
+        return
+    for name in [*old, *(name for name in new if name not in old)]:
+        below = f"{key}.{name}" if key else str(name)
+        if name in old and name in new:
+            yield from _differences(below, old[name], new[name])
+        else:
+            yield below
+    if is_list and old.keys() == new.keys() and list(old) != list(new):
+        yield key  # the same strategies or tasks, in another order
+
+
+def _by_name(value: Any) -> Any:
+    """A list of mappings as a mapping by their names, where each has its own."""
+    if not isinstance(value, list) or not value or not all(isinstance(item, dict) and "name" in item for item in value):
+        return value
+    named = {item["name"]: item for item in value}
+    return named if len(named) == len(value) else value
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that at every moment the old content or the new is there, whole, even if the power fails."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write JSON atomically, always in the same form.
+
+    Raises:
+        ValueError: a value is NaN or infinite, which JSON does not have.
+    """
+    write_atomically(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object per line (`predictions.jsonl`), atomically."""
+    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+
+
+def _sync(path: Path) -> None:
+    """Bring a file's content, or a folder's list of names, to disk."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows cannot open folders; a rename is durable there
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+    if not isinstance(data, dict):
+        raise RunError(f"{path} must hold a JSON object")
+    return data
