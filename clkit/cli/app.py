@@ -1,0 +1,98 @@
+"""The `clkit` command: gathers the verbs, and turns every error into one line and an exit code.
+
+Verb modules import nothing heavy at their top, so that `clkit --help` needs neither torch nor pydantic.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from clkit import __version__
+from clkit.cli.cp import cp
+from clkit.cli.eval import evaluate
+from clkit.cli.inspect_magnitudes import inspect_magnitudes
+from clkit.cli.ls import ls
+from clkit.cli.matrix import matrix
+from clkit.cli.schema import schema
+from clkit.cli.show import show
+from clkit.cli.train import train
+from clkit.cli.validate import validate
+from clkit.errors import ClkitError
+
+app = typer.Typer(
+    name="clkit",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for name, verb in {
+    "train": train,
+    "eval": evaluate,
+    "matrix": matrix,
+    "inspect-magnitudes": inspect_magnitudes,
+    "ls": ls,
+    "cp": cp,
+    "show": show,
+    "validate": validate,
+    "schema": schema,
+}.items():
+    app.command(name)(verb)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"clkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def clkit(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error. May stand anywhere.")] = False,
+) -> None:
+    """Teach a language model one task after another; see and limit what it forgets.
+
+    Start with: clkit train quickstart
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit: 0 fine, 1 failed, 2 wrong use or recipe, 3 gate failed, 130 interrupted."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    if len(arguments) < len(sys.argv) - 1:  # a traceback is asked for
+        sys.exit(app(args=arguments, standalone_mode=False) or 0)
+    sys.exit(_one_line(arguments))
+
+
+def _one_line(arguments: list[str]) -> int:
+    try:
+        return app(args=arguments, standalone_mode=False) or 0
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        see = f" (see `{context.command_path} --help`)" if context is not None else ""
+        return _failed(f"{error.format_message()}{see}", error.exit_code)
+    except ClkitError as error:
+        return _failed(str(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _failed("interrupted; finished tasks are kept, and --resume goes on after them", 130)
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        return _failed(f"{reason} (unexpected: please report it, with the output of the same command with --debug)", 1)
+
+
+def _failed(message: str, code: int) -> int:
+    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    return code

@@ -1,0 +1,51 @@
+"""`clkit eval`: test a saved stage of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def evaluate(
+    run: Annotated[
+        Path | None, typer.Argument(help="Run folder; without it, the newest in runs/.", show_default=False)
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe: evaluation.answer=rank"),
+    ] = None,
+    stage: Annotated[str | None, typer.Option(help="Task name or number, or `zero-shot`.  [default: last]")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Test on this task only; may be repeated.")] = None,
+    tasks_of: Annotated[str | None, typer.Option(help="Test on the tasks of this recipe instead of the run's.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the predictions to this JSONL file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print scores as JSON.")] = False,
+) -> None:
+    """Test the model of a finished stage, on the run's tasks or on others.
+
+    Example: clkit eval runs/quickstart-42 --stage 1 --task reviews evaluation.answer=rank
+    """
+    import json
+
+    from clkit.cli.output import quiet_libraries, stderr, stdout
+    from clkit.recipe.recipe import Recipe
+    from clkit.runs import RunFolder, write_jsonl
+
+    folder = RunFolder.open(run) if run is not None else RunFolder.newest()
+    recipe = Recipe.load(tasks_of or folder.recipe_path, overrides or [])
+    quiet_libraries()
+    from clkit.engine.evaluate import evaluate as test_stage
+    from clkit.report.progress import testing
+
+    with testing(stderr()) as listener:
+        answers = test_stage(folder, stage=stage, tasks=task, recipe=recipe, listener=listener)
+    if save is not None:
+        write_jsonl(save, (record for answer in answers for record in answer.records()))
+    if as_json:
+        scores = {answer.task: {"exact_match": answer.score, "examples": len(answer.gold)} for answer in answers}
+        typer.echo(json.dumps({"run": str(folder.path), "stage": stage or "last", "scores": scores}, indent=2))
+        return
+    from clkit.report.tables import scores_table
+
+    stdout().print(scores_table(answers))

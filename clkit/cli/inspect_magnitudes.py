@@ -1,0 +1,78 @@
+"""`clkit inspect-magnitudes`: which rows of a model's layers answer loudest, task by task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def inspect_magnitudes(
+    target: Annotated[
+        str | None,
+        typer.Argument(help="A run folder, or a recipe for its untrained model.  [default: newest run in runs/]"),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe: model.name=PATH")
+    ] = None,
+    stage: Annotated[str | None, typer.Option(help="Of a run: task name or number, or `zero-shot`.")] = None,
+    layers: Annotated[
+        str, typer.Option(help="Layers to watch: roles, names or patterns, separated by commas.")
+    ] = "attention,feed_forward",
+    top: Annotated[float, typer.Option(min=0.01, max=0.99, help="Share of rows that counts as top (1 - T).")] = 0.3,
+    examples: Annotated[int, typer.Option(min=1, help="Training examples of each task.")] = 64,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for data and figure.  [default: RUN/inspect/STAGE, or inspect/NAME]")
+    ] = None,
+    all_layers: Annotated[bool, typer.Option("--all", help="List every layer, not one line per kind.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Measure output magnitudes per task and layer; show how far tasks share their top rows.
+
+    Prints a table; saves the L1-normalised magnitudes, their summary and a figure.
+
+    Example: clkit inspect-magnitudes runs/quickstart-42 --stage 1
+    """
+    import json
+
+    from clkit.cli.output import quiet_libraries, stderr, stdout
+    from clkit.errors import UsageError
+    from clkit.recipe.recipe import Recipe
+    from clkit.runs import RunFolder
+
+    is_run = target is None or Path(target, "recipe.yaml").is_file()
+    if not is_run and stage is not None:
+        raise UsageError(f"--stage needs a run folder, and {target} is none; leave it out to inspect the recipe's model")
+    folder = (RunFolder.open(target) if target is not None else RunFolder.newest()) if is_run else None
+    recipe = Recipe.load(folder.recipe_path if folder else str(target), overrides or [])
+    quiet_libraries()
+    from clkit.engine.evaluate import stage_folder
+    from clkit.engine.inspection import measure_magnitudes
+    from clkit.models.loading import load_model
+    from clkit.report.figures import save_magnitude_figure
+    from clkit.report.magnitude_tables import layer_table, overlap_table
+    from clkit.report.progress import testing
+    from clkit.tasks.loading import load_tasks
+
+    saved = stage_folder(folder, stage) if folder else None
+    with testing(stderr()) as listener:
+        measured = measure_magnitudes(
+            load_model(recipe.model, recipe.tuning, saved),
+            load_tasks(recipe),
+            layers=[layer.strip() for layer in layers.split(",") if layer.strip()],
+            prompt=recipe.prompt,
+            examples=examples,
+            top_share=top,
+            listener=listener,
+        )
+    name = saved.name if saved else "zero-shot"
+    destination = out or (folder.path / "inspect" / name if folder else Path("inspect", recipe.name))
+    files = [*measured.save(destination), save_magnitude_figure(measured, destination / "magnitudes.png")]
+    if as_json:
+        typer.echo(json.dumps({"stage": name, **measured.summary()}, indent=2))
+    else:
+        stdout().print(overlap_table(measured))
+        stdout().print(layer_table(measured, every=all_layers))
+    for file in files:
+        stderr().print(f"saved {file}", highlight=False, soft_wrap=True)

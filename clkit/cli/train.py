@@ -1,0 +1,52 @@
+"""`clkit train`: teach a model the tasks of a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clkit.cli.matrix import matrix
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's path or the name of a shipped one (`clkit ls recipes`).")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe: training.learning_rate=1e-4"),
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="Run folder.  [default: runs/NAME-SEED]")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last finished task.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Load everything, show the plan, train nothing.")] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Try the recipe in miniature on the embedded model and sample.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print matrix and metrics as JSON.")] = False,
+) -> None:
+    """Teach a model one task after another, and print what it knows after each.
+
+    Example: clkit train t5_order1 strategies.migu.threshold=0.5 --run runs/t05
+    """
+    from clkit.cli.output import quiet_libraries, stderr, stdout
+    from clkit.errors import UsageError
+    from clkit.recipe.recipe import Recipe
+    from clkit.recipe.smoke import smoke_recipe
+
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite exclude each other: go on with the run, or replace it")
+    loaded = Recipe.load(recipe, overrides or [])
+    if smoke:
+        loaded = smoke_recipe(loaded)
+
+    quiet_libraries()
+    from clkit.engine.sequence import prepare
+    from clkit.engine.sequence import train as run_sequence
+    from clkit.report.progress import print_plan, progress
+
+    if dry_run:
+        print_plan(stdout(), prepare(loaded).plan())
+        return
+    folder = run_sequence(loaded, run, resume=resume, overwrite=overwrite, listener=progress(stderr()))
+    matrix([folder.path], as_json=as_json)

@@ -1,0 +1,71 @@
+"""Tests a saved stage of a run, on its own tasks or on those of another recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from clkit.engine.evaluation import Answers, Examiner
+from clkit.engine.events import Listener
+from clkit.errors import RunError, UsageError
+from clkit.models.loading import load_model
+from clkit.recipe.recipe import Recipe
+from clkit.recipe.section import did_you_mean
+from clkit.runs import RunFolder, Stage
+from clkit.tasks.loading import load_task
+
+
+def evaluate(
+    run: RunFolder | str | Path,
+    *,
+    stage: str | None = None,
+    tasks: Sequence[str] | None = None,
+    recipe: Recipe | None = None,
+    listener: Listener | None = None,
+) -> list[Answers]:
+    """Test the model as it was after a stage of a run.
+
+    Args:
+        stage: a task's name or number (1 for the first), or `zero-shot`; the last finished one where None.
+        tasks: names of the tasks to test on; all where None.
+        recipe: where tasks, prompt, data and evaluation come from; the run's own recipe where None.
+
+    Raises:
+        RunError: the stage was not finished, or its model was not kept.
+        UsageError: a task's name is unknown.
+    """
+    folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
+    own = Recipe.load(folder.recipe_path)
+    recipe = recipe or own
+    chosen = {task.name: task for task in recipe.task_recipes()}
+    for name in tasks or []:
+        if name not in chosen:
+            raise UsageError(f"unknown task '{name}'{did_you_mean(name, chosen)} (tasks: {', '.join(chosen)})")
+    loaded = load_model(own.model, own.tuning, stage_folder(folder, stage))
+    examined = [load_task(chosen[name], recipe.data, recipe.seed) for name in tasks or chosen]
+    examiner = Examiner(examined, recipe.evaluation, recipe.prompt)
+    return [examiner.test(loaded, task.name, listener) for task in examined]
+
+
+def stage_folder(run: RunFolder, stage: str | None) -> Path | None:
+    """The folder of a stage with its saved model; None for `zero-shot`, the model before any task.
+
+    Raises:
+        RunError: there is no such finished stage, or its model was not kept.
+    """
+    if stage in ("zero-shot", "0"):
+        return None
+    finished = [done for done in run.stages() if done.index > 0]
+    found = _find(finished, stage)
+    if found is None:
+        names = ", ".join(["zero-shot", *(f"{done.index}-{done.name}" for done in finished)])
+        raise RunError(f"{run.path}: no finished stage '{stage or 'last'}' (finished: {names})")
+    if not ((found.folder / "model").is_dir() or (found.folder / "adapter").is_dir()):
+        raise RunError(f"{found.folder}: the model of this stage was not kept (saving.models: last)")
+    return found.folder
+
+
+def _find(finished: Sequence[Stage], stage: str | None) -> Stage | None:
+    if stage is None:
+        return finished[-1] if finished else None
+    return next((done for done in finished if stage in (done.name, str(done.index), done.folder.name)), None)

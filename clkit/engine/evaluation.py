@@ -1,0 +1,112 @@
+"""Tests a model on tasks: greedy answers or ranked labels, scored by exact match."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import gather_object
+
+from clkit.engine.events import Listener
+from clkit.models.loading import LoadedModel
+from clkit.recipe.sections import EvaluationSection, PromptSection
+from clkit.tasks.prompts import build_prompt, fit_all
+from clkit.tasks.task import Split, Task
+
+_WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def normalise(text: str) -> str:
+    """The text as exact match compares it: lower case, no punctuation, single spaces."""
+    return " ".join(text.lower().translate(_WITHOUT_PUNCTUATION).split())
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model answered on one task, in the order of the data."""
+
+    task: str
+    predictions: Sequence[str]
+    gold: Sequence[str]
+
+    def records(self) -> Iterable[dict[str, Any]]:
+        """One record per example, for `predictions.jsonl`."""
+        for index, (prediction, gold) in enumerate(zip(self.predictions, self.gold, strict=True)):
+            yield {
+                "task": self.task,
+                "index": index,
+                "gold": gold,
+                "prediction": prediction,
+                "correct": normalise(prediction) == normalise(gold),
+            }
+
+    @property
+    def score(self) -> float:
+        """Exact match: the share of examples whose normalised prediction is the normalised answer."""
+        return sum(record["correct"] for record in self.records()) / len(self.gold)
+
+
+def task_prompts(task: Task, split: Split, tokenizer: Any, section: PromptSection) -> list[str]:
+    """The prompts of a split, each shortened to fit."""
+    texts = task.split(split)["text"]
+    return fit_all([build_prompt(task, text, section) for text in texts], tokenizer, section.max_tokens)
+
+
+class Examiner:
+    """Tests a model on any of the tasks, as often as wanted; prompts are built once.
+
+    Batches hold examples of similar length, so little is spent on padding; a task with labels is given as many new
+    tokens as its longest label takes and no more. Processes share the batches of a task.
+    """
+
+    def __init__(self, tasks: Sequence[Task], evaluation: EvaluationSection, prompt: PromptSection) -> None:
+        self._tasks = {task.name: task for task in tasks}
+        self._evaluation = evaluation
+        self._prompt = prompt
+        self._prompts: dict[str, tuple[list[str], list[int]]] = {}
+
+    def examples(self, task: str) -> int:
+        """How many examples the task is tested on."""
+        return len(self._tasks[task].split(self._evaluation.split))
+
+    def test(self, loaded: LoadedModel, task_name: str, listener: Listener | None = None) -> Answers:
+        """The model's answers to every example of the task's test split."""
+        listener = listener or Listener()
+        listener.evaluating(task_name, self.examples(task_name))
+        task = self._tasks[task_name]
+        prompts, order = self._prepare(task, loaded.tokenizer)
+        size = self._evaluation.batch_size
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        state = PartialState()
+        answered: list[tuple[int, str]] = []
+        loaded.model.eval()
+        for batch in batches[state.process_index :: state.num_processes]:
+            answers = self._answer(loaded, task, [prompts[index] for index in batch])
+            answered += zip(batch, answers, strict=True)
+            listener.answered(len(batch))
+        if state.num_processes > 1:
+            answered = gather_object(answered)
+        predictions = [prediction for _, prediction in sorted(answered)]
+        return Answers(task.name, predictions, task.split(self._evaluation.split)["answer"][:])
+
+    def _prepare(self, task: Task, tokenizer: Any) -> tuple[list[str], list[int]]:
+        if task.name not in self._prompts:
+            prompts = task_prompts(task, self._evaluation.split, tokenizer, self._prompt)
+            lengths = [len(ids) for ids in tokenizer(prompts)["input_ids"]]
+            # Longest first: if memory does not suffice, that shows at once.
+            order = sorted(range(len(prompts)), key=lambda index: -lengths[index])
+            self._prompts[task.name] = prompts, order
+        return self._prompts[task.name]
+
+    def _answer(self, loaded: LoadedModel, task: Task, prompts: list[str]) -> list[str]:
+        family, model, tokenizer = loaded.family, loaded.model, loaded.tokenizer
+        if task.labels is None:
+            return family.generate(model, tokenizer, prompts, self._evaluation.max_new_tokens)
+        if self._evaluation.answer == "rank":
+            best = family.log_likelihood(model, tokenizer, prompts, task.labels).argmax(dim=1)
+            return [task.labels[index] for index in best.tolist()]
+        longest = max(family.answer_tokens(tokenizer, label) for label in task.labels)
+        return family.generate(model, tokenizer, prompts, longest)

@@ -1,0 +1,57 @@
+"""What the engine reports while it works. Listeners show it to a person; the engine itself prints nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is going to do, known before it starts.
+
+    Attributes:
+        steps: optimizer steps of each task.
+        examples: training and test examples of each task.
+        dropped: rows without a gold label that were left out, of each task, by split.
+        model: family, number of parameters and of trainable parameters.
+    """
+
+    name: str
+    tasks: Sequence[str]
+    steps: Sequence[int]
+    examples: Sequence[tuple[int, int]]
+    dropped: Sequence[Mapping[str, int]]
+    model: Mapping[str, Any]
+
+
+class Listener:
+    """Hears what happens in a run. Every method may be overridden; none needs to be."""
+
+    def started(self, plan: Plan) -> None:
+        """Everything is loaded."""
+
+    def skipped(self, task: str) -> None:
+        """A task that was finished before is not trained again."""
+
+    def task_started(self, task: str, index: int, steps: int) -> None:
+        """Training of a task begins. ``index`` counts from 0."""
+
+    def stepped(self, step: int) -> None:
+        """An optimizer step of the current task is done. ``step`` counts from 1."""
+
+    def logged(self, terms: Mapping[str, float]) -> None:
+        """Loss terms and whatever strategies logged, by name."""
+
+    def evaluating(self, task: str, examples: int) -> None:
+        """Evaluation on a task begins."""
+
+    def answered(self, examples: int) -> None:
+        """The model has answered so many more examples."""
+
+    def evaluated(self, stage: str, row: Mapping[str, float | None], seconds: float) -> None:
+        """A row of the matrix is complete: scores by task, fractions, None where not measured."""
+
+    def finished(self) -> None:
+        """The run ended, well or badly. Give the terminal back."""

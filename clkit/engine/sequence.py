@@ -1,0 +1,273 @@
+"""The sequence over tasks: learn one after another, test after each, keep every finished task."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+
+from clkit.engine.arguments import task_steps, training_arguments
+from clkit.engine.evaluation import Examiner, task_prompts
+from clkit.engine.events import Listener, Plan
+from clkit.engine.state import load_strategies, save_strategies
+from clkit.engine.trainer import TaskTrainer
+from clkit.errors import UsageError
+from clkit.matrix import AccuracyMatrix
+from clkit.models.loading import LoadedModel, describe, load_model, save_model
+from clkit.recipe.recipe import Recipe
+from clkit.recipe.saving import recipe_yaml
+from clkit.runs import ZERO_SHOT, RunFolder, compare_recipes, environment, write_jsonl
+from clkit.strategies.base import Context, Strategy
+from clkit.strategies.registry import load_strategy
+from clkit.tasks.loading import load_tasks
+from clkit.tasks.task import Task
+
+
+@dataclass
+class Prepared:
+    """A recipe with everything it names loaded."""
+
+    recipe: Recipe
+    tasks: list[Task]
+    loaded: LoadedModel
+    strategies: list[Strategy]
+
+    def plan(self) -> Plan:
+        """What training is going to do."""
+        return Plan(
+            name=self.recipe.name,
+            tasks=[task.name for task in self.tasks],
+            steps=[task_steps(self.recipe, task.name, len(task.train)) for task in self.tasks],
+            examples=[(len(task.train), len(task.split(self.recipe.evaluation.split))) for task in self.tasks],
+            dropped=[task.dropped for task in self.tasks],
+            model=describe(self.loaded),
+        )
+
+
+def prepare(recipe: Recipe, stage: Path | None = None) -> Prepared:
+    """Load the tasks, the model (as saved in ``stage``, a task's folder of a run) and the strategies.
+
+    Raises:
+        DataError, ModelError: something cannot be loaded.
+        UsageError: a strategy does not support the model's family.
+    """
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # matrix products on CUDA are repeatable only so
+    tasks = load_tasks(recipe)
+    torch.manual_seed(recipe.seed)  # a fresh adapter's A matrices are drawn while it is made
+    loaded = load_model(recipe.model, recipe.tuning, stage)
+    strategies = []
+    for options in recipe.strategies:
+        strategy = load_strategy(options.name)
+        if loaded.family.name not in strategy.families:
+            raise UsageError(f"strategies.{options.name}: does not work with {loaded.family.name} models")
+        strategies.append(strategy(options))
+    if stage is not None:
+        load_strategies(strategies, stage)
+    return Prepared(recipe, tasks, loaded, strategies)
+
+
+def train(
+    recipe: Recipe,
+    run: str | Path | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    listener: Listener | None = None,
+) -> RunFolder:
+    """Teach a model the recipe's tasks one after another, and measure all of them after each.
+
+    Args:
+        run: the run folder; `runs/NAME-SEED` where None.
+        resume: go on after the last finished task of an earlier run of the same recipe.
+        overwrite: replace an earlier run.
+
+    Raises:
+        UsageError: the run folder exists already, or, with ``resume``, holds another recipe.
+        ClkitError: the run failed; what was finished stays.
+    """
+    path = Path(run) if run is not None else Path("runs", f"{recipe.name}-{recipe.seed}")
+    listener = listener or Listener()
+    process = PartialState()
+    if process.is_main_process:
+        folder = _open_folder(recipe, path, resume, overwrite)
+    process.wait_for_everyone()
+    if not process.is_main_process:
+        folder = RunFolder.open(path)
+    try:
+        _Sequence(recipe, folder, listener).run()
+    finally:
+        listener.finished()
+    return folder
+
+
+def _open_folder(recipe: Recipe, path: Path, resume: bool, overwrite: bool) -> RunFolder:
+    wanted = recipe_yaml(recipe)
+    if not resume or not path.exists():
+        return RunFolder.create(path, wanted, environment(recipe.seed, sys.argv), overwrite=overwrite)
+    folder = RunFolder.open(path)
+    different = compare_recipes(folder.recipe_yaml(), wanted)
+    if different:
+        raise UsageError(
+            f"{path}: --resume needs the recipe of the run, but these keys differ: {', '.join(different)}; "
+            "take the changes back, or train into another folder with --run DIR"
+        )
+    folder.discard_unfinished()
+    return folder
+
+
+class _Sequence:
+    """One run in progress."""
+
+    def __init__(self, recipe: Recipe, folder: RunFolder, listener: Listener) -> None:
+        self._folder = folder
+        self._listener = listener
+        self._recipe = recipe
+        self._finished = folder.stages()
+        trained = [stage for stage in self._finished if stage.index > 0]
+        self._prepared = prepare(recipe, trained[-1].folder if trained else None)
+        names = [task.name for task in self._prepared.tasks]
+        self._examiner = Examiner(self._prepared.tasks, recipe.evaluation, recipe.prompt)
+        self._matrix = AccuracyMatrix(
+            tasks=names, metric="exact_match", counts=[self._examiner.examples(name) for name in names]
+        )
+        self._main = PartialState().is_main_process
+
+    def run(self) -> None:
+        self._listener.started(self._prepared.plan())
+        done = {stage.index: stage for stage in self._finished}
+        if self._recipe.evaluation.zero_shot:
+            self._matrix.zero_shot = done[0].payload["row"] if 0 in done else self._zero_shot()
+            self._write_matrix()
+        for index, task in enumerate(self._prepared.tasks):
+            if index + 1 in done:
+                self._listener.skipped(task.name)
+                row = done[index + 1].payload["row"]
+            else:
+                row = self._learn(index, task)
+            self._matrix.add_row(row)
+            self._write_matrix()
+
+    def _zero_shot(self) -> list[float | None]:
+        stage = self._stage(0, ZERO_SHOT)
+        names = [task.name for task in self._prepared.tasks]
+        row, seconds = self._evaluate(ZERO_SHOT, names, stage)
+        self._finish(0, ZERO_SHOT, {"row": row, "evaluation_seconds": seconds})
+        return row
+
+    def _learn(self, index: int, task: Task) -> list[float | None]:
+        stage = self._stage(index + 1, task.name)
+        started = time.monotonic()
+        steps = self._train(index, task)
+        training_seconds = time.monotonic() - started
+        if self._main:
+            save_model(self._prepared.loaded, stage)
+            save_strategies(self._prepared.strategies, stage)
+        row, seconds = self._evaluate(task.name, self._tested_after(index), stage)
+        self._finish(
+            index + 1,
+            task.name,
+            {"row": row, "steps": steps, "training_seconds": training_seconds, "evaluation_seconds": seconds},
+        )
+        if self._main and self._recipe.saving.models == "last" and index > 0:
+            before = self._folder.stage_folder(index, self._prepared.tasks[index - 1].name)
+            for part in ("model", "adapter"):
+                shutil.rmtree(before / part, ignore_errors=True)
+        return row
+
+    def _tested_after(self, index: int) -> list[str]:
+        names = [task.name for task in self._prepared.tasks]
+        last = index == len(names) - 1
+        if self._recipe.evaluation.tasks == "final":
+            return names if last else []
+        return names if self._recipe.evaluation.tasks == "all" else names[: index + 1]
+
+    def _train(self, index: int, task: Task) -> int:
+        recipe, loaded = self._recipe, self._prepared.loaded
+        context = Context(
+            model=loaded.model,
+            tokenizer=loaded.tokenizer,
+            family=loaded.family,
+            task=task,
+            task_index=index,
+            seed=recipe.seed,
+        )
+        for strategy in self._prepared.strategies:
+            strategy.before_task(context)
+        dataset = Dataset.from_dict(
+            {
+                "prompt": task_prompts(task, "train", loaded.tokenizer, recipe.prompt),
+                "answer": task.train["answer"][:],
+            }
+        )
+        for strategy in self._prepared.strategies:
+            dataset = strategy.training_data(context, dataset)
+        encoded = Dataset.from_dict(loaded.family.encode(loaded.tokenizer, dataset["prompt"][:], dataset["answer"][:]))
+        self._listener.task_started(task.name, index, task_steps(recipe, task.name, len(encoded)))
+        with tempfile.TemporaryDirectory(prefix="clkit-") as scratch:  # the Trainer wants a folder, and leaves it empty
+            trainer = TaskTrainer(
+                context=context,
+                strategies=self._prepared.strategies,
+                listener=_Logged(self._listener, self._folder if self._main else None, task.name),
+                model=loaded.model,
+                args=training_arguments(recipe, task.name, index, scratch),
+                train_dataset=encoded,
+                data_collator=loaded.family.collator(loaded.tokenizer, loaded.model),
+            )
+            trainer.train()
+        for strategy in self._prepared.strategies:
+            strategy.after_task(context)
+        return int(trainer.state.global_step)
+
+    def _evaluate(self, stage_name: str, tested: Sequence[str], stage: Path) -> tuple[list[float | None], float]:
+        started = time.monotonic()
+        answers = [self._examiner.test(self._prepared.loaded, name, self._listener) for name in tested]
+        scores = {answer.task: answer.score for answer in answers}
+        row = [scores.get(task.name) for task in self._prepared.tasks]
+        seconds = time.monotonic() - started
+        if self._main:
+            write_jsonl(stage / "predictions.jsonl", (record for answer in answers for record in answer.records()))
+        self._listener.evaluated(
+            stage_name, dict(zip((task.name for task in self._prepared.tasks), row, strict=True)), seconds
+        )
+        return row, seconds
+
+    def _stage(self, index: int, name: str) -> Path:
+        return self._folder.start_stage(index, name) if self._main else self._folder.stage_folder(index, name)
+
+    def _finish(self, index: int, name: str, payload: Mapping[str, Any]) -> None:
+        if self._main:
+            self._folder.append_log({"event": "evaluated", "stage": name, **payload})
+            self._folder.finish_stage(index, name, payload)
+        PartialState().wait_for_everyone()
+
+    def _write_matrix(self) -> None:
+        if self._main:
+            self._folder.write_matrix(self._matrix)
+
+
+class _Logged(Listener):
+    """Passes on what is heard, and writes loss terms into the run's log."""
+
+    def __init__(self, listener: Listener, folder: RunFolder | None, task: str) -> None:
+        self._listener = listener
+        self._folder = folder
+        self._task = task
+
+    def stepped(self, step: int) -> None:
+        self._listener.stepped(step)
+
+    def logged(self, terms: Mapping[str, float]) -> None:
+        if self._folder is not None:
+            self._folder.append_log({"event": "step", "task": self._task, **terms})
+        self._listener.logged(terms)

@@ -1,0 +1,29 @@
+"""A recipe in miniature: the same strategies and training on the embedded model and sample, in under a minute or so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clkit.recipe.recipe import Recipe
+
+MINIATURE: dict[str, dict[str, Any]] = {
+    "model": {"name": "embedded:tiny-t5"},
+    "benchmark": {"name": "sample"},
+    "data": {"train_per_task": 64, "test_per_task": 20},
+    "training": {"batch_size": 16, "epochs": 1.0, "log_every": 1},
+}
+
+
+def smoke_recipe(recipe: Recipe) -> Recipe:
+    """The recipe with a small model, a few examples of the sample's tasks, and one epoch each.
+
+    Everything else stays as it is: strategies, tuning, schedule, precision, prompt, evaluation. Epochs and learning
+    rates of single tasks go, since the tasks are others. The run is named `NAME-smoke`.
+    """
+    values = recipe.model_dump()
+    values["name"] = f"{recipe.name}-smoke"
+    values["tasks"] = None
+    values["model"], values["benchmark"] = MINIATURE["model"], MINIATURE["benchmark"]
+    values["data"] |= {"train_per_label": None} | MINIATURE["data"]
+    values["training"] |= {"micro_batch_size": None, "per_task": {}} | MINIATURE["training"]
+    return Recipe.model_validate(values)
