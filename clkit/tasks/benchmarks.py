@@ -7,11 +7,7 @@ from pathlib import Path
 
 from clkit.recipe.section import did_you_mean
 from clkit.recipe.task_recipe import FolderSource, HubSource, SampleSource, TaskRecipe
-
-try:  # until the built-in sample lands
-    from clkit.tasks.sample import SAMPLE_TASKS
-except ModuleNotFoundError:
-    SAMPLE_TASKS = {}
+from clkit.tasks.sample import SAMPLE_TASKS
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,8 @@ class BenchmarkTask:
 QUESTIONS: dict[str, str | None] = {
     "SC": "What is the sentiment of the following paragraph? Choose one from the option.",
     "TC": "What is the topic of the following paragraph? Choose one from the option.",
-    "NLI": 'What is the logical relationship between the "sentence 1" and the "sentence 2"? Choose one from the option.',
+    "NLI": 'What is the logical relationship between the "sentence 1" and the "sentence 2"? '
+    "Choose one from the option.",
     "QQP": 'Whether the "first sentence" and the "second sentence" have the same meaning? Choose one from the option.',
     "BoolQA": "According to the following passage, is the question true or false? Choose one from the option.",
     "MultiRC": "According to the following passage and question, is the candidate answer true or false? "
@@ -215,9 +212,8 @@ def benchmark_tasks(name: str, order: int, folder: str | Path | None = None) -> 
         ValueError: the benchmark is unknown, lacks that order, or is the built-in sample and a folder was given.
     """
     if name not in BENCHMARKS:
-        raise ValueError(
-            f"benchmark.name: unknown benchmark '{name}'{did_you_mean(name, BENCHMARKS)} (known: {', '.join(BENCHMARKS)})"
-        )
+        hint, known = did_you_mean(name, BENCHMARKS), ", ".join(BENCHMARKS)
+        raise ValueError(f"benchmark.name: unknown benchmark '{name}'{hint} (known: {known})")
     orders = BENCHMARKS[name].orders
     if order not in orders:
         owner = next((f"; order {order} is one of '{b.name}'" for b in BENCHMARKS.values() if order in b.orders), "")

@@ -1,0 +1,83 @@
+"""Reads a task from JSONL or CSV files of the user's own."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from clkit.errors import DataError
+from clkit.recipe.task_recipe import FilesSource
+from clkit.tasks.rows import ReadRows, Source, Template, answer_text, check_columns, read_utf8
+
+# Python's own limit is 128 KiB per field, shorter than a long document; this is the largest that every system takes.
+_LONGEST_FIELD = 2**31 - 1
+
+Record = tuple[int, dict[str, Any]]
+
+
+def read_files(source: FilesSource) -> Source:
+    """The task in those files.
+
+    Raises:
+        DataError: a file is missing or malformed, or lacks a column; names the file and the line.
+    """
+    template = Template(source.text)
+    return Source(
+        train=_rows(Path(source.train), template, source.label),
+        test=_rows(Path(source.test), template, source.label),
+    )
+
+
+def _rows(path: Path, template: Template, label: str) -> ReadRows:
+    readers = {".jsonl": _jsonl, ".csv": _csv}
+    if path.suffix.lower() not in readers:
+        raise DataError(f"{path}: unknown kind of file '{path.suffix}'; give a {' or '.join(readers)} file")
+    lines, inputs, answers = [], [], []
+    for line, record in readers[path.suffix.lower()](path):
+        where = f"{path}:{line}"
+        check_columns(record, (*template.columns, label), where)
+        lines.append(line)
+        inputs.append(template.render(record, where))
+        answers.append(answer_text(record[label], where, label))
+    if not inputs:
+        raise DataError(f"{path}: no records; it must hold at least one")
+    return ReadRows(inputs, answers, lambda index: f"{path}:{lines[index]}")
+
+
+def _jsonl(path: Path) -> Iterator[Record]:
+    # Not splitlines(): it also splits at characters such as U+2028, which may stand inside a JSON string.
+    for number, line in enumerate(read_utf8(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}:{number}: broken JSON ({error.msg}); write one object per line") from None
+        if not isinstance(record, dict):
+            raise DataError(f"{path}:{number}: the record is no object; write one object per line")
+        yield number, record
+
+
+def _csv(path: Path) -> Iterator[Record]:
+    csv.field_size_limit(_LONGEST_FIELD)
+    rows = csv.DictReader(io.StringIO(read_utf8(path), newline=""), strict=True)
+    try:
+        header = rows.fieldnames or []
+        if len(set(header)) != len(header):
+            raise DataError(f"{path}:{rows.line_num}: a column's name stands twice; give each column its own")
+        first_line = rows.line_num + 1
+        for record in rows:
+            # DictReader files surplus fields under None, and fills in None for fields that lack.
+            if None in record or None in record.values():
+                raise DataError(
+                    f"{path}:{first_line}: the record does not have the header's {len(header)} fields; "
+                    "put fields with commas or line breaks in double quotes"
+                )
+            yield first_line, record
+            first_line = rows.line_num + 1  # a quoted field may span lines
+    except csv.Error as error:
+        raise DataError(f"{path}:{rows.line_num}: broken CSV ({error}); correct the file") from None

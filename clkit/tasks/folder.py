@@ -1,0 +1,67 @@
+"""Reads a task from a folder in the CL_Benchmark layout: `train.json`, `test.json`, `labels.json`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from clkit.errors import DataError
+from clkit.recipe.task_recipe import FolderSource
+from clkit.tasks.rows import ReadRows, Source, Template, answer_text, check_columns, read_utf8
+
+_TEXT = Template("sentence")
+_LABEL = "label"
+
+
+def read_folder(source: FolderSource, needs_labels: bool) -> Source:
+    """The task in that folder. `labels.json` is read only where the recipe does not give the labels itself.
+
+    Raises:
+        DataError: the folder or a file is missing or malformed; names the file and the line or record.
+    """
+    folder = Path(source.folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; it must hold train.json, test.json and labels.json")
+    return Source(
+        train=_records(folder / "train.json"),
+        test=_records(folder / "test.json"),
+        labels=_labels(folder / "labels.json") if needs_labels else None,
+    )
+
+
+def _records(path: Path) -> ReadRows:
+    records = _list(path)
+
+    def place(index: int) -> str:
+        return f"{path}: record {index + 1}"
+
+    inputs, answers = [], []
+    for index, record in enumerate(records):
+        where = place(index)
+        if not isinstance(record, dict):
+            raise DataError(f'{where} is no object; write {{"label": ..., "sentence": ...}}')
+        check_columns(record, (*_TEXT.columns, _LABEL), where)
+        inputs.append(_TEXT.render(record, where))
+        answers.append(answer_text(record[_LABEL], where, _LABEL))
+    return ReadRows(inputs, answers, place)
+
+
+def _labels(path: Path) -> tuple[str, ...]:
+    labels = _list(path)
+    for index, label in enumerate(labels):
+        if not isinstance(label, str) or not label.strip():
+            raise DataError(f"{path}: label {index + 1} is no text; write a list of strings")
+        if label in labels[:index]:
+            raise DataError(f"{path}: '{label}' stands more than once; each label must appear once")
+    return tuple(labels)
+
+
+def _list(path: Path) -> list[Any]:
+    try:
+        value = json.loads(read_utf8(path))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{error.lineno}: broken JSON ({error.msg}); correct the file") from None
+    if not isinstance(value, list) or not value:
+        raise DataError(f"{path}: holds no list, or an empty one; write a JSON list")
+    return value

@@ -1,0 +1,124 @@
+"""Makes tasks of recipes: reads the source, keeps the rows that are wanted, and only then their texts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from clkit.errors import DataError
+from clkit.recipe.section import did_you_mean
+from clkit.recipe.sections import DataSection
+from clkit.recipe.task_recipe import FilesSource, FolderSource, HubSource, TaskRecipe
+from clkit.tasks.files import read_files
+from clkit.tasks.folder import read_folder
+from clkit.tasks.hub import read_hub
+from clkit.tasks.rows import ReadRows, Rows, Source
+from clkit.tasks.sample import SAMPLE_TASKS, sample_rows
+from clkit.tasks.splits import Draw, carve_validation, gold_labels, infer_labels, limit, with_gold
+from clkit.tasks.task import Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from clkit.recipe.recipe import Recipe
+
+
+def load_tasks(recipe: Recipe) -> list[Task]:
+    """The tasks of a recipe in the order of learning.
+
+    Raises:
+        DataError: a task's data cannot be read or does not fit its labels.
+    """
+    return [load_task(task, recipe.data, recipe.seed) for task in recipe.task_recipes()]
+
+
+def load_task(recipe: TaskRecipe, data: DataSection, seed: int) -> Task:
+    """One task, limited as ``data`` says. The same seed gives the same rows on every machine.
+
+    The validation split is taken from all training rows before the limits, so that it does not change with them.
+
+    Raises:
+        DataError: the data cannot be read, does not fit the labels, or nothing is left of it.
+    """
+    free = recipe.answers == "free"
+    if free and data.train_per_label is not None:
+        raise DataError(f"task '{recipe.name}': free-form answers have no labels; use data.train_per_task")
+    source = _read(recipe)
+    declared = None if free else tuple(recipe.labels or source.labels or ())
+    train = _Split("train", source.train, declared, recipe.name)
+    test = _Split("test", source.test, declared, recipe.name)
+    labels = declared if free or declared else infer_labels(train.rows, train.indices, recipe.name)
+    train_labels, test_labels = train.label(labels), test.label(labels)
+
+    def draw(split: str) -> Draw:
+        return Draw(seed, recipe.name, split)
+
+    kept, validation = train.indices, None
+    if data.validation_share:
+        kept, validation = carve_validation(kept, train_labels, data.validation_share, draw("validation"), recipe.name)
+    kept = limit(kept, train_labels, data.train_per_label, data.train_per_task, draw("train"))
+    tested = limit(test.indices, test_labels, None, data.test_per_task, draw("test"))
+    return Task(
+        name=recipe.name,
+        group=recipe.group or recipe.name,
+        instruction=recipe.instruction,
+        labels=labels,
+        train=_dataset(source.train, kept, train_labels),
+        validation=None if validation is None else _dataset(source.train, validation, train_labels),
+        test=_dataset(source.test, tested, test_labels),
+        dropped={split.name: split.dropped for split in (train, test) if split.dropped},
+    )
+
+
+class _Split:
+    """The rows of one split that have a gold label."""
+
+    def __init__(self, name: str, rows: Rows, declared: tuple[str, ...] | None, task: str) -> None:
+        self.name, self.rows, self.task = name, rows, task
+        self.indices = with_gold(rows, declared)
+        self.dropped = len(rows.answers) - len(self.indices)
+        if not self.indices:
+            raise DataError(
+                f"task '{task}': nothing is left of the {name} split: {self.dropped} rows, none with a gold label; "
+                "choose a split that has labels"
+            )
+
+    def label(self, labels: tuple[str, ...] | None) -> dict[int, str] | None:
+        """The label of each row by its index, or None for free-form answers."""
+        if labels is None:
+            return None
+        return dict(zip(self.indices, gold_labels(self.rows, self.indices, labels, self.task), strict=True))
+
+
+def _read(recipe: TaskRecipe) -> Source:
+    source = recipe.source
+    if isinstance(source, FolderSource):
+        return read_folder(source, needs_labels=recipe.answers == "labels" and recipe.labels is None)
+    if isinstance(source, HubSource):
+        return read_hub(source)
+    if isinstance(source, FilesSource):
+        return read_files(source)
+    return _read_sample(source.task)
+
+
+def _read_sample(name: str) -> Source:
+    if name not in SAMPLE_TASKS:
+        hint = did_you_mean(name, SAMPLE_TASKS)
+        raise DataError(f"source.task: the sample has no task '{name}'{hint} (tasks: {', '.join(SAMPLE_TASKS)})")
+
+    def rows(split: str, pairs: list[tuple[str, str]]) -> ReadRows:
+        texts, labels = zip(*pairs, strict=True)
+        return ReadRows(texts, labels, lambda index: f"sample task '{name}', split '{split}', row {index}")
+
+    return Source(
+        train=rows("train", sample_rows(name, "train")),
+        test=rows("test", sample_rows(name, "test")),
+        labels=SAMPLE_TASKS[name].labels,
+    )
+
+
+def _dataset(rows: Rows, indices: list[int], labels: dict[int, str] | None) -> Dataset:
+    import datasets
+
+    answers = [rows.answers[index] if labels is None else labels[index] for index in indices]
+    features = datasets.Features({"text": datasets.Value("string"), "answer": datasets.Value("string")})
+    return datasets.Dataset.from_dict({"text": rows.texts(indices), "answer": answers}, features=features)

@@ -1,0 +1,97 @@
+"""Makes the prompt of an example, and shortens it where it is too long, at no cost to its instruction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clkit.errors import DataError
+from clkit.recipe.sections import PromptSection
+from clkit.tasks.task import Task
+
+_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt in three parts. Only ``text``, the example's sentence, may be shortened."""
+
+    before: str
+    text: str
+    after: str
+
+    def __str__(self) -> str:
+        return self.before + self.text + self.after
+
+
+def build_prompt(task: Task, text: str, section: PromptSection) -> Prompt:
+    """The prompt of an example in the papers' format: instruction, options, sentence and `Answer:`, each on a line."""
+    lines = [f"Task:{task.group}", f"Dataset:{task.name}"] if section.task_name else []
+    if task.instruction:
+        lines.append(task.instruction)
+    if task.labels:
+        lines.append(f"Option: {', '.join(task.labels)}")
+    return Prompt(before="".join(f"{line}\n" for line in lines), text=text.strip(), after="\nAnswer:")
+
+
+def fit(prompt: Prompt, tokenizer: Any, max_tokens: int) -> str:
+    """The prompt, its sentence cut short where the whole is longer than ``max_tokens``, special tokens included.
+
+    Raises:
+        DataError: it is too long even without its sentence.
+    """
+    return fit_all([prompt], tokenizer, max_tokens)[0]
+
+
+def fit_all(prompts: Sequence[Prompt], tokenizer: Any, max_tokens: int) -> list[str]:
+    """`fit` for many prompts: fast tokenizers are several times faster on batches."""
+    fitted: list[str] = []
+    for start in range(0, len(prompts), _BATCH):
+        fitted += _fit_batch(prompts[start : start + _BATCH], tokenizer, max_tokens)
+    return fitted
+
+
+def _fit_batch(prompts: Sequence[Prompt], tokenizer: Any, max_tokens: int) -> list[str]:
+    """Drop as many tokens off a sentence's end as there are too many, and again until the result really fits.
+
+    Once is nearly always enough, but the pieces at the cut may become other tokens than they were inside the whole.
+    """
+    fitted = [str(prompt) for prompt in prompts]
+    excess = dict(enumerate(_excess(fitted, tokenizer, max_tokens)))
+    long = [index for index in excess if excess[index] > 0]
+    cuts = dict(zip(long, _cuts([prompts[index] for index in long], tokenizer), strict=True))
+    kept = {index: len(cuts[index]) for index in long}
+    while long:
+        for index in long:
+            prompt = prompts[index]
+            if kept[index] == 0:
+                raise DataError(
+                    f"prompt.max_tokens: {max_tokens} tokens do not hold the prompt {fitted[index][:60]!r}... "
+                    f"even without its sentence; set it to {max_tokens + excess[index]} or more"
+                )
+            kept[index] = max(kept[index] - excess[index], 0)
+            cut = cuts[index][kept[index]] if kept[index] else 0
+            fitted[index] = str(Prompt(prompt.before, prompt.text[:cut].rstrip(), prompt.after))
+        excess.update(zip(long, _excess([fitted[index] for index in long], tokenizer, max_tokens), strict=True))
+        long = [index for index in long if excess[index] > 0]
+    return fitted
+
+
+def _excess(texts: list[str], tokenizer: Any, max_tokens: int) -> list[int]:
+    # verbose=False: the warning that a sequence is longer than the model takes is what is being dealt with here.
+    return [len(ids) - max_tokens for ids in tokenizer(texts, verbose=False)["input_ids"]]
+
+
+def _cuts(prompts: list[Prompt], tokenizer: Any) -> list[Sequence[int]]:
+    """Where each sentence may be cut: where its tokens start, or anywhere where a tokenizer cannot tell (ByT5)."""
+    if not prompts or not tokenizer.is_fast:
+        return [range(len(prompt.text)) for prompt in prompts]
+    encoded = tokenizer([str(prompt) for prompt in prompts], return_offsets_mapping=True, verbose=False)
+    return [_starts(prompt, spans) for prompt, spans in zip(prompts, encoded["offset_mapping"], strict=True)]
+
+
+def _starts(prompt: Prompt, spans: Sequence[tuple[int, int]]) -> list[int]:
+    start, end = len(prompt.before), len(prompt.before) + len(prompt.text)
+    # Special tokens have empty spans; the first token may begin in the line break before the sentence.
+    return [max(first - start, 0) for first, last in spans if start < last and first < min(last, end)]
