@@ -1,7 +1,7 @@
 """The matrix of scores after each task, and the metrics of continual learning, which are read off it.
 
 R[i][j] is the score on task j after task i was learned, counted from 1; R[0] is the row before any training
-(zero-shot); T is the number of tasks. A score that was not measured is None, never 0, and a metric needing it is None too::
+(zero-shot); T is the number of tasks. A score that was not measured is None, never 0; so is each metric that needs it::
 
     matrix = AccuracyMatrix(tasks=["dbpedia", "amazon"], counts=[500, 500])
     matrix.add_row([0.98, None])

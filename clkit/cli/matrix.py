@@ -52,12 +52,16 @@ def matrix(
 def _means(folders: Mapping[str, RunFolder], matrices: Mapping[str, AccuracyMatrix]) -> list[SeedGroup]:
     if len(folders) < 2:
         return []
+    from clkit.errors import RunError
     from clkit.matrix import aggregate
     from clkit.report.tables import SeedGroup
     from clkit.runs import seed_groups
 
     groups = [[str(folder.path) for folder in group] for group in seed_groups(folders.values())]
-    return [SeedGroup(group, aggregate([matrices[name] for name in group])) for group in groups]
+    try:
+        return [SeedGroup(group, aggregate([matrices[name] for name in group])) for group in groups]
+    except ValueError as error:  # equal recipes, yet other matrices: a file was changed by hand
+        raise RunError(f"no mean over {', '.join(folders)}: {error}") from error
 
 
 def _print_tables(matrices: Mapping[str, AccuracyMatrix], means: list[SeedGroup], *, show_all: bool) -> None:

@@ -1,0 +1,166 @@
+"""What the terminal shows: it fits, it is plain when piped, and it loses no number silently."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from rich.console import Console, RenderableType
+
+from clkit.matrix import AccuracyMatrix, aggregate
+from clkit.report.tables import SeedGroup, make_console, matrix_table, metrics_table, runs_table, show_number
+
+ORDER4 = (
+    "mnli cb wic copa qqp boolqa rte imdb yelp amazon sst2 dbpedia agnews multirc yahoo".split()  # noqa: SIM905
+)
+
+
+def triangle(tasks: list[str], learned: int | None = None, **changes) -> AccuracyMatrix:
+    """A matrix as of `evaluation.tasks: seen`, whose first score is 100 percent, the widest there is."""
+    size = len(tasks)
+    rows = [[1 - 0.01 * (i - j) if j <= i else None for j in range(size)] for i in range(size)]
+    values = {"counts": [500] * size, "zero_shot": [0.125] * size, "rows": rows[:learned], **changes}
+    return AccuracyMatrix(tasks=tasks, **values)
+
+
+def rendered(renderable: RenderableType, width: int) -> list[str]:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(renderable)
+    lines = console.file.getvalue().splitlines()
+    assert all(len(line) <= width for line in lines)
+    return [line.rstrip() for line in lines]
+
+
+def test_four_tasks_in_80_columns():
+    matrix = triangle(["dbpedia", "amazon", "yahoo", "agnews"])
+    assert rendered(matrix_table(matrix, 80), 80) == [
+        "exact_match in percent; a row per task learned, a column per task tested",
+        "",
+        "               dbpedia  amazon  yahoo  agnews",
+        "─────────────────────────────────────────────",
+        "zero-shot         12.5    12.5   12.5    12.5",
+        "after dbpedia    100.0       –      –       –",
+        "after amazon      99.0   100.0      –       –",
+        "after yahoo       98.0    99.0  100.0       –",
+        "after agnews      97.0    98.0   99.0   100.0",
+    ]
+
+
+def test_tasks_not_learned_yet_have_dashes():
+    lines = rendered(matrix_table(triangle(["a", "b"], learned=1), 80), 80)
+    assert [line.split() for line in lines[-2:]] == [["after", "a", "100.0", "–"], ["after", "b", "–", "–"]]
+
+
+def test_no_zero_shot_row():
+    assert "zero-shot" not in "\n".join(rendered(matrix_table(triangle(["a", "b"], zero_shot=None), 80), 80))
+
+
+@pytest.mark.parametrize(("width", "last"), [(200, "100.0"), (100, "100.0"), (80, "100")])
+def test_fifteen_tasks(width: int, last: str):
+    lines = rendered(matrix_table(triangle(ORDER4), width), width)
+    assert len(lines) == 4 + 16  # one table, no line wrapped
+    assert not any("…" in line for line in lines)
+    assert lines[-1].split()[-1] == last
+    if width < 200:
+        assert lines[2].split() == [str(number) for number in range(1, 16)]
+        assert lines[-1].startswith("15 yahoo")
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_what_fits_in_no_way_goes_on_below(width: int):
+    tasks = [f"task{index}" for index in range(60)]
+    lines = rendered(matrix_table(triangle(tasks), width), width)
+    heads = [number for line in lines if re.fullmatch(r"[\d ]+", line) for number in line.split()]
+    assert heads == [str(number) for number in range(1, 61)]
+    assert not any("…" in line for line in lines)
+
+
+def test_a_long_name_is_cut_only_as_label():
+    lines = rendered(matrix_table(triangle(["a" * 80, "b"]), 80), 80)
+    assert lines[-2].split() == ["1", "a" * 21 + "…", "100.0", "–"]
+
+
+def test_perplexity_is_no_percent():
+    matrix = triangle(["a", "b"], metric="perplexity", higher_is_better=False, rows=[[12.5, None], [20.0, 1033.2]])
+    lines = rendered(matrix_table(matrix, 80), 80)
+    assert lines[0].startswith("perplexity (lower is better);")
+    assert lines[-1].split() == ["after", "b", "20.0", "1033.2"]
+    metrics = rendered(metrics_table(matrix.metrics(), fraction=False), 80)
+    assert any(line.startswith("bwt ") and " -7.5 " in line for line in metrics)
+
+
+def test_metrics_show_the_formula_or_the_reason():
+    lines = rendered(metrics_table(triangle(["a", "b"]).metrics(), fraction=True), 80)
+    by_name = {line.split()[0]: line for line in lines}
+    assert by_name["bwt"].split(maxsplit=2)[1:] == ["-1.0", "mean_{j<T} (R[T][j] - R[j][j])"]
+    assert by_name["fwt"].split(maxsplit=2)[1:] == ["–", "R[1][2] was not measured: 'b' after 'a'"]
+
+
+def test_runs_side_by_side_with_the_mean_over_seeds():
+    runs = {f"runs/x-{seed}": triangle(["a", "b"], rows=[[1.0, 0.5], [seed / 10, 1.0]]) for seed in (6, 8)}
+    groups = [SeedGroup(list(runs), aggregate(list(runs.values())))]
+    lines = rendered(runs_table(runs, groups), 80)
+    first_and_bwt = [re.split(r"\s{2,}", line)[:4] for line in lines[3:] if line]
+    assert first_and_bwt == [
+        ["runs/x-6", "80.0", "80.0", "-40.0"],
+        ["runs/x-8", "90.0", "90.0", "-20.0"],
+        ["mean of 2 seeds", "85.0", "85.0", "-30.0"],
+        ["± std", "7.1", "7.1", "14.1"],
+        ["95 % interval from", "21.5", "21.5", "-157.1"],
+        ["95 % interval to", "148.5", "148.5", "+97.1"],
+    ]
+
+
+def test_names_are_no_markup():
+    lines = rendered(runs_table({"runs/[bold]x[/]:smile:": triangle(["a", "b"])}), 80)
+    assert "[bold]x[/]:smile:" in "".join(line.split()[0] for line in lines if line)
+
+
+@pytest.mark.parametrize(
+    ("value", "arguments", "shown"),
+    [
+        (None, {"fraction": True}, "–"),
+        (0.0, {"fraction": True, "signed": True}, "0.0"),
+        (-0.0004, {"fraction": True, "signed": True}, "0.0"),
+        (0.051, {"fraction": True, "signed": True}, "+5.1"),
+        (-0.051, {"fraction": True}, "-5.1"),
+        (0.996, {"fraction": True, "decimals": 0}, "100"),
+        (12.34, {"fraction": False}, "12.3"),
+    ],
+)
+def test_show_number(value: float | None, arguments: dict, shown: str):
+    assert show_number(value, **arguments) == shown
+
+
+class TestConsole:
+    @pytest.fixture(autouse=True)
+    def no_forcing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "NO_COLOR", "COLUMNS"):
+            monkeypatch.delenv(name, raising=False)
+
+    def test_piped_output_is_plain(self):
+        file = io.StringIO()
+        make_console(file).print(matrix_table(triangle(["a", "b"]), 80))
+        assert "\x1b" not in file.getvalue()
+
+    def test_a_terminal_gets_emphasis_and_no_color_takes_the_color(self, monkeypatch: pytest.MonkeyPatch):
+        class Terminal(io.StringIO):
+            def isatty(self) -> bool:
+                return True
+
+        monkeypatch.setenv("TERM", "xterm-256color")
+        outputs = []
+        for no_color in ("", "1"):
+            monkeypatch.setenv("NO_COLOR", no_color)
+            file = Terminal()
+            make_console(file).print(matrix_table(triangle(["a", "b"]), 80))
+            outputs.append(file.getvalue())
+        assert "\x1b[1;36m100.0" in outputs[0]
+        assert "\x1b[1;36m" not in outputs[1]
+
+    @pytest.mark.parametrize(("columns", "width"), [(None, 100), ("72", 72), ("wide", 100), ("0", 100)])
+    def test_piped_width(self, monkeypatch: pytest.MonkeyPatch, columns: str | None, width: int):
+        if columns is not None:
+            monkeypatch.setenv("COLUMNS", columns)
+        assert make_console(io.StringIO()).width == width

@@ -1,0 +1,324 @@
+"""The run folder: whole at every moment, strict when read back, careful when it overwrites."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from clkit import runs
+from clkit.errors import RunError, UsageError
+from clkit.matrix import AccuracyMatrix
+from clkit.runs import ZERO_SHOT, RunFolder, compare_recipes, environment, seed_groups, write_atomically, write_json
+
+RECIPE = "name: tiny\nseed: 42\n"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path / "run", RECIPE, {"seed": 42})
+
+
+def finish(run: RunFolder, index: int, name: str) -> Path:
+    folder = run.start_stage(index, name)
+    run.finish_stage(index, name, {"row": [0.5]})
+    return folder
+
+
+class TestWriteAtomically:
+    def test_interrupted_write_leaves_the_old_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        path = tmp_path / "matrix.json"
+        write_atomically(path, "old")
+
+        def interrupt(descriptor: int) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(os, "fsync", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            write_atomically(path, "new")
+        assert path.read_text() == "old"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_bytes_and_text(self, tmp_path: Path):
+        write_atomically(tmp_path / "a", b"\x00\xff")
+        write_atomically(tmp_path / "b", "ü\n")
+        assert (tmp_path / "a").read_bytes() == b"\x00\xff"
+        assert (tmp_path / "b").read_bytes() == "ü\n".encode()
+
+    def test_file_is_as_readable_as_any_other(self, tmp_path: Path):
+        """A temporary file's own mode, 0600, would shut a group out of its run."""
+        (tmp_path / "plain").write_text("")
+        write_atomically(tmp_path / "written", "")
+        assert (tmp_path / "written").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+    def test_json_is_stable_and_strict(self, tmp_path: Path):
+        write_json(tmp_path / "a.json", {"b": "ü", "a": [1]})
+        assert (tmp_path / "a.json").read_text() == '{\n  "b": "ü",\n  "a": [\n    1\n  ]\n}\n'
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            write_json(tmp_path / "a.json", {"loss": float("nan")})
+        assert "ü" in (tmp_path / "a.json").read_text()
+
+
+class TestCreate:
+    def test_new(self, run: RunFolder):
+        assert run.recipe_yaml() == RECIPE
+        assert run.recipe() == {"name": "tiny", "seed": 42}
+        assert run.environment() == {"format": 1, "seed": 42}
+
+    def test_into_an_empty_folder(self, tmp_path: Path):
+        RunFolder.create(tmp_path, RECIPE, {})
+        assert RunFolder.open(tmp_path).recipe_yaml() == RECIPE
+
+    def test_existing_run_is_kept(self, run: RunFolder):
+        with pytest.raises(UsageError) as refused:
+            RunFolder.create(run.path, "name: other\n", {})
+        assert str(refused.value) == (
+            f"{run.path} is not empty: continue that run with --resume, replace it with --overwrite, "
+            "or choose another folder with --run DIR"
+        )
+        assert run.recipe_yaml() == RECIPE
+
+    def test_overwrite_leaves_nothing_of_the_old_run(self, run: RunFolder):
+        finish(run, 1, "a")
+        run.append_log({"step": 1})
+        RunFolder.create(run.path, "name: other\n", {}, overwrite=True)
+        assert sorted(entry.name for entry in run.path.iterdir()) == ["env.json", "recipe.yaml"]
+        assert run.recipe_yaml() == "name: other\n"
+
+    def test_overwrite_follows_no_link_out_of_the_run(self, run: RunFolder, tmp_path: Path):
+        precious = tmp_path / "precious"
+        precious.mkdir()
+        (precious / "thesis.tex").write_text("")
+        (run.path / "link").symlink_to(precious)
+        RunFolder.create(run.path, RECIPE, {}, overwrite=True)
+        assert (precious / "thesis.tex").exists()
+
+    @pytest.mark.parametrize("env", [None, "{}", "not json"])
+    def test_overwrite_never_deletes_a_folder_of_the_users(self, tmp_path: Path, env: str | None):
+        """A recipe.yaml beside other work makes no run folder: `clkit train recipe.yaml --run . --overwrite`."""
+        (tmp_path / "recipe.yaml").write_text(RECIPE)
+        (tmp_path / "thesis.tex").write_text("")
+        if env is not None:
+            (tmp_path / "env.json").write_text(env)
+        with pytest.raises(UsageError, match=r"no run folder \(no env.json of clkit's\), so --overwrite leaves it"):
+            RunFolder.create(tmp_path, RECIPE, {}, overwrite=True)
+        assert (tmp_path / "thesis.tex").exists()
+
+    def test_interrupted_overwrite_can_be_repeated(self, run: RunFolder, monkeypatch: pytest.MonkeyPatch):
+        finish(run, 1, "a")
+
+        def interrupt(path: Path) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(runs.shutil, "rmtree", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                RunFolder.create(run.path, RECIPE, {}, overwrite=True)
+        RunFolder.create(run.path, RECIPE, {}, overwrite=True)
+        assert RunFolder.open(run.path).stages() == []
+
+    def test_file_in_the_way(self, tmp_path: Path):
+        (tmp_path / "run").write_text("")
+        with pytest.raises(UsageError, match="run is a file; choose a folder with --run DIR"):
+            RunFolder.create(tmp_path / "run", RECIPE, {}, overwrite=True)
+
+
+class TestOpen:
+    def test_nothing_there(self, tmp_path: Path):
+        with pytest.raises(RunError, match="nowhere: no such run folder"):
+            RunFolder.open(tmp_path / "nowhere")
+
+    def test_says_what_is_missing(self, tmp_path: Path):
+        with pytest.raises(RunError, match=r"is no run folder: recipe.yaml and env.json missing"):
+            RunFolder.open(tmp_path)
+
+    def test_layout_of_the_future_is_not_misread(self, run: RunFolder):
+        write_json(run.env_path, {"format": 2})
+        with pytest.raises(RunError) as refused:
+            RunFolder.open(run.path)
+        assert str(refused.value) == (
+            f"{run.path} was made by a newer clkit (folder format 2, this clkit reads 1): "
+            "upgrade with `pip install -U clkit`"
+        )
+
+    @pytest.mark.parametrize("found", [None, "1", True, 0, 1.0])
+    def test_layout_must_be_a_number(self, run: RunFolder, found: object):
+        write_json(run.env_path, {"format": found})
+        with pytest.raises(RunError, match="'format' must be a number from 1"):
+            RunFolder.open(run.path)
+
+    def test_newest_is_the_one_written_last(self, tmp_path: Path):
+        for age, name in enumerate(["c", "a", "b"]):
+            made = RunFolder.create(tmp_path / name, RECIPE, {})
+            os.utime(made.recipe_path, (1000 - age, 1000 - age))
+        assert RunFolder.newest(tmp_path).path.name == "c"
+        older = RunFolder.open(tmp_path / "b")
+        older.write_matrix(AccuracyMatrix(tasks=["a"], counts=[1]))
+        assert RunFolder.newest(tmp_path).path.name == "b"
+
+    def test_newest_of_none(self, tmp_path: Path):
+        with pytest.raises(RunError, match=r"no run in .*: start one with `clkit train`"):
+            RunFolder.newest(tmp_path / "runs")
+
+    def test_damaged_recipe(self, run: RunFolder):
+        run.recipe_path.write_text("a: [")
+        with pytest.raises(RunError, match=r"recipe.yaml is no YAML: while parsing") as refused:
+            run.recipe()
+        assert "\n" not in str(refused.value)
+
+
+class TestMatrix:
+    def test_round_trip_with_metrics(self, run: RunFolder):
+        matrix = AccuracyMatrix(tasks=["a", "b"], counts=[2, 2], rows=[[1.0, None], [0.5, 1.0]])
+        run.write_matrix(matrix)
+        assert run.read_matrix() == matrix
+        metrics = json.loads(run.metrics_path.read_text())
+        assert metrics["bwt"] == {"value": -0.5, "formula": "mean_{j<T} (R[T][j] - R[j][j])", "note": None}
+        assert metrics["fwt"]["value"] is None
+
+    def test_not_there_yet(self, run: RunFolder):
+        with pytest.raises(RunError, match=r"has no matrix.json yet: nothing was evaluated so far"):
+            run.read_matrix()
+
+    @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"tasks": ["a"]}', "\x00"])
+    def test_damaged(self, run: RunFolder, content: str):
+        run.matrix_path.write_text(content)
+        with pytest.raises(RunError, match=r"matrix\.json") as refused:
+            run.read_matrix()
+        assert "\n" not in str(refused.value)
+
+
+class TestLog:
+    def test_lines(self, run: RunFolder):
+        assert run.read_log() == []
+        run.append_log({"step": 1, "loss": 0.5})
+        run.append_log({"step": 2, "note": "ü\u2028"})
+        assert run.read_log() == [{"step": 1, "loss": 0.5}, {"step": 2, "note": "ü\u2028"}]
+
+    def test_diverged_loss_stays_valid_json(self, run: RunFolder):
+        run.append_log({"loss": float("nan"), "norm": float("-inf")})
+        assert run.read_log() == [{"loss": "nan", "norm": "-inf"}]
+
+    def test_line_cut_short_by_a_crash_spoils_no_other(self, run: RunFolder):
+        run.append_log({"step": 1})
+        with run.log_path.open("ab") as file:
+            file.write('{"note": "ü'.encode()[:-1])
+        run.append_log({"step": 2})
+        assert run.read_log() == [{"step": 1}, {"step": 2}]
+
+
+class TestStages:
+    def test_in_order_of_their_numbers(self, run: RunFolder):
+        finish(run, 0, ZERO_SHOT)
+        for index in range(1, 102):
+            finish(run, index, f"task-{index}")
+        stages = run.stages()
+        assert [stage.index for stage in stages] == list(range(102))
+        assert stages[0].folder.name == "00-zero-shot"
+        assert (stages[1].name, stages[1].folder.name) == ("task-1", "01-task-1")
+        assert stages[101].payload == {"row": [0.5]}
+
+    def test_without_zero_shot(self, run: RunFolder):
+        finish(run, 1, "a")
+        assert [stage.index for stage in run.stages()] == [1]
+
+    def test_unfinished_is_no_stage_and_is_discarded(self, run: RunFolder):
+        finish(run, 1, "a")
+        half = run.start_stage(2, "b")
+        (half / "model.safetensors").write_text("half")
+        (run.path / "tasks" / "notes").mkdir()
+        assert [stage.name for stage in run.stages()] == ["a"]
+        assert run.discard_unfinished() == [half]
+        assert sorted(entry.name for entry in (run.path / "tasks").iterdir()) == ["01-a", "notes"]
+
+    def test_gap(self, run: RunFolder):
+        for index, name in enumerate("abc", start=1):
+            finish(run, index, name)
+        (run.stage_folder(2, "b") / "done.json").unlink()
+        with pytest.raises(RunError, match="03-c is finished, but task 2 is not"):
+            run.discard_unfinished()
+        assert run.stage_folder(2, "b").exists()
+
+    def test_first_task_missing(self, run: RunFolder):
+        finish(run, 0, ZERO_SHOT)
+        finish(run, 2, "b")
+        with pytest.raises(RunError, match="02-b is finished, but task 1 is not"):
+            run.stages()
+
+    def test_same_number_twice(self, run: RunFolder):
+        finish(run, 1, "a")
+        finish(run, 1, "b")
+        with pytest.raises(RunError, match="the folders of two stages have number 1"):
+            run.stages()
+
+    def test_start_clears_what_an_interruption_left(self, run: RunFolder):
+        (run.start_stage(1, "a") / "half").write_text("")
+        assert list(run.start_stage(1, "a").iterdir()) == []
+
+    def test_start_never_clears_what_is_finished(self, run: RunFolder):
+        finish(run, 1, "a")
+        with pytest.raises(RunError, match="01-a is finished already"):
+            run.start_stage(1, "a")
+
+    def test_done_comes_last(self, run: RunFolder, monkeypatch: pytest.MonkeyPatch):
+        """If the model's files cannot be brought to disk, the stage must not count as finished."""
+        folder = run.start_stage(1, "a")
+        (folder / "model").mkdir()
+        (folder / "model" / "weights").write_text("w")
+
+        def fail(descriptor: int) -> None:
+            raise OSError("disk full")
+
+        monkeypatch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="disk full"):
+            run.finish_stage(1, "a", {})
+        assert run.stages() == []
+
+
+class TestCompareRecipes:
+    def test_dotted_keys(self):
+        old = "seed: 1\ntraining: {epochs: 1.0, batch_size: 8}\ntasks: [{name: a, labels: [x, y]}, {name: b}]\n"
+        new = "seed: 1\ntraining: {epochs: 2.0, batch_size: 8}\ntasks: [{name: a, labels: [y, x]}, {name: b}]\n"
+        assert compare_recipes(old, old) == []
+        assert compare_recipes(old, new) == ["training.epochs", "tasks.a.labels"]
+
+    def test_strategies_by_name(self):
+        old = "strategies: [{name: migu, threshold: 0.7}, {name: ewc}]"
+        new = "strategies: [{name: migu, threshold: 0.5}, {name: replay}]"
+        assert compare_recipes(old, new) == ["strategies.migu.threshold", "strategies.ewc", "strategies.replay"]
+
+    def test_order_counts_in_lists_and_not_in_mappings(self):
+        assert compare_recipes("s: [{name: a}, {name: b}]", "s: [{name: b}, {name: a}]") == ["s"]
+        assert compare_recipes("p: {a: {name: 1}, b: {name: 2}}", "p: {b: {name: 2}, a: {name: 1}}") == []
+
+    def test_missing_key_null_and_type(self):
+        assert compare_recipes("a: null", "{}") == ["a"]
+        assert compare_recipes("a: null", "a: {b: 1}") == ["a"]
+        assert compare_recipes("a: true", "a: 1") == ["a"]
+
+    def test_damaged(self):
+        with pytest.raises(RunError, match="the old recipe is no YAML"):
+            compare_recipes("a: [", "a: 1")
+
+
+def test_seed_groups(tmp_path: Path):
+    def make(name: str, recipe: str) -> RunFolder:
+        return RunFolder.create(tmp_path / name, recipe, {})
+
+    one, two = make("one", "name: x\nseed: 1\n"), make("two", "name: x\nseed: 2\n")
+    other = make("other", "name: y\nseed: 1\n")
+    again = make("again", "name: x\nseed: 1\n")
+    assert seed_groups([one, other, two]) == [[one, two]]
+    assert seed_groups([one, again]) == []  # the same seed twice is no second draw
+    assert seed_groups([one]) == []
+
+
+def test_environment_holds_no_environment_variable(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    found = environment(42, ["clkit", "train", "quickstart"])
+    assert "hf_secret" not in json.dumps(found)
+    assert set(found) == {"versions", "platform", "cpus", "seed", "command", "started"}
+    assert found["versions"]["torch"]
+    assert found["command"] == ["clkit", "train", "quickstart"]
