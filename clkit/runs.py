@@ -410,11 +410,14 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def _sync(path: Path) -> None:
     """Bring a file's content, or a folder's list of names, to disk."""
-    if os.name == "nt" and path.is_dir():
-        return  # Windows cannot open folders; a rename is durable there
+    if os.name == "nt":
+        return  # Windows syncs neither folders nor files that are open for reading
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():  # some network file systems cannot sync folders; that must not end a run
+            raise
     finally:
         os.close(descriptor)
 
