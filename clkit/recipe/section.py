@@ -1,14 +1,14 @@
-"""What every part of a recipe shares: unknown keys are refused, types are strict, paths know where they were written."""
+"""What every part of a recipe shares: unknown keys are refused, types are strict, paths know their base."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -18,24 +18,41 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 class Section(BaseModel):
-    """A part of a recipe. Values are strict (no ``"3"`` for 3, no ``true`` for 1.0) and cannot be changed afterwards."""
+    """A part of a recipe. Values are strict (no ``"3"`` for 3, no ``true`` for 1.0) and cannot be changed later."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True, allow_inf_nan=False)
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _refuse_unknown_keys(cls, value: Any) -> Any:
+    def _refuse_unknown_keys(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Name each unknown key with what was probably meant, and still report what is wrong with the known ones."""
         if not isinstance(value, Mapping):
-            return value
+            return handler(value)
         known = list(cls.model_fields)
-        unknown = [str(key) for key in value if key not in known]
-        if unknown:
-            raise PydanticCustomError(
-                "unknown_key",
-                "unknown key '{key}'{hint} (known keys: {known})",
-                {"key": unknown[0], "hint": did_you_mean(unknown[0], known), "known": ", ".join(known)},
-            )
-        return value
+        unknown = [key for key in value if key not in known]
+        if not unknown:
+            return handler(value)
+        problems = [InitErrorDetails(type=_unknown_key(str(key), known), loc=(key,), input=value) for key in unknown]
+        try:
+            handler({key: value[key] for key in value if key in known})
+        except ValidationError as error:
+            problems += [_again(details) for details in error.errors(include_url=False)]
+        raise ValidationError.from_exception_data(cls.__name__, problems)
+
+
+def _unknown_key(key: str, known: list[str]) -> PydanticCustomError:
+    return PydanticCustomError(
+        "unknown_key",
+        "unknown key '{key}'{hint} (known keys: {known})",
+        {"key": key, "hint": did_you_mean(key, known), "known": ", ".join(known)},
+    )
+
+
+def _again(details: ErrorDetails) -> InitErrorDetails:
+    """An error as it was reported once, to be reported again; its type and context stay."""
+    context = {**details.get("ctx", {}), "message": details["msg"]}
+    kind = PydanticCustomError(details["type"], "{message}", context)  # type: ignore[arg-type]
+    return InitErrorDetails(type=kind, loc=details["loc"], input=details["input"])
 
 
 class WrittenIn(str):
@@ -57,8 +74,8 @@ def absolute(value: Any) -> Any:
     return str((base / Path(value).expanduser()).resolve())
 
 
-def model_name(value: Any) -> Any:
-    """A model name, made absolute where it is written as a path or names an existing folder; hub names stay."""
+def hub_or_folder(value: Any) -> Any:
+    """A name on the hub, made absolute where it is written as a path or names an existing folder."""
     if not isinstance(value, str) or value.startswith("embedded:"):
         return value
     written_as_path = value.startswith((".", "/", "~"))
@@ -68,4 +85,4 @@ def model_name(value: Any) -> Any:
 
 
 DataPath = Annotated[str, BeforeValidator(absolute)]
-ModelName = Annotated[str, BeforeValidator(model_name)]
+HubOrFolder = Annotated[str, BeforeValidator(hub_or_folder)]

@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from clkit.recipe.section import DataPath, ModelName, Section
+from clkit.recipe.section import DataPath, HubOrFolder, Section
 from clkit.recipe.task_recipe import Name
 
 
 class ModelSection(Section):
     """The model that learns."""
 
-    name: ModelName = Field(
+    name: HubOrFolder = Field(
         description="A hub name (`google-t5/t5-large`), a local folder, or `embedded:tiny-t5`, which needs no download."
     )
     revision: str | None = Field(None, description="Branch, tag or commit on the hub.")

@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from clkit.recipe.section import DataPath, Section
+from clkit.recipe.section import DataPath, HubOrFolder, Section
 
 # A name becomes part of a folder name in the run, so it must not be able to leave that folder.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=80)]
 
 TEXT = (
     "Column that holds the input, or a template with columns in braces "
@@ -28,7 +29,9 @@ class HubSource(Section):
     """A data set of the Hugging Face hub."""
 
     kind: Literal["hub"] = Field(description="A data set of the Hugging Face hub.")
-    dataset: str = Field(description="Name on the hub, for example `fancyzhx/ag_news`, or a local folder of data files.")
+    dataset: HubOrFolder = Field(
+        description="Name on the hub, for example `fancyzhx/ag_news`, or a local folder of data files."
+    )
     config: str | None = Field(None, description="Configuration (subset) of the data set.")
     revision: str | None = Field(None, description="Branch, tag or commit of the data set.")
     train_split: str = Field("train", description="Split to train on.")

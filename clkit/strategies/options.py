@@ -24,7 +24,7 @@ def _options(value: Any) -> StrategyOptions:
     if isinstance(value, StrategyOptions):
         return value
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-        raise PydanticCustomError("strategy_name", "a strategy is written as {{name: migu, ...}}")
+        raise PydanticCustomError("strategy_name", "a strategy is written as {name: migu, ...}")
     try:
         strategy = load_strategy(value["name"])
     except UsageError as error:

@@ -1,0 +1,59 @@
+"""`clkit validate`: whether a recipe can work, before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from clkit.recipe.recipe import Recipe
+
+
+def validate(
+    recipe: Annotated[str, typer.Argument(help="A recipe's path or the name of a shipped one (`clkit ls recipes`).")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe: training.learning_rate=1e-4"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+) -> None:
+    """Check a recipe: its keys and values, whether its strategies work together, whether its files are there.
+
+    Lists every problem on a line of its own and exits with 2, or says what the recipe is.
+
+    Example: clkit validate my.yaml tuning.method=lora
+    """
+    from clkit.errors import RecipeError
+    from clkit.recipe.inputs import missing_inputs
+    from clkit.recipe.loading import load_recipe
+
+    about: dict[str, Any] = {}
+    try:
+        loaded = load_recipe(recipe, overrides or [])
+        problems, about = missing_inputs(loaded), _about(loaded)
+    except RecipeError as error:
+        problems = error.problems
+    if as_json:
+        typer.echo(json.dumps({"valid": not problems, "problems": problems, **about}, indent=2, ensure_ascii=False))
+    else:
+        for line in problems or [f"{key}: {value}" for key, value in _as_text(about).items()]:
+            typer.echo(line)
+    if problems:
+        raise typer.Exit(2)
+    typer.echo("valid", err=True)
+
+
+def _about(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "name": recipe.name,
+        "model": recipe.model.name,
+        "tasks": [task.name for task in recipe.task_recipes()],
+        "tuning": recipe.tuning.method,
+        "strategies": [strategy.name for strategy in recipe.strategies],
+    }
+
+
+def _as_text(about: dict[str, Any]) -> dict[str, str]:
+    return {key: ", ".join(value) or "none" if isinstance(value, list) else value for key, value in about.items()}

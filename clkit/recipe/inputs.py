@@ -1,0 +1,53 @@
+"""What a recipe reads from this machine, checked before anything is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clkit.embedded import embedded_model_folder
+from clkit.errors import ModelError
+from clkit.recipe.recipe import Recipe
+from clkit.recipe.task_recipe import FilesSource, FolderSource, HubSource, TaskRecipe
+
+FOLDER_FILES = ("train.json", "test.json", "labels.json")
+
+
+def missing_inputs(recipe: Recipe) -> list[str]:
+    """One line for each local model, folder or file that the recipe names and that is not there."""
+    missing = _missing_model(recipe.model.name)
+    folder = recipe.benchmark.folder if recipe.benchmark else None
+    if folder is not None and not Path(folder).is_dir():
+        return [*missing, f"benchmark.folder: no folder '{folder}'"]
+    for task in recipe.task_recipes():
+        missing += _missing_of_task(task)
+    return missing
+
+
+def _missing_model(name: str) -> list[str]:
+    if name.startswith("embedded:"):
+        try:
+            embedded_model_folder(name.removeprefix("embedded:"))
+        except ModelError as error:
+            return [f"model.name: {error}"]
+    elif _is_local(name) and not Path(name).is_dir():
+        return [f"model.name: no folder '{name}'"]
+    return []
+
+
+def _missing_of_task(task: TaskRecipe) -> list[str]:
+    key, source = f"tasks.{task.name}.source", task.source
+    if isinstance(source, FolderSource):
+        if not Path(source.folder).is_dir():
+            return [f"{key}.folder: no folder '{source.folder}'"]
+        absent = [name for name in FOLDER_FILES if not (Path(source.folder) / name).is_file()]
+        return [f"{key}.folder: no file '{name}' in '{source.folder}'" for name in absent]
+    if isinstance(source, FilesSource):
+        files = {"train": source.train, "test": source.test}
+        return [f"{key}.{use}: no file '{file}'" for use, file in files.items() if not Path(file).is_file()]
+    if isinstance(source, HubSource) and _is_local(source.dataset) and not Path(source.dataset).is_dir():
+        return [f"{key}.dataset: no folder '{source.dataset}'"]
+    return []
+
+
+def _is_local(name: str) -> bool:
+    return Path(name).is_absolute()

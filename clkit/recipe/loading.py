@@ -1,0 +1,115 @@
+"""From a file or a shipped name, with `extends` and `key=value` overrides, to a validated recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from clkit.errors import RecipeError, UsageError
+from clkit.recipe.overrides import overridden
+from clkit.recipe.problems import problem_lines
+from clkit.recipe.recipe import Recipe
+from clkit.recipe.section import did_you_mean
+from clkit.recipe.shipped import shipped_recipe, shipped_recipes
+from clkit.recipe.written import Written, extended, parse
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Load a recipe by path or shipped name, apply ``key=value`` overrides, and validate.
+
+    Raises:
+        UsageError: there is no such recipe.
+        RecipeError: with one line per problem: file, line, key path, and what is allowed.
+    """
+    written = overridden(read_recipe(recipe_path(source)), overrides)
+    try:
+        return Recipe.model_validate(written.plain())
+    except ValidationError as error:
+        raise RecipeError(problem_lines(error, written)) from None
+
+
+def recipe_path(source: str | Path, folder: Path | None = None) -> Path:
+    """The file of a recipe: a path where a file of that name exists, otherwise a shipped recipe.
+
+    Args:
+        folder: where a relative path starts from; the current folder unless given.
+
+    Raises:
+        UsageError: there is neither.
+    """
+    path = (folder or Path()) / Path(source).expanduser()
+    if path.exists() and not path.is_dir():  # not is_file(): `clkit validate <(make-recipe)` hands over a pipe
+        return path
+    shipped = shipped_recipe(str(source))
+    if shipped is not None:
+        return shipped
+    if path.is_dir():
+        raise UsageError(f"'{source}' is a folder; name a recipe file in it")
+    if len(Path(source).parts) > 1:
+        raise UsageError(f"no recipe file '{source}'")
+    known = shipped_recipes()
+    name = str(source).removesuffix(".yaml")
+    raise UsageError(f"no recipe '{source}'{did_you_mean(name, known)} (shipped: {', '.join(known)}; or a file's path)")
+
+
+def read_recipe(path: Path, children: tuple[Path, ...] = ()) -> Written:
+    """A recipe file with everything that it extends, not yet validated.
+
+    Args:
+        children: the files that led here by `extends`.
+
+    Raises:
+        RecipeError: a file cannot be read, is no mapping, or extends itself.
+    """
+    written = read_file(path)
+    if "extends" not in written.value:
+        return written
+    parent = written.value.pop("extends")
+    if not isinstance(parent.value, str):
+        raise RecipeError([f"{parent.place}: extends: give a shipped name, or a path from this file's folder"])
+    try:
+        parent_path = recipe_path(parent.value, path.parent)
+    except UsageError as error:
+        raise RecipeError([f"{parent.place}: extends: {error}"]) from None
+    chain = (*children, path.resolve())
+    if parent_path.resolve() in chain:
+        names = " -> ".join(file.name for file in (*chain, parent_path))
+        raise RecipeError([f"{parent.place}: extends: a recipe cannot extend itself ({names})"])
+    return extended(read_recipe(parent_path, chain), written)
+
+
+def read_file(path: Path) -> Written:
+    """One recipe file as it is written, without what it extends.
+
+    Raises:
+        RecipeError: the file cannot be read, or is no YAML mapping.
+    """
+    shown = _shown(path)
+    written = parse(read_text(path), path.parent.resolve(), shown)
+    if written is None:
+        raise RecipeError([f"{shown}: the file is empty; `clkit cp quickstart FILE` makes one to start from"])
+    if not isinstance(written.value, dict):
+        raise RecipeError([f"{written.place}: a recipe is a mapping of keys to values, such as `name: my_recipe`"])
+    return Written(written.value, shown)
+
+
+def read_text(path: Path) -> str:
+    """The text of a recipe file.
+
+    Raises:
+        RecipeError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RecipeError([f"{_shown(path)}: not UTF-8 text ({error.reason} at byte {error.start})"]) from None
+    except OSError as error:
+        raise RecipeError([f"{_shown(path)}: cannot be read: {error.strerror}"]) from None
+
+
+def _shown(path: Path) -> str:
+    """The path as a person would write it: from the current folder where the file lies below it."""
+    absolute, here = path.resolve(), Path.cwd()
+    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)

@@ -1,0 +1,166 @@
+"""What is wrong with a recipe, one line per problem: where it is written, which key, and what is allowed there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from clkit.errors import UsageError
+from clkit.recipe.allowed import allowed, choices, kind
+from clkit.recipe.schema import JsonSchema, alternatives, model_schema, resolved
+from clkit.recipe.section import did_you_mean
+from clkit.recipe.written import Written
+from clkit.strategies.registry import load_strategy
+
+Path = tuple[str | int, ...]
+
+_OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number")
+
+
+def problem_lines(error: ValidationError, recipe: Written) -> list[str]:
+    """One line per problem, each with the place, the key and what is allowed.
+
+    Such as ``my.yaml:12: training.learning_rate: 'abc' is not a number (allowed: a number above 0)``.
+    """
+    lines = [_line(details, recipe) for details in error.errors(include_url=False)]
+    return list(dict.fromkeys(lines))  # a value that fits none of several alternatives is reported once for each
+
+
+def _line(details: ErrorDetails, recipe: Written) -> str:
+    path, schema = _locate(details["loc"], recipe)
+    path, key, message = _MESSAGES.get(details["type"], _mismatch)(details, path, schema, recipe)
+    return ": ".join(part for part in (recipe.nearest(path).place, key, message) if part)
+
+
+def _locate(location: Sequence[str | int], recipe: Written) -> tuple[Path, JsonSchema]:
+    """The path of a location as it is written, and the schema there.
+
+    Pydantic's locations also name the alternative that it tried. Those parts are no keys and are left out; where
+    nothing tells the alternatives apart, the path ends at the value that fits none of them.
+    """
+    path: Path = ()
+    schema, here = model_schema(), recipe
+    for part in location:
+        options = alternatives(schema)
+        mapping = resolved(schema).get("discriminator", {}).get("mapping", {})
+        if part in mapping:
+            schema = {"$ref": mapping[part]}
+            continue
+        if len(options) > 1 or part == "[key]":
+            break
+        below = here.step(part) or Written(None, here.place)
+        schema = _strategy_schema(below) if path == ("strategies",) else _below(options[0], part)
+        path, here = (*path, part), below
+    return path, schema
+
+
+def _below(schema: JsonSchema, part: str | int) -> JsonSchema:
+    for found in (schema.get("properties", {}).get(part), schema.get("items"), schema.get("additionalProperties")):
+        if isinstance(found, Mapping):
+            return dict(found)
+    return {}
+
+
+def _strategy_schema(entry: Written) -> JsonSchema:
+    try:
+        return load_strategy(entry.name or "").Options.model_json_schema()
+    except UsageError:
+        return {}
+
+
+def _shown(path: Path, recipe: Written) -> str:
+    """The path as an override spells it: strategies and tasks by their name."""
+    text = ""
+    for depth, part in enumerate(path):
+        entry = recipe.nearest(path[: depth + 1])
+        if isinstance(part, int) and depth and isinstance(recipe.nearest(path[:depth]).value, list):
+            text += f".{entry.name}" if entry.name else f"[{part}]"
+        else:
+            text += f".{part}"
+    return text.removeprefix(".")
+
+
+def _said(value: Any) -> str:
+    """The value as YAML would write it, shortened."""
+    if isinstance(value, Mapping):
+        return "a section with keys"
+    if isinstance(value, list):
+        return "a list"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = str(value) if len(str(value)) <= 60 else f"{str(value)[:60]}..."
+    return repr(text) if isinstance(value, str) else text
+
+
+_Message = tuple[Path, str, str]
+
+
+def _mismatch(details: ErrorDetails, path: Path, schema: JsonSchema, recipe: Written) -> _Message:
+    several = len(alternatives(schema)) > 1
+    value = recipe.nearest(path).plain() if several else details["input"]
+    word = _said(value)
+    if details["loc"][-1] == "[key]":
+        return path[:-1], _shown(path[:-1], recipe), f"the key {word} is not text; put it in quotes"
+    if several:
+        what = f"{word} does not fit"
+    elif details["type"] in ("too_short", "too_long"):
+        what = f"{len(value)} {'entry' if len(value) == 1 else 'entries'} given"
+    elif details["type"] in _OUT_OF_RANGE:
+        what = f"{word} is out of range"
+    elif details["type"] == "literal_error":
+        what = f"{word} is not one of the choices{did_you_mean(str(value), choices(schema))}"
+    elif details["type"] == "string_type" and isinstance(value, int | float):
+        what = f"{word} is not text; put it in quotes"
+    elif details["type"].endswith("_type"):
+        what = f"{word} is not {kind(schema)}"
+    else:
+        what = f"{word} does not fit"
+    limits = "" if allowed(schema) == kind(schema) else f" (allowed: {allowed(schema)})"
+    return path, _shown(path, recipe), what + limits
+
+
+def _missing(details: ErrorDetails, path: Path, schema: JsonSchema, recipe: Written) -> _Message:
+    return path, _shown(path, recipe), f"missing (needed: {_without_stop(resolved(schema)['description'])})"
+
+
+def _unknown_key(details: ErrorDetails, path: Path, schema: JsonSchema, recipe: Written) -> _Message:
+    return path, _shown(path[:-1], recipe), details["msg"]
+
+
+def _alternative(details: ErrorDetails, path: Path, schema: JsonSchema, recipe: Written) -> _Message:
+    """The key that tells alternatives apart is missing or unknown."""
+    mapping = resolved(schema)["discriminator"]
+    path = (*path, mapping["propertyName"])
+    tag = details.get("ctx", {}).get("tag")
+    what = "missing" if tag is None else f"'{tag}' is not one of the choices{did_you_mean(tag, mapping['mapping'])}"
+    return path, _shown(path, recipe), f"{what} (allowed: {', '.join(mapping['mapping'])})"
+
+
+def _own_words(details: ErrorDetails, path: Path, schema: JsonSchema, recipe: Written) -> _Message:
+    """A check of clkit's own: its message says it all, and begins with a key where it is about one."""
+    message = details["msg"].removeprefix("Value error, ")
+    key = re.match(r"([\w.-]+): ", message)
+    shown = _shown(path, recipe)
+    if key is None:
+        return path, shown, message
+    return (*path, *key[1].split(".")), f"{shown}.{key[1]}" if shown else key[1], message[key.end() :]
+
+
+_MESSAGES: dict[str, Callable[[ErrorDetails, Path, JsonSchema, Written], _Message]] = {
+    "missing": _missing,
+    "unknown_key": _unknown_key,
+    "union_tag_invalid": _alternative,
+    "union_tag_not_found": _alternative,
+    "value_error": _own_words,
+    "unknown_strategy": _own_words,
+    "strategy_name": _own_words,
+}
+
+
+def _without_stop(text: str) -> str:
+    text = text.removesuffix(".")
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,149 @@
+"""What is written in a recipe, and where: a tree of values that remembers the file and line of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clkit.errors import RecipeError
+from clkit.recipe.dialect import RecipeLoader
+from clkit.recipe.section import WrittenIn
+
+COMMAND_LINE = "command line"
+
+
+@dataclass(frozen=True)
+class Written:
+    """A value and the place where its key (or its list entry) was written.
+
+    Attributes:
+        value: a scalar, a list of `Written`, or a dict from keys to `Written`.
+        place: `FILE:LINE`, `FILE` where no line says more, or `command line`.
+    """
+
+    value: Any
+    place: str
+
+    def plain(self) -> Any:
+        """The value as plain lists, dicts and scalars."""
+        if isinstance(self.value, dict):
+            return {key: entry.plain() for key, entry in self.value.items()}
+        if isinstance(self.value, list):
+            return [entry.plain() for entry in self.value]
+        return self.value
+
+    def step(self, key: str | int) -> Written | None:
+        """The entry of that key, index or `name`, or None."""
+        if isinstance(self.value, dict):
+            return self.value.get(key)
+        if isinstance(self.value, list):
+            if isinstance(key, int):
+                return self.value[key] if key < len(self.value) else None
+            return next((entry for entry in self.value if entry.name == key), None)
+        return None
+
+    @property
+    def name(self) -> str | None:
+        """The entry's own `name`, where it is a mapping that has one."""
+        named = self.value.get("name") if isinstance(self.value, dict) else None
+        return str(named.value) if named is not None and isinstance(named.value, str) else None
+
+    def nearest(self, path: Sequence[str | int]) -> Written:
+        """The entry at the end of the path, or the last one on the way to it that was written."""
+        here = self
+        for key in path:
+            entry = here.step(key)
+            if entry is None:
+                break
+            here = entry
+        return here
+
+
+def merged(parent: Written, child: Written) -> Written:
+    """Mappings merge, key by key; of anything else the child's is taken."""
+    if not (isinstance(parent.value, dict) and isinstance(child.value, dict)):
+        return child
+    value = dict(parent.value)
+    for key, entry in child.value.items():
+        value[key] = merged(value[key], entry) if key in value else entry
+    return Written(value, child.place)
+
+
+def extended(parent: Written, child: Written) -> Written:
+    """A whole recipe, merged with one that extends or overrides it.
+
+    Two things do not merge: a recipe has either a benchmark or tasks, so the child's choice removes the parent's; and
+    another tuning method has other keys, so it replaces the parent's tuning.
+    """
+    value = dict(parent.value)
+    for chosen, other in (("tasks", "benchmark"), ("benchmark", "tasks")):
+        if _given(child, chosen) and not _given(child, other):
+            value.pop(other, None)
+    method = child.nearest(["tuning", "method"]).value
+    if isinstance(method, str) and method != parent.nearest(["tuning", "method"]).value:
+        value.pop("tuning", None)
+    return merged(Written(value, parent.place), Written(child.value, parent.place))
+
+
+def _given(recipe: Written, key: str) -> bool:
+    return key in recipe.value and recipe.value[key].value is not None
+
+
+def parse(text: str, base: Path, place: str, *, lines: bool = True) -> Written | None:
+    """Read YAML; None where there is no value at all.
+
+    Args:
+        base: the folder that relative paths in the text start from.
+        place: what to call the text: the file, or `command line`.
+        lines: whether places carry line numbers.
+
+    Raises:
+        RecipeError: this is no YAML, or not of the kind that recipes are written in.
+    """
+    try:
+        loader = RecipeLoader(text)
+        node = loader.get_single_node()
+        return None if node is None else _Reader(loader, base, place, lines).read(node)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{place}:{mark.line + 1}" if lines and mark else place
+        raise RecipeError([f"{where}: not valid YAML: {error.problem or error.context}"]) from None
+    except yaml.reader.ReaderError as error:
+        where = f"{place}:{text.count(chr(10), 0, error.position) + 1}" if lines else place
+        raise RecipeError([f"{where}: not valid YAML: the character {error.character:#x} must be escaped"]) from None
+    except ValueError as error:  # a scalar that its own tag does not fit, such as `!!int abc`
+        raise RecipeError([f"{place}: not valid YAML: {error}"]) from None
+
+
+@dataclass(frozen=True)
+class _Reader:
+    loader: RecipeLoader
+    base: Path
+    file: str
+    lines: bool
+
+    def read(self, node: yaml.Node, key: yaml.Node | None = None, inside: tuple[yaml.Node, ...] = ()) -> Written:
+        place = self.place(key or node)
+        if node in inside:
+            raise RecipeError([f"{place}: not valid YAML: an alias stands for something that it is a part of"])
+        inside = (*inside, node)
+        if isinstance(node, yaml.MappingNode):
+            return Written({self.key(name): self.read(entry, name, inside) for name, entry in node.value}, place)
+        if isinstance(node, yaml.SequenceNode):
+            return Written([self.read(entry, None, inside) for entry in node.value], place)
+        value = self.loader.construct_object(node)
+        return Written(WrittenIn(value, self.base) if isinstance(value, str) else value, place)
+
+    def key(self, node: yaml.Node) -> str | int:
+        value = self.loader.construct_object(node, deep=True) if isinstance(node, yaml.ScalarNode) else node
+        if isinstance(value, str) or type(value) is int:
+            return value
+        written = node.value if isinstance(node, yaml.ScalarNode) else "a list or mapping"
+        raise RecipeError([f"{self.place(node)}: the key {written} is not text; put it in quotes"])
+
+    def place(self, node: yaml.Node) -> str:
+        return f"{self.file}:{node.start_mark.line + 1}" if self.lines else self.file
