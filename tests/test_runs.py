@@ -266,12 +266,14 @@ class TestStages:
         """If the model's files cannot be brought to disk, the stage must not count as finished."""
         folder = run.start_stage(1, "a")
         (folder / "model").mkdir()
-        (folder / "model" / "weights").write_text("w")
+        weights = folder / "model" / "weights"
+        weights.write_text("w")
 
-        def fail(descriptor: int) -> None:
-            raise OSError("disk full")
+        def fail_on_weights(descriptor: int) -> None:
+            if os.fstat(descriptor).st_ino == weights.stat().st_ino:
+                raise OSError("disk full")
 
-        monkeypatch.setattr(os, "fsync", fail)
+        monkeypatch.setattr(os, "fsync", fail_on_weights)
         with pytest.raises(OSError, match="disk full"):
             run.finish_stage(1, "a", {})
         assert run.stages() == []
