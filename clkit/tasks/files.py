@@ -64,20 +64,24 @@ def _jsonl(path: Path) -> Iterator[Record]:
 
 def _csv(path: Path) -> Iterator[Record]:
     csv.field_size_limit(_LONGEST_FIELD)
-    rows = csv.DictReader(io.StringIO(read_utf8(path), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(read_utf8(path), newline=""), strict=True)
+    header: list[str] = []
+    line = 1
     try:
-        header = rows.fieldnames or []
-        if len(set(header)) != len(header):
-            raise DataError(f"{path}:{rows.line_num}: a column's name stands twice; give each column its own")
-        first_line = rows.line_num + 1
-        for record in rows:
-            # DictReader files surplus fields under None, and fills in None for fields that lack.
-            if None in record or None in record.values():
+        for fields in reader:
+            first_line, line = line, reader.line_num + 1  # a quoted field may span lines
+            if not fields:
+                continue
+            if not header:
+                header = fields
+                if len(set(header)) != len(header):
+                    raise DataError(f"{path}:{first_line}: a column's name stands twice; give each column its own")
+                continue
+            if len(fields) != len(header):
                 raise DataError(
-                    f"{path}:{first_line}: the record does not have the header's {len(header)} fields; "
-                    "put fields with commas or line breaks in double quotes"
+                    f"{path}:{first_line}: the header has {len(header)} fields, this record {len(fields)}; "
+                    "put fields that hold commas or line breaks in double quotes"
                 )
-            yield first_line, record
-            first_line = rows.line_num + 1  # a quoted field may span lines
+            yield first_line, dict(zip(header, fields, strict=True))
     except csv.Error as error:
-        raise DataError(f"{path}:{rows.line_num}: broken CSV ({error}); correct the file") from None
+        raise DataError(f"{path}:{line}: broken CSV in the record that starts here ({error}); correct it") from None

@@ -34,6 +34,10 @@ class HubRows:
 
     @cached_property
     def answers(self) -> Sequence[str | None]:
+        import datasets
+
+        if not isinstance(self.dataset.features[self.label], datasets.Value | datasets.ClassLabel):
+            raise DataError(f"{self.name}: '{self.label}' holds lists or objects; name a column of text or numbers")
         column = self.dataset.data.column(self.label).combine_chunks().dictionary_encode()
         # Each distinct value is named once; in millions of rows there are a handful of them.
         names = [self._name(value) for value in column.dictionary.to_pylist()]
@@ -53,13 +57,15 @@ class HubRows:
 
     def _name(self, value: Any) -> str | None:
         text = answer_text(value, self.name, self.label)
-        if self.label_names is None or text is None or text in self.label_names.values():
+        if self.label_names is None or text is None:
             return text
         for key in (value, text):  # a mapping in YAML may spell the number 0 as "0"
             if key in self.label_names:
                 return self.label_names[key]
         if text in NO_LABEL:
             return None
+        if value in self.label_names.values():  # a column of names
+            return text
         known = ", ".join(map(str, self.label_names))
         raise DataError(
             f"{self.name}: '{self.label}' holds {value!r}, which label_names does not name (it names: {known})"
@@ -92,8 +98,9 @@ def _load(source: HubSource, split: str, name: str) -> Dataset:
     try:
         dataset = datasets.load_dataset(source.dataset, source.config, split=split, revision=source.revision)
     except Exception as error:  # no narrower: network, disk and parsers below share no base class
-        reason = " ".join(str(error.__cause__ or error).split())
-        advice = f"; {OTHER_SOURCES}" if isinstance(error, OSError) else ""
+        unreachable = isinstance(error, OSError)
+        reason = " ".join(str(error if unreachable else error.__cause__ or error).split())
+        advice = f"; {OTHER_SOURCES}" if unreachable else ""
         raise DataError(f"{name}: cannot be loaded ({reason}){advice}") from error
     if not isinstance(dataset, datasets.Dataset):
         raise DataError(f"{name}: names several splits; give one")

@@ -83,10 +83,15 @@ def _excess(texts: list[str], tokenizer: Any, max_tokens: int) -> list[int]:
     return [len(ids) - max_tokens for ids in tokenizer(texts, verbose=False)["input_ids"]]
 
 
-def _cuts(prompts: list[Prompt], tokenizer: Any) -> list[Sequence[int]]:
-    """Where each sentence may be cut: where its tokens start, or anywhere where a tokenizer cannot tell (ByT5)."""
-    if not prompts or not tokenizer.is_fast:
-        return [range(len(prompt.text)) for prompt in prompts]
+def _cuts(prompts: list[Prompt], tokenizer: Any) -> list[list[int]]:
+    """Where each sentence may be cut: where its tokens start, one place for each token.
+
+    Where a tokenizer cannot tell (ByT5), one place for each byte: no token is smaller, so none too many are dropped.
+    """
+    if not prompts:
+        return []
+    if not tokenizer.is_fast:
+        return [[at for at, letter in enumerate(prompt.text) for _ in letter.encode()] for prompt in prompts]
     encoded = tokenizer([str(prompt) for prompt in prompts], return_offsets_mapping=True, verbose=False)
     return [_starts(prompt, spans) for prompt, spans in zip(prompts, encoded["offset_mapping"], strict=True)]
 

@@ -1,0 +1,117 @@
+"""From a recipe to tasks: every source, labels, free-form answers, limits and validation, the same at every call."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clkit.errors import DataError
+from clkit.recipe.recipe import Recipe
+from clkit.recipe.sections import DataSection
+from clkit.recipe.task_recipe import TaskRecipe
+from clkit.tasks.benchmarks import benchmark_tasks
+from clkit.tasks.loading import load_task, load_tasks
+
+
+def files(folder: Path, train: list[Any], test: list[Any] | None = None, **task: Any) -> TaskRecipe:
+    for name, values in (("train", train), ("test", train if test is None else test)):
+        lines = (json.dumps({"text": f"{name} {index}", "label": value}) for index, value in enumerate(values))
+        (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    source = {"kind": "files", "train": str(folder / "train.jsonl"), "test": str(folder / "test.jsonl")}
+    return TaskRecipe.model_validate({"name": "own", "source": source, **task})
+
+
+def test_a_task_of_files(tmp_path: Path) -> None:
+    task = load_task(files(tmp_path, ["b", "-", "a", None], test=["a", "a ", -1]), DataSection(), seed=0)
+    assert task.labels == ("a", "b")
+    assert task.group == "own"
+    assert task.train.to_dict() == {"text": ["train 0", "train 2"], "answer": ["b", "a"]}
+    assert task.test["answer"][:] == ["a", "a"]
+    assert task.dropped == {"train": 2, "test": 1}
+    assert task.validation is None
+
+
+def test_labels_of_the_recipe_come_first(tmp_path: Path) -> None:
+    task = load_task(files(tmp_path, ["b", "a", "-1"], labels=["b", "a", "-1"]), DataSection(), seed=0)
+    assert task.labels == ("b", "a", "-1")
+    assert len(task.train) == 3
+
+
+def test_free_answers_stay_as_they_are(tmp_path: Path) -> None:
+    task = load_task(files(tmp_path, ["  indented\n", "-1", ""], answers="free"), DataSection(), seed=0)
+    assert task.labels is None
+    assert task.train["answer"][:] == ["  indented\n", "-1"]
+    assert task.dropped == {"train": 1, "test": 1}
+
+
+@pytest.mark.parametrize(
+    ("answers", "test", "options", "data", "message"),
+    [
+        (["a", "b"], ["c"], {}, {}, r"test.jsonl:1: unknown label 'c' \(labels of task 'own': a, b\)"),
+        (["a", "b"], None, {"labels": ["a", "bb"]}, {}, "train.jsonl:2: unknown label 'b'"),
+        (["-", None], None, {}, {}, "nothing is left of the train split: 2 rows, none with a gold label"),
+        (["a", "b"], ["-"], {}, {}, "nothing is left of the test split"),
+        ([str(n) for n in range(60)], None, {}, {}, "set answers: free"),
+        (["a"], None, {"answers": "free"}, {"train_per_label": 1}, "use data.train_per_task"),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    tmp_path: Path,
+    answers: list[Any],
+    test: list[Any] | None,
+    options: dict[str, Any],
+    data: dict[str, Any],
+    message: str,
+) -> None:
+    with pytest.raises(DataError, match=message):
+        load_task(files(tmp_path, answers, test, **options), DataSection(**data), seed=0)
+
+
+def test_validation_does_not_change_with_the_limits(tmp_path: Path) -> None:
+    recipe = files(tmp_path, ["a", "b"] * 50)
+    whole = load_task(recipe, DataSection(validation_share=0.1), seed=3)
+    small = load_task(recipe, DataSection(validation_share=0.1, train_per_label=4, test_per_task=7), seed=3)
+    assert whole.validation is not None
+    assert small.validation is not None
+    assert whole.validation.to_dict() == small.validation.to_dict()
+    assert Counter(small.validation["answer"]) == {"a": 5, "b": 5}
+    assert Counter(small.train["answer"]) == {"a": 4, "b": 4}
+    assert len(small.test) == 7
+    assert not set(small.validation["text"]) & set(whole.train["text"])
+    assert (
+        load_task(recipe, DataSection(validation_share=0.1), seed=4).validation.to_dict() != whole.validation.to_dict()
+    )
+
+
+def test_an_unknown_task_of_the_sample_is_named() -> None:
+    recipe = TaskRecipe.model_validate({"name": "x", "source": {"kind": "sample", "task": "topic"}})
+    with pytest.raises(DataError, match=r"no task 'topic', did you mean 'topics'\?"):
+        load_task(recipe, DataSection(), seed=0)
+
+
+def test_a_recipe_gives_its_tasks_in_order(cl_benchmark: Path) -> None:
+    recipe = Recipe.model_validate(
+        {
+            "name": "r",
+            "model": {"name": "embedded:tiny-t5"},
+            "benchmark": {"name": "standard_cl", "order": 3, "folder": str(cl_benchmark)},
+            "data": {"train_per_label": 2, "test_per_task": 10},
+        }
+    )
+    tasks = load_tasks(recipe)
+    assert [task.name for task in tasks] == ["yahoo", "amazon", "agnews", "dbpedia"]
+    for task in tasks:
+        assert task.labels is not None
+        assert Counter(task.train["answer"]) == dict.fromkeys(task.labels, 2)
+        assert len(task.test) == 10
+
+
+def test_the_same_seed_gives_the_same_rows(cl_benchmark: Path) -> None:
+    recipe = benchmark_tasks("standard_cl", 1, cl_benchmark)[0]
+    data = DataSection(train_per_task=20, test_per_task=20)
+    first, second, other = (load_task(recipe, data, seed) for seed in (1, 1, 2))
+    assert first.train.to_dict() == second.train.to_dict() != other.train.to_dict()
