@@ -25,7 +25,7 @@ class BenchmarkTask:
 
     The released folders were cut from the same public data sets. The templates in ``hub`` write a row as the folders'
     sentences are written, as far as the columns allow: `fancyzhx/ag_news` holds title and text in one column, and a
-    part of the released yahoo and dbpedia sentences was rewritten by hand.
+    part of the released yahoo and dbpedia sentences joins title and text differently.
     """
 
     group: str
@@ -98,7 +98,7 @@ TASKS: dict[str, BenchmarkTask] = {
     # The original five-star set (Zhang et al. 2015) has no release of its own on the hub. This one carries its
     # train.csv and test.csv (3,000,000 and 650,000 rows) with the columns class_index (1-5), review_title, review_text,
     # as its repository page and public code that reads it show. `fancyzhx/amazon_polarity` has two classes only, and
-    # `amazon_reviews_multi` is another corpus, withdrawn by its owner.
+    # `amazon_reviews_multi` is another corpus.
     "amazon": BenchmarkTask(
         "SC",
         STARS,
