@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Annotated, Literal
 
 import typer
@@ -20,20 +21,22 @@ def ls(
 
     Example: clkit ls recipes
     """
-    import sys
-
     from clkit.recipe.catalogue import KINDS, entries
 
     listed = {one: entries(one) for one in ([kind] if kind else KINDS)}
     if as_json:
         typer.echo(json.dumps(listed, indent=2, ensure_ascii=False))
-    elif sys.stdout.isatty():
+    elif _on_terminal():
         _print_table(listed)
     else:
         for one, descriptions in listed.items():
             for name, description in descriptions.items():
                 # A kind in front where there are several, so that each line says all without the others.
                 typer.echo("\t".join([name, description] if kind else [one, name, description]))
+
+
+def _on_terminal() -> bool:
+    return sys.stdout.isatty()
 
 
 def _print_table(listed: dict[str, dict[str, str]]) -> None:

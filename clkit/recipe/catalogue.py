@@ -5,6 +5,7 @@ from __future__ import annotations
 from clkit.embedded import EMBEDDED_MODELS
 from clkit.errors import UsageError
 from clkit.recipe.shipped import description, shipped_recipes
+from clkit.strategies.options import StrategyOptions
 from clkit.strategies.registry import load_strategy, strategy_names
 from clkit.tasks.benchmarks import BENCHMARKS
 
@@ -15,15 +16,17 @@ def recipes() -> dict[str, str]:
 
 
 def strategies() -> dict[str, str]:
-    """Each strategy with the first line of its docstring; a plugin that cannot be imported with the reason."""
+    """Each strategy with what its options say it is; a plugin that cannot be imported with the reason."""
     return {name: _about_strategy(name) for name in sorted(strategy_names())}
 
 
 def _about_strategy(name: str) -> str:
     try:
-        return (load_strategy(name).__doc__ or "").strip().partition("\n")[0]
+        strategy = load_strategy(name)
     except UsageError as error:
         return str(error)
+    about = strategy.__doc__ if strategy.Options is StrategyOptions else strategy.Options.__doc__
+    return (about or "").strip().partition("\n")[0]
 
 
 def benchmarks() -> dict[str, str]:

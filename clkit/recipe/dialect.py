@@ -58,7 +58,14 @@ def _integer(loader: RecipeLoader, node: yaml.ScalarNode) -> int:
     return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
 
 
+def _text(dumper: RecipeDumper, text: str) -> yaml.ScalarNode:
+    # PyYAML writes these line breaks into single quotes, where they are read back as spaces; double quotes escape them.
+    style = '"' if any(mark in text for mark in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
 for _tag, _pattern, _first in _CORE_SCHEMA:
     for _dialect in (RecipeLoader, RecipeDumper):
         _dialect.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 RecipeLoader.add_constructor("tag:yaml.org,2002:int", _integer)
+RecipeDumper.add_representer(str, _text)

@@ -1,0 +1,50 @@
+"""`clkit show`: the file as it is, or the whole recipe that will run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from clkit.cli.show import show
+from clkit.errors import RecipeError, UsageError
+from clkit.recipe.loading import load_recipe
+from clkit.recipe.shipped import recipes_folder
+from tests.cli.verbs import call
+
+
+def test_the_file_as_it_is() -> None:
+    assert call(show, "t5_order5").stdout == (recipes_folder() / "t5_order5.yaml").read_text()
+
+
+def test_the_file_as_json() -> None:
+    shown = json.loads(call(show, "t5_order2", "--json").stdout)
+    assert shown == {
+        "extends": "t5_order1",
+        "name": "t5_order2",
+        "benchmark": {"name": "standard_cl", "order": 2},
+    }
+
+
+def test_resolved_with_an_override_it_loads_as_the_same_recipe(tmp_path: Path) -> None:
+    result = call(show, "t5_order5", "strategies.migu.threshold=0.5", "--resolved")
+    (tmp_path / "full.yaml").write_text(result.stdout)
+    expected = load_recipe("t5_order5", ["strategies.migu.threshold=0.5"])
+    assert load_recipe(tmp_path / "full.yaml") == expected
+    as_json = json.loads(call(show, "t5_order5", "strategies.migu.threshold=0.5", "--resolved", "--json").stdout)
+    assert as_json == expected.model_dump()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "expected"),
+    [
+        (["quickstart", "seed=1"], UsageError, "'seed=1' changes the recipe, but the file is shown as it is"),
+        (["quickstart", "seed=x", "--resolved"], RecipeError, "command line: seed: 'x' is not a whole number"),
+        (["none.yaml"], UsageError, "no recipe 'none.yaml' (shipped: "),
+    ],
+)
+def test_what_cannot_be_shown(arguments: list[str], kind: type[Exception], expected: str) -> None:
+    result = call(show, *arguments)
+    assert isinstance(result.exception, kind)
+    assert str(result.exception).startswith(expected)

@@ -1,0 +1,54 @@
+"""Local folders and files that a recipe names are looked for without being read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clkit.recipe.inputs import FOLDER_FILES, missing_inputs
+from clkit.recipe.loading import load_recipe
+
+
+def missing(source: str, *overrides: str) -> list[str]:
+    return missing_inputs(load_recipe(source, overrides))
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_nothing_is_missing_from_what_comes_with_clkit_or_the_hub() -> None:
+    assert missing("quickstart") == []
+    assert missing("t5_order1") == []
+
+
+def test_a_model(here: Path) -> None:
+    assert missing("quickstart", "model.name=./t5") == [f"model.name: no folder '{here}/t5'"]
+    Path("t5").mkdir()
+    assert missing("quickstart", "model.name=./t5") == []
+    assert missing("quickstart", "model.name=embedded:big") == [
+        "model.name: unknown embedded model 'big' (known: tiny-t5)"
+    ]
+
+
+def test_a_benchmark_folder(here: Path) -> None:
+    assert missing("t5_order1", "benchmark.folder=data") == [f"benchmark.folder: no folder '{here}/data'"]
+    Path("data/TC/dbpedia").mkdir(parents=True)
+    found = missing("t5_order1", "benchmark.folder=data")
+    assert found[:3] == [
+        f"tasks.dbpedia.source.folder: no file '{name}' in '{here}/data/TC/dbpedia'" for name in FOLDER_FILES
+    ]
+    assert found[3] == f"tasks.amazon.source.folder: no folder '{here}/data/SC/amazon'"
+
+
+def test_files_and_a_local_data_set(here: Path) -> None:
+    files = "{name: a, source: {kind: files, train: train.csv, test: test.csv}}"
+    local = "{name: b, source: {kind: hub, dataset: ./rows, text: text, label: label}}"
+    Path("train.csv").touch()
+    assert missing("quickstart", f"tasks=[{files}, {local}]") == [
+        f"tasks.a.source.test: no file '{here}/test.csv'",
+        f"tasks.b.source.dataset: no folder '{here}/rows'",
+    ]
