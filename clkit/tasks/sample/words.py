@@ -37,7 +37,9 @@ def _sentences(text: str) -> tuple[str, ...]:
 EVERYWHERE = {
     "day": _words("Monday, Tuesday, Wednesday, Thursday, Friday, Saturday, Sunday"),
     "month": _words("January, March, April, June, August, October, December"),
-    "when": _words("yesterday, this morning, last week, on Monday, on Friday, in the spring, in the autumn, late at night"),
+    "when": _words(
+        "yesterday, this morning, last week, on Monday, on Friday, in the spring, in the autumn, late at night"
+    ),
     "number": _words("two, three, five, seven, nine, twelve, twenty, forty, sixty, ninety"),
     "place": _words("Lisbon, Oslo, Nairobi, Toronto, Kyoto, Lima, Vienna, Cairo, Dublin, Jakarta, Warsaw, Boston"),
     "person": _words("Anna, Omar, Lucia, Peter, Mei, Jonas, Fatima, Igor, Clara, David, Priya, Samuel"),
@@ -52,45 +54,54 @@ TOPICS = Vocabulary(
         "The {who} from {place} was not available. | A second {who} then {did} the {what}."
     ),
     filler=_sentences(
-        "More details are expected on {day}. | The news reached {place} {when}. | About {number} people came to see it. |"
+        "More details are expected on {day}. | The news reached {place} {when}. |"
+        "About {number} people came to see it. |"
         "{person} from {place} heard of it {when}. | It was the first time since {month}. |"
-        "A longer report will follow in {month}. | The reaction in {place} was mixed. | Heavy rain delayed the talks {when}."
+        "A longer report will follow in {month}. | The reaction in {place} was mixed. |"
+        "Heavy rain delayed the talks {when}."
     ),
     labels={
         "Politics": {
             "who": _words(
-                "senator, minister, mayor, governor, parliament, opposition, ambassador, president, delegate, chancellor"
+                "senator, minister, mayor, governor, parliament, opposition, ambassador, president, delegate,chancellor"
             ),
             "did": _words("vetoed, debated, ratified, repealed, endorsed, amended, opposed, drafted, denounced"),
             "what": _words(
-                "election, treaty, amendment, ballot, referendum, coalition, border law, constitution, embassy, tax reform,"
-                "sanctions, cabinet"
+                "election, treaty, amendment, ballot, referendum, coalition, border law, constitution, embassy,"
+                "tax reform, sanctions, cabinet"
             ),
         },
         "Sport": {
-            "who": _words("striker, goalkeeper, coach, sprinter, referee, swimmer, boxer, champion, cyclist, midfielder"),
+            "who": _words(
+                "striker, goalkeeper, coach, sprinter, referee, swimmer, boxer, champion, cyclist, midfielder"
+            ),
             "did": _words("won, missed, lost, trained for, entered, dominated, forfeited, celebrated, defended"),
             "what": _words(
-                "cup final, penalty, tournament, marathon, semifinal, league title, relay, match, playoff, stadium, trophy,"
-                "race"
+                "cup final, penalty, tournament, marathon, semifinal, league title, relay, match, playoff, stadium,"
+                "trophy, race"
             ),
         },
         "Science": {
             "who": _words(
-                "physicist, astronomer, biologist, laboratory, chemist, geologist, botanist, researcher, zoologist, observatory"
+                "physicist, astronomer, biologist, laboratory, chemist, geologist, botanist, researcher, zoologist,"
+                "observatory"
             ),
             "did": _words(
                 "measured, discovered, observed, sequenced, modelled, analysed, calculated, simulated, catalogued"
             ),
             "what": _words(
-                "galaxy, enzyme, fossil, molecule, genome, asteroid, particle, vaccine, comet, bacteria, glacier, experiment"
+                "galaxy, enzyme, fossil, molecule, genome, asteroid, particle, vaccine, comet, bacteria, glacier,"
+                "experiment"
             ),
         },
         "Business": {
-            "who": _words("retailer, bank, investor, shareholder, startup, airline, broker, factory, accountant, supplier"),
+            "who": _words(
+                "retailer, bank, investor, shareholder, startup, airline, broker, factory, accountant, supplier"
+            ),
             "did": _words("acquired, financed, sold, outsourced, audited, priced, liquidated, exported, insured"),
             "what": _words(
-                "shares, merger, dividend, earnings, loan, revenue, stock offer, bankruptcy, invoice, warehouse, profit, brand"
+                "shares, merger, dividend, earnings, loan, revenue, stock offer, bankruptcy, invoice, warehouse,"
+                "profit, brand"
             ),
         },
         "Culture": {
@@ -121,8 +132,8 @@ REVIEWS = Vocabulary(
     labels={
         "positive": {
             "quality": _words(
-                "excellent, wonderful, superb, charming, reliable, comfortable, flawless, generous, spotless, brilliant,"
-                "fantastic, perfect"
+                "excellent, wonderful, superb, charming, reliable, comfortable, flawless, generous, spotless,"
+                "brilliant, fantastic, perfect"
             ),
             "did": _words("impressed, pleased, delighted, charmed, rewarded, amazed, satisfied"),
             "verdict": _words(
@@ -132,7 +143,8 @@ REVIEWS = Vocabulary(
         },
         "neutral": {
             "quality": _words(
-                "average, ordinary, acceptable, standard, plain, adequate, typical, fair, passable, usual, common, medium"
+                "average, ordinary, acceptable, standard, plain, adequate, typical, fair, passable, usual, common,"
+                "medium"
             ),
             "did": _words("served, suited, occupied, reached, followed, matched, concerned"),
             "verdict": _words(
@@ -175,7 +187,9 @@ REQUESTS = Vocabulary(
         "refund": {
             "want": _words("pay back, reimburse, reverse, credit, return, compensate, deduct"),
             "thing": _words("charge, payment, receipt, deposit, card bill, price, fee, voucher, amount, money"),
-            "trouble": _words("was billed twice, is far too high, was taken by mistake, is more than agreed, cost me double"),
+            "trouble": _words(
+                "was billed twice, is far too high, was taken by mistake, is more than agreed, cost me double"
+            ),
         },
         "delivery": {
             "want": _words("track, redirect, ship, dispatch, reschedule, locate, send"),
@@ -250,8 +264,8 @@ EMOTIONS = Vocabulary(
                 "I did not dare to move, I ran for the exit"
             ),
             "cause": _words(
-                "something scratched at the window, the lights went out, a stranger followed us, the ice cracked under us,"
-                "the plane dropped, a snake lay on the path"
+                "something scratched at the window, the lights went out, a stranger followed us,"
+                "the ice cracked under us, the plane dropped, a snake lay on the path"
             ),
         },
         "sadness": {
