@@ -156,6 +156,7 @@ _MESSAGES: dict[str, Callable[[ErrorDetails, Path, JsonSchema, Written], _Messag
     "union_tag_invalid": _alternative,
     "union_tag_not_found": _alternative,
     "value_error": _own_words,
+    "incoherent": _own_words,
     "unknown_strategy": _own_words,
     "strategy_name": _own_words,
 }

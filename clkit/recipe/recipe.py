@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from clkit.recipe.section import Section, did_you_mean
 from clkit.recipe.sections import (
@@ -48,26 +49,43 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _is_coherent(self) -> Recipe:
+        problems = [
+            InitErrorDetails(type=PydanticCustomError("incoherent", "{message}", {"message": message}), input=None)
+            for message in self._contradictions()
+        ]
+        if problems:
+            raise ValidationError.from_exception_data("Recipe", problems)
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
+        """What single sections cannot see; each message begins with the key that it is about, if there is one."""
         if (self.benchmark is None) == (self.tasks is None):
-            raise ValueError("give exactly one of 'benchmark' and 'tasks'")
-        names = [task.name for task in self.task_recipes()]
-        repeated = {name for name in names if names.count(name) > 1}
-        if repeated:
-            raise ValueError(f"tasks: the name '{min(repeated)}' stands more than once; give each task its own")
-        for name in self.training.per_task:
-            if name not in names:
-                raise ValueError(
-                    f"training.per_task: no task named '{name}'{did_you_mean(name, names)} (tasks: {', '.join(names)})"
-                )
+            yield "give exactly one of 'benchmark' and 'tasks'"
+        else:
+            yield from self._contradictions_of_tasks()
         micro = self.training.micro_batch_size
         if micro is not None and self.training.batch_size % micro:
-            raise ValueError(
-                f"training.batch_size: {self.training.batch_size} is no multiple of training.micro_batch_size {micro}"
-            )
+            yield f"training.batch_size: {self.training.batch_size} is no multiple of training.micro_batch_size {micro}"
         if self.evaluation.split == "validation" and self.data.validation_share == 0:
-            raise ValueError("evaluation.split: 'validation' needs data.validation_share above 0")
-        check_composition(self.strategies, self.tuning.method)
-        return self
+            yield "evaluation.split: 'validation' needs data.validation_share above 0"
+        try:
+            check_composition(self.strategies, self.tuning.method)
+        except ValueError as error:
+            yield str(error)
+
+    def _contradictions_of_tasks(self) -> Iterator[str]:
+        try:
+            names = [task.name for task in self.task_recipes()]
+        except ValueError as error:
+            yield str(error)
+            return
+        repeated = {name for name in names if names.count(name) > 1}
+        if repeated:
+            yield f"tasks: the name '{min(repeated)}' stands more than once; give each task its own"
+        for name in self.training.per_task:
+            if name not in names:
+                known = ", ".join(names)
+                yield f"training.per_task: no task named '{name}'{did_you_mean(name, names)} (tasks: {known})"
 
     def task_recipes(self) -> list[TaskRecipe]:
         """The tasks in the order of learning, named benchmarks spelt out."""

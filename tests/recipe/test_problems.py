@@ -152,6 +152,17 @@ def test_every_problem_is_listed_with_its_own_line() -> None:
     ]
 
 
+def test_every_contradiction_between_sections_is_listed() -> None:
+    text = "training: {batch_size: 3, micro_batch_size: 2}\nevaluation: {split: validation}\ntuning: {method: full}\n"
+    text += "strategies: [{name: migu}, {name: migu}]\n"
+    assert [line.split(": ")[:2] for line in problems_of("extends: quickstart\nbenchmark: {order: 9}\n" + text)] == [
+        ["my.yaml:2", "benchmark.order"],
+        ["my.yaml:3", "training.batch_size"],
+        ["my.yaml:4", "evaluation.split"],
+        ["my.yaml:6", "strategies"],
+    ]
+
+
 def test_a_problem_of_the_parent_is_reported_in_the_parent() -> None:
     Path("parent.yaml").write_text(f"{START}seed: -1\n")
     assert problems_of("extends: parent.yaml\nname: child\n") == [
