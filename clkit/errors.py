@@ -10,7 +10,7 @@ class ClkitError(Exception):
 
 
 class UsageError(ClkitError):
-    """The command was used wrongly: an unknown name, a run folder that exists already, flags that exclude each other."""
+    """The command was used wrongly: an unknown name, an existing run folder, flags that exclude each other."""
 
     exit_code = 2
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated, NoReturn
 
 import typer
@@ -29,7 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for name, verb in {
+VERBS: dict[str, Callable[..., None]] = {
     "train": train,
     "eval": evaluate,
     "matrix": matrix,
@@ -39,7 +40,8 @@ for name, verb in {
     "show": show,
     "validate": validate,
     "schema": schema,
-}.items():
+}
+for name, verb in VERBS.items():
     app.command(name)(verb)
 
 

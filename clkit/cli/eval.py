@@ -48,4 +48,4 @@ def evaluate(
         return
     from clkit.report.tables import scores_table
 
-    stdout().print(scores_table(answers))
+    stdout().print(scores_table({answer.task: (answer.score, len(answer.gold)) for answer in answers}))

@@ -43,7 +43,9 @@ def inspect_magnitudes(
 
     is_run = target is None or Path(target, "recipe.yaml").is_file()
     if not is_run and stage is not None:
-        raise UsageError(f"--stage needs a run folder, and {target} is none; leave it out to inspect the recipe's model")
+        raise UsageError(
+            f"--stage needs a run folder, and {target} is none; leave it out to inspect the recipe's model"
+        )
     folder = (RunFolder.open(target) if target is not None else RunFolder.newest()) if is_run else None
     recipe = Recipe.load(folder.recipe_path if folder else str(target), overrides or [])
     quiet_libraries()

@@ -57,9 +57,7 @@ def training_arguments(recipe: Recipe, task: str, index: int, output: str) -> Tr
         UsageError: the precision needs an accelerator that this machine lacks.
     """
     training = recipe.training
-    micro, accumulation = batch_split(
-        training.batch_size, training.micro_batch_size, PartialState().num_processes
-    )
+    micro, accumulation = batch_split(training.batch_size, training.micro_batch_size, PartialState().num_processes)
     if training.precision == "fp16" and not torch.cuda.is_available():
         raise UsageError("training.precision: fp16 needs a GPU, and none is visible here; use fp32 or bf16")
     schedule = "constant_with_warmup" if training.schedule == "constant" else training.schedule

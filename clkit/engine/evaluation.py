@@ -46,7 +46,8 @@ class Answers:
     @property
     def score(self) -> float:
         """Exact match: the share of examples whose normalised prediction is the normalised answer."""
-        return sum(record["correct"] for record in self.records()) / len(self.gold)
+        correct = sum(bool(record["correct"]) for record in self.records())
+        return correct / len(self.gold)
 
 
 def task_prompts(task: Task, split: Split, tokenizer: Any, section: PromptSection) -> list[str]:

@@ -125,7 +125,9 @@ def measure_magnitudes(
             rows = [dict(zip(encoded, values, strict=True)) for values in zip(*encoded.values(), strict=True)]
             listener.evaluating(task.name, len(rows))
             for start in range(0, len(rows), BATCH):
-                batch = {key: value.to(loaded.model.device) for key, value in collate(rows[start : start + BATCH]).items()}
+                batch = {
+                    key: value.to(loaded.model.device) for key, value in collate(rows[start : start + BATCH]).items()
+                }
                 with collector.collecting(batch):
                     loaded.model(**batch)
                 listener.answered(len(rows[start : start + BATCH]))

@@ -47,4 +47,6 @@ def load_strategies(strategies: Sequence[Strategy], folder: Path) -> None:
             own = {key.removeprefix(f"{name}/"): t for key, t in tensors.items() if key.startswith(f"{name}/")}
             strategy.load_state_dict({**values[name], **own})
     except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"the strategies' state in {folder} cannot be read ({error}); train anew with --overwrite") from error
+        raise RunError(
+            f"the strategies' state in {folder} cannot be read ({error}); train anew with --overwrite"
+        ) from error

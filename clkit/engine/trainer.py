@@ -67,7 +67,7 @@ class TaskTrainer(Trainer):
         return loss
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients:  # the last micro-batch of the step
             self._add_penalties()
             for strategy in self._strategies:
@@ -106,9 +106,7 @@ class _Reports(TrainerCallback):
             strategy.after_step(self._context)
         self._context.step += 1
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._listener.stepped(state.global_step)
 
     def on_log(

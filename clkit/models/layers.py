@@ -80,9 +80,9 @@ def row_sites(layers: dict[str, nn.Module]) -> list[RowSite]:
     for name, module in layers.items():
         if isinstance(module, LoraLayer):
             for adapter in module.active_adapters:
-                a, b = module.lora_A[adapter], module.lora_B[adapter]
-                sites.append(RowSite(f"{name}.lora_A", name, a, a.weight))
-                sites.append(RowSite(f"{name}.lora_B", name, module, b.weight))  # type: ignore[arg-type]
+                a, b = module.lora_A[adapter].weight, module.lora_B[adapter].weight
+                sites.append(RowSite(f"{name}.lora_A", name, module.lora_A[adapter], a))
+                sites.append(RowSite(f"{name}.lora_B", name, module, b))
         elif isinstance(module, nn.Linear):
             sites.append(RowSite(name, name, module, module.weight))
     return [site for site in sites if site.weight.requires_grad]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -15,12 +15,12 @@ class Seq2Seq(Family):
     """T5 and its relatives (mT5, Flan-T5, UL2, ...)."""
 
     name: ClassVar[str] = "seq2seq"
-    roles = {
+    roles: ClassVar[Mapping[str, str]] = {
         "attention": r"\.(SelfAttention|EncDecAttention)\.[qkvo]$",
         "feed_forward": r"\.DenseReluDense\.(wi|wi_0|wi_1|wo)$",
         "lm_head": r"^lm_head$",
     }
-    lora_targets = ("q", "v")
+    lora_targets: ClassVar[Sequence[str]] = ("q", "v")
 
     @classmethod
     def recognises(cls, config: Any) -> bool:
@@ -41,7 +41,8 @@ class Seq2Seq(Family):
 
     def collator(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Collator:
         # Given the model, it adds `decoder_input_ids`: the loss is computed outside the model's forward pass.
-        return DataCollatorForSeq2Seq(tokenizer, model=model, label_pad_token_id=-100)
+        collator: Collator = DataCollatorForSeq2Seq(tokenizer, model=model, label_pad_token_id=-100)
+        return collator
 
     def token_mask(self, layer: str, batch: Batch) -> torch.Tensor:
         # Keys and values of cross-attention are projections of the encoder's output.
@@ -57,7 +58,7 @@ class Seq2Seq(Family):
         tokens = model.generate(
             **batch, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, use_cache=True, max_length=None
         )
-        return tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return list(tokenizer.batch_decode(tokens, skip_special_tokens=True))
 
     @torch.inference_mode()
     def log_likelihood(

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from clkit.engine.events import Listener, Plan
 
@@ -106,7 +107,7 @@ class PlainProgress(Listener):
         self._console = console
 
     def _line(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
 
     def started(self, plan: Plan) -> None:
         self._plan = plan
@@ -165,7 +166,7 @@ class LiveProgress(Listener):
     def _render(self) -> Table:
         grid = Table.grid(expand=True)
         grid.add_row(self._bar)
-        grid.add_row(f"[dim]{self._terms}[/dim]")
+        grid.add_row(Text(self._terms, style="dim"))
         return grid
 
     def _start_bar(self, description: str, total: int | None) -> None:
@@ -176,14 +177,14 @@ class LiveProgress(Listener):
     def started(self, plan: Plan) -> None:
         self._plan = plan
         self._clock = _Clock(plan)
-        self._console.print(_model_line(plan), highlight=False)
+        self._console.print(_model_line(plan))
         for name, dropped in zip(plan.tasks, plan.dropped, strict=True):
             if _dropped(dropped):
-                self._console.print(f"{name}: dropped rows without a gold label: {_dropped(dropped)}", highlight=False)
+                self._console.print(f"{name}: dropped rows without a gold label: {_dropped(dropped)}")
         self.show()
 
     def skipped(self, task: str) -> None:
-        self._console.print(f"{task}: finished before, not trained again", highlight=False)
+        self._console.print(f"{task}: finished before, not trained again")
 
     def task_started(self, task: str, index: int, steps: int) -> None:
         self._clock.start_task(index, steps)
@@ -207,7 +208,7 @@ class LiveProgress(Listener):
             self._bar.advance(self._shown, examples)
 
     def evaluated(self, stage: str, row: Mapping[str, float | None], seconds: float) -> None:
-        self._console.print(_row_text(stage, row, seconds), highlight=False)
+        self._console.print(_row_text(stage, row, seconds))
 
     def finished(self) -> None:
         self._live.stop()

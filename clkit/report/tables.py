@@ -165,3 +165,13 @@ def _add_values(
 def _table(gap: int) -> Table:
     # The box itself puts one space between columns.
     return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, gap - 1), header_style="bold")
+
+
+def scores_table(scores: Mapping[str, tuple[float, int]]) -> Table:
+    """Scores of one model: task -> (fraction, number of examples)."""
+    table = Table("task", box=None, pad_edge=False)
+    table.add_column("exact match", justify="right")
+    table.add_column("examples", justify="right")
+    for task, (score, examples) in scores.items():
+        table.add_row(task, show_number(score, fraction=True), f"{examples:,}")
+    return table

@@ -147,17 +147,13 @@ class MIGU(Strategy):
         if not sums:
             raise StrategyError("strategies.migu: no layer's output was recorded in this step, so no row can be chosen")
         # A layer that this step did not use (no gradient either) has no sum on this process, perhaps on others.
-        scores = [
-            sums.get(site.name, torch.zeros(len(site.weight), device=site.weight.device)) for site in self._sites
-        ]
+        scores = [sums.get(site.name, torch.zeros(len(site.weight), device=site.weight.device)) for site in self._sites]
         # One reduction for all layers: many small ones would cost more than the step's arithmetic.
         together = context.sum_over_processes(torch.cat(scores))
-        return list(together.split([score.numel() for score in scores]))
+        return list(torch.split(together, [score.numel() for score in scores]))
 
     def _random_scores(self, context: Context) -> list[torch.Tensor]:
         # Seeded by what identifies the step: every process draws the same, and a resumed run draws it again.
         seed = random.Random(f"migu/{context.seed}/{context.task_index}/{context.step}").getrandbits(63)
         generator = torch.Generator().manual_seed(seed)
-        return [
-            torch.rand(len(site.weight), generator=generator).to(site.weight.device) for site in self._sites
-        ]
+        return [torch.rand(len(site.weight), generator=generator).to(site.weight.device) for site in self._sites]

@@ -101,7 +101,8 @@ def positions(layer: str, one: dict[str, torch.Tensor], count_padding: bool) -> 
 def magnitude(inputs: Inputs, layer: str, weight: Any, batches: list[Any], count_padding: bool) -> np.ndarray:
     """Mean over the step's tokens of |x Wᵀ|, for a function `weight` from inputs to outputs."""
     outputs = [
-        np.abs(weight(x))[positions(layer, one, count_padding)] for x, one in zip(inputs.seen[layer], batches, strict=True)
+        np.abs(weight(x))[positions(layer, one, count_padding)]
+        for x, one in zip(inputs.seen[layer], batches, strict=True)
     ]
     return np.concatenate(outputs).mean(axis=0)
 
@@ -182,10 +183,13 @@ def test_lora_masks_a_by_its_own_output_and_b_by_the_whole_layers(toy_t5: Path, 
         w = module.base_layer.weight.detach().numpy()
         a, b = module.lora_A["default"].weight, module.lora_B["default"].weight
         an, bn = a.detach().numpy(), b.detach().numpy()
-        scale = LORA.alpha / LORA.rank
         score_a = magnitude(inputs, name, lambda x, an=an: x @ an.T, batches, False)
         score_b = magnitude(
-            inputs, name, lambda x, w=w, an=an, bn=bn: x @ w.T + scale * (x @ an.T) @ bn.T, batches, False
+            inputs,
+            name,
+            lambda x, w=w, an=an, bn=bn: x @ w.T + LORA.alpha / LORA.rank * (x @ an.T) @ bn.T,
+            batches,
+            False,
         )
         assert zero_rows(a) == expected_rows(score_a, threshold), name
         assert zero_rows(b) == expected_rows(score_b, threshold), name
