@@ -16,6 +16,9 @@ from clkit.recipe.sections import EvaluationSection, PromptSection
 from clkit.tasks.prompts import build_prompt, fit_all
 from clkit.tasks.task import Split, Task
 
+#: A batch ends where the next example is shorter than this share of its longest. Smaller batches cost less than padding.
+SIMILAR = 0.75
+
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -56,6 +59,21 @@ def task_prompts(task: Task, split: Split, tokenizer: Any, section: PromptSectio
     return fit_all([build_prompt(task, text, section) for text in texts], tokenizer, section.max_tokens)
 
 
+def batches_of_similar_length(lengths: Sequence[int], size: int) -> list[list[int]]:
+    """Indices in batches of at most ``size``, the longest first: if memory does not suffice, that shows at once.
+
+    Within a batch no length is below `SIMILAR` times the longest, so at most that share of it is padding.
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        current = batches[-1] if batches else []
+        if current and len(current) < size and lengths[index] >= SIMILAR * lengths[current[0]]:
+            current.append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
 class Examiner:
     """Tests a model on any of the tasks, as often as wanted; prompts are built once.
 
@@ -67,7 +85,7 @@ class Examiner:
         self._tasks = {task.name: task for task in tasks}
         self._evaluation = evaluation
         self._prompt = prompt
-        self._prompts: dict[str, tuple[list[str], list[int]]] = {}
+        self._prompts: dict[str, tuple[list[str], list[list[int]]]] = {}
 
     def examples(self, task: str) -> int:
         """How many examples the task is tested on."""
@@ -78,9 +96,7 @@ class Examiner:
         listener = listener or Listener()
         listener.evaluating(task_name, self.examples(task_name))
         task = self._tasks[task_name]
-        prompts, order = self._prepare(task, loaded.tokenizer)
-        size = self._evaluation.batch_size
-        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        prompts, batches = self._prepare(task, loaded.tokenizer)
         state = PartialState()
         answered: list[tuple[int, str]] = []
         loaded.model.eval()
@@ -93,13 +109,11 @@ class Examiner:
         predictions = [prediction for _, prediction in sorted(answered)]
         return Answers(task.name, predictions, task.split(self._evaluation.split)["answer"][:])
 
-    def _prepare(self, task: Task, tokenizer: Any) -> tuple[list[str], list[int]]:
+    def _prepare(self, task: Task, tokenizer: Any) -> tuple[list[str], list[list[int]]]:
         if task.name not in self._prompts:
             prompts = task_prompts(task, self._evaluation.split, tokenizer, self._prompt)
             lengths = [len(ids) for ids in tokenizer(prompts)["input_ids"]]
-            # Longest first: if memory does not suffice, that shows at once.
-            order = sorted(range(len(prompts)), key=lambda index: -lengths[index])
-            self._prompts[task.name] = prompts, order
+            self._prompts[task.name] = prompts, batches_of_similar_length(lengths, self._evaluation.batch_size)
         return self._prompts[task.name]
 
     def _answer(self, loaded: LoadedModel, task: Task, prompts: list[str]) -> list[str]:

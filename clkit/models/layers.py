@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import cast
 
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
@@ -80,9 +81,9 @@ def row_sites(layers: dict[str, nn.Module]) -> list[RowSite]:
     for name, module in layers.items():
         if isinstance(module, LoraLayer):
             for adapter in module.active_adapters:
-                a, b = module.lora_A[adapter].weight, module.lora_B[adapter].weight
-                sites.append(RowSite(f"{name}.lora_A", name, module.lora_A[adapter], a))
-                sites.append(RowSite(f"{name}.lora_B", name, module, b))
+                a, b = module.lora_A[adapter], module.lora_B[adapter]
+                sites.append(RowSite(f"{name}.lora_A", name, a, cast(nn.Parameter, a.weight)))
+                sites.append(RowSite(f"{name}.lora_B", name, cast(nn.Module, module), cast(nn.Parameter, b.weight)))
         elif isinstance(module, nn.Linear):
-            sites.append(RowSite(name, name, module, module.weight))
+            sites.append(RowSite(name, name, module, cast(nn.Parameter, module.weight)))
     return [site for site in sites if site.weight.requires_grad]
