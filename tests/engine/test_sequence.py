@@ -1,0 +1,183 @@
+"""The sequence over tasks: rows, folders, repeatability, going on after a finished task."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from clkit.engine.evaluate import evaluate
+from clkit.engine.sequence import train
+from clkit.errors import ClkitError, RunError, UsageError
+from clkit.models.loading import load_model
+from clkit.recipe.recipe import Recipe
+from clkit.runs import RunFolder
+from clkit.strategies.migu import MIGU
+from tests.toy import toy_recipe
+
+MIGU_UPDATE = [{"name": "migu", "threshold": 0.5, "mask": "update"}]
+LORA = {"method": "lora", "rank": 2}
+
+
+def weights(folder: Path, recipe: Recipe, stage: int = -1) -> dict[str, torch.Tensor]:
+    loaded = load_model(recipe.model, recipe.tuning, RunFolder.open(folder).stages()[stage].folder)
+    return dict(loaded.model.named_parameters())
+
+
+def test_a_run_holds_what_the_reference_says(tmp_path: Path, toy_t5: Path) -> None:
+    run = train(toy_recipe(tmp_path, toy_t5, strategies=MIGU_UPDATE), tmp_path / "run")
+    matrix = run.read_matrix()
+    assert matrix.tasks == ["first", "second"]
+    assert [[score is None for score in row] for row in matrix.rows] == [[False, True], [False, False]]
+    assert matrix.zero_shot is not None
+    assert matrix.counts == [24, 24]
+    assert sorted(path.name for path in run.path.iterdir()) == [
+        "env.json", "log.jsonl", "matrix.json", "metrics.json", "recipe.yaml", "tasks",
+    ]  # fmt: skip
+    second = run.path / "tasks" / "02-second"
+    assert {"model", "predictions.jsonl", "done.json"} <= {path.name for path in second.iterdir()}
+    lines = [json.loads(line) for line in (second / "predictions.jsonl").read_text().splitlines()]
+    assert len(lines) == 48
+    for name in matrix.tasks:
+        own = [line["correct"] for line in lines if line["task"] == name]
+        assert sum(own) / len(own) == matrix.rows[1][matrix.tasks.index(name)]
+    steps = [line for line in run.read_log() if line["event"] == "step"]
+    assert {"task_loss", "grad_norm", "learning_rate"} <= set(steps[0])
+    assert "migu_masked_share" not in steps[0]  # the first task is left unmasked
+    assert steps[-1]["migu_masked_share"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_training_learns(tmp_path: Path, toy_t5: Path) -> None:
+    matrix = train(toy_recipe(tmp_path, toy_t5, training={"epochs": 12.0}), tmp_path / "run").read_matrix()
+    assert matrix.rows[0][0] > 0.9
+    assert matrix.rows[1][1] > 0.9
+    assert matrix.zero_shot[0] < 0.6
+
+
+@pytest.mark.parametrize("tuning", [{"method": "full"}, LORA], ids=["full", "lora"])
+def test_the_same_recipe_gives_the_same_bytes(tmp_path: Path, toy_t5: Path, tuning: dict[str, Any]) -> None:
+    recipe = toy_recipe(tmp_path, toy_t5, strategies=MIGU_UPDATE, tuning=tuning)
+    for name in ("a", "b"):
+        train(recipe, tmp_path / name)
+    assert (tmp_path / "a" / "matrix.json").read_bytes() == (tmp_path / "b" / "matrix.json").read_bytes()
+    a, b = weights(tmp_path / "a", recipe), weights(tmp_path / "b", recipe)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    other = recipe.model_copy(update={"seed": 4})
+    train(other, tmp_path / "c")
+    c = weights(tmp_path / "c", other)
+    assert not all(torch.equal(a[name], c[name]) for name in a)  # the control
+
+
+@pytest.mark.parametrize("tuning", [{"method": "full"}, LORA], ids=["full", "lora"])
+def test_resuming_after_a_finished_task_equals_never_having_stopped(
+    tmp_path: Path, toy_t5: Path, monkeypatch: pytest.MonkeyPatch, tuning: dict[str, Any]
+) -> None:
+    recipe = toy_recipe(tmp_path, toy_t5, strategies=MIGU_UPDATE, tuning=tuning)
+    train(recipe, tmp_path / "whole")
+
+    learn = MIGU.before_task
+
+    def crash_in_second(self: MIGU, context: Any) -> None:
+        if context.task_index == 1:
+            raise ClkitError("power failure")
+        learn(self, context)
+
+    monkeypatch.setattr(MIGU, "before_task", crash_in_second)
+    with pytest.raises(ClkitError, match="power failure"):
+        train(recipe, tmp_path / "stopped")
+    assert len(RunFolder.open(tmp_path / "stopped").read_matrix().rows) == 1
+    first_done = (tmp_path / "stopped" / "tasks" / "01-first" / "done.json").stat().st_mtime_ns
+    monkeypatch.undo()
+
+    train(recipe, tmp_path / "stopped", resume=True)
+    assert (tmp_path / "stopped" / "tasks" / "01-first" / "done.json").stat().st_mtime_ns == first_done
+    for file in ("matrix.json", "metrics.json"):
+        assert (tmp_path / "stopped" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    a, b = weights(tmp_path / "whole", recipe), weights(tmp_path / "stopped", recipe)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path, toy_t5: Path) -> None:
+    recipe = toy_recipe(tmp_path, toy_t5)
+    train(recipe, tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "tasks").rglob("*")}
+    train(recipe, tmp_path / "run", resume=True)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "tasks").rglob("*")} == before
+
+
+def test_an_existing_folder_and_a_changed_recipe_are_refused(tmp_path: Path, toy_t5: Path) -> None:
+    recipe = toy_recipe(tmp_path, toy_t5, evaluation={"zero_shot": False, "tasks": "final"})
+    train(recipe, tmp_path / "run")
+    with pytest.raises(UsageError, match="--resume.*--overwrite"):
+        train(recipe, tmp_path / "run")
+    changed = toy_recipe(tmp_path, toy_t5, evaluation={"zero_shot": False, "tasks": "final"}, strategies=MIGU_UPDATE)
+    with pytest.raises(UsageError, match="these keys differ: strategies"):
+        train(changed, tmp_path / "run", resume=True)
+    assert train(changed, tmp_path / "run", overwrite=True).stages()[-1].name == "second"
+
+
+def test_what_is_tested_after_each_task(tmp_path: Path, toy_t5: Path) -> None:
+    def measured(tasks: str) -> list[list[bool]]:
+        recipe = toy_recipe(tmp_path, toy_t5, evaluation={"tasks": tasks, "zero_shot": False}, training={"epochs": 1.0})
+        matrix = train(recipe, tmp_path / tasks).read_matrix()
+        assert matrix.zero_shot is None
+        return [[score is not None for score in row] for row in matrix.rows]
+
+    assert measured("seen") == [[True, False], [True, True]]
+    assert measured("all") == [[True, True], [True, True]]
+    assert measured("final") == [[False, False], [True, True]]
+
+
+@pytest.mark.parametrize("tuning", [{"method": "full"}, LORA], ids=["full", "lora"])
+def test_a_saved_stage_answers_as_the_model_in_memory_did(
+    tmp_path: Path, toy_t5: Path, tuning: dict[str, Any]
+) -> None:
+    recipe = toy_recipe(tmp_path, toy_t5, strategies=MIGU_UPDATE, tuning=tuning, evaluation={"tasks": "all"})
+    run = train(recipe, tmp_path / "run")
+    matrix = run.read_matrix()
+    for stage, row in (("zero-shot", matrix.zero_shot), ("first", matrix.rows[0]), (None, matrix.rows[1])):
+        answers = evaluate(run, stage=stage)
+        assert [answer.score for answer in answers] == row
+    kept = [json.loads(line) for line in (run.path / "tasks/02-second/predictions.jsonl").read_text().splitlines()]
+    again = [record for answer in evaluate(run) for record in answer.records()]
+    assert again == kept
+
+
+def test_only_the_last_model_is_kept_where_asked(tmp_path: Path, toy_t5: Path) -> None:
+    run = train(toy_recipe(tmp_path, toy_t5, saving={"models": "last"}), tmp_path / "run")
+    assert not (run.path / "tasks" / "01-first" / "model").exists()
+    assert evaluate(run, tasks=["second"])[0].score == run.read_matrix().rows[1][1]
+    with pytest.raises(RunError, match="was not kept"):
+        evaluate(run, stage="first")
+    with pytest.raises(RunError, match=r"no finished stage 'third' \(finished: zero-shot, 1-first, 2-second\)"):
+        evaluate(run, stage="third")
+
+
+def test_a_lora_adapter_loads_in_stock_peft(tmp_path: Path, toy_t5: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForSeq2SeqLM
+
+    recipe = toy_recipe(tmp_path, toy_t5, tuning=LORA)
+    run = train(recipe, tmp_path / "run")
+    stock = PeftModel.from_pretrained(
+        AutoModelForSeq2SeqLM.from_pretrained(toy_t5), run.stages()[-1].folder / "adapter"
+    )
+    ours = weights(run.path, recipe)
+    found = dict(stock.named_parameters())
+    assert any(found[name].abs().sum() > 0 for name in found if "lora_B" in name)
+    assert all(torch.equal(found[name], ours[name]) for name in found if "lora_" in name)
+
+
+def test_a_half_written_stage_is_trained_again(tmp_path: Path, toy_t5: Path) -> None:
+    recipe = toy_recipe(tmp_path, toy_t5)
+    train(recipe, tmp_path / "run")
+    whole = (tmp_path / "run" / "matrix.json").read_bytes()
+    (tmp_path / "run" / "tasks" / "02-second" / "done.json").unlink()
+    shutil.rmtree(tmp_path / "run" / "tasks" / "02-second" / "model")
+    run = train(recipe, tmp_path / "run", resume=True)
+    assert (run.path / "matrix.json").read_bytes() == whole
+    assert (run.path / "tasks" / "02-second" / "model").is_dir()

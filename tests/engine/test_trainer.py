@@ -1,0 +1,172 @@
+"""One task's training: the step does not depend on how it is split, and hooks stand at their places."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pytest
+import torch
+from torch.nn import functional
+
+
+from clkit.engine.events import Listener
+from clkit.engine.sequence import train
+from clkit.engine.trainer import token_mean_loss
+from clkit.errors import ClkitError
+from clkit.strategies import registry
+from clkit.strategies.base import Context, Strategy
+from clkit.strategies.options import StrategyOptions
+from tests.toy import toy_recipe
+
+
+class RecorderOptions(StrategyOptions):
+    name: Literal["tests.engine.test_trainer:Recorder"]
+    weight: float = 0.0
+
+
+class Recorder(Strategy):
+    """Writes down what is called, and adds weight · ½ Σ θ² where asked."""
+
+    name: ClassVar[str] = "recorder"
+    Options = RecorderOptions
+    calls: ClassVar[list[str]] = []
+    gradients: ClassVar[list[torch.Tensor]] = []
+
+    def before_task(self, context: Context) -> None:
+        self.calls.append("before_task")
+
+    def training_data(self, context: Context, dataset: Any) -> Any:
+        self.calls.append(f"training_data {sorted(dataset.column_names)}")
+        return dataset
+
+    def before_forward(self, context: Context, batch: Mapping[str, torch.Tensor]) -> None:
+        self.calls.append(f"before_forward {'labels' in batch}")
+
+    def after_forward(self, context: Context, batch: Mapping[str, torch.Tensor]) -> None:
+        self.calls.append("after_forward")
+
+    def penalty(self, context: Context) -> torch.Tensor | None:
+        self.calls.append("penalty")
+        if not self.options.weight:
+            return None
+        return self.options.weight * sum((p**2).sum() for p in context.model.parameters()) / 2
+
+    def before_step(self, context: Context) -> None:
+        self.calls.append("before_step")
+        self.gradients.append(torch.cat([p.grad.flatten().clone() for p in context.model.parameters()]))
+
+    def after_step(self, context: Context) -> None:
+        self.calls.append("after_step")
+
+    def after_task(self, context: Context) -> None:
+        self.calls.append("after_task")
+
+
+@pytest.fixture
+def recorder() -> type[Recorder]:
+    Recorder.calls.clear()
+    Recorder.gradients.clear()
+    return Recorder
+
+
+def recorded(tmp_path: Path, model: Path, weight: float = 0.0, **changes: Any) -> Path:
+    entry = {"name": "tests.engine.test_trainer:Recorder", "weight": weight}
+    recipe = toy_recipe(tmp_path, model, strategies=[entry], evaluation={"zero_shot": False, "tasks": "final"}, **changes)
+    return train(recipe, tmp_path / "run").path
+
+
+def test_hooks_are_called_at_their_places(tmp_path: Path, toy_t5: Path, recorder: type[Recorder]) -> None:
+    recorded(tmp_path, toy_t5, training={"epochs": 1.0, "micro_batch_size": 4, "batch_size": 12})
+    one_step = ["before_forward True", "after_forward"] * 3 + ["penalty", "before_step", "after_step"]
+    one_task = ["before_task", "training_data ['answer', 'prompt']", *one_step, *one_step, "after_task"]
+    assert recorder.calls == one_task * 2
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 4])
+def test_the_gradient_does_not_depend_on_the_split_into_micro_batches(
+    tmp_path: Path, toy_t5: Path, recorder: type[Recorder], micro_batch_size: int
+) -> None:
+    recorded(tmp_path, toy_t5)
+    (tmp_path / "run").rename(tmp_path / "whole")
+    whole = list(recorder.gradients)
+    recorder.gradients.clear()
+    recorded(tmp_path, toy_t5, training={"micro_batch_size": micro_batch_size})
+    assert len(recorder.gradients) == len(whole)
+    torch.testing.assert_close(recorder.gradients[0], whole[0], rtol=1e-4, atol=1e-6)
+
+
+def test_checkpointing_does_not_change_the_gradient(tmp_path: Path, toy_t5: Path, recorder: type[Recorder]) -> None:
+    recorded(tmp_path, toy_t5)
+    (tmp_path / "run").rename(tmp_path / "whole")
+    whole = recorder.gradients[0]
+    recorder.gradients.clear()
+    recorded(tmp_path, toy_t5, training={"gradient_checkpointing": True})
+    torch.testing.assert_close(recorder.gradients[0], whole, rtol=1e-4, atol=1e-6)
+
+
+def test_a_penalty_enters_once_per_step_whatever_the_micro_batches(
+    tmp_path: Path, toy_t5: Path, recorder: type[Recorder]
+) -> None:
+    """The gradient of weight · ½ Σ θ² is weight · θ: known in closed form, and independent of the data."""
+    gradients = []
+    for weight in (0.0, 0.5):
+        recorder.gradients.clear()
+        recorded(tmp_path, toy_t5, weight=weight, training={"micro_batch_size": 2})
+        (tmp_path / "run").rename(tmp_path / f"run-{weight}")
+        gradients.append(recorder.gradients[0])
+    from clkit.models.loading import load_model
+    from clkit.recipe.sections import FullTuning, ModelSection
+
+    start = load_model(ModelSection(name=str(toy_t5)), FullTuning()).model
+    theta = torch.cat([p.detach().flatten() for p in start.parameters()])
+    torch.testing.assert_close(gradients[1] - gradients[0], 0.5 * theta, rtol=1e-3, atol=1e-5)
+
+
+def test_the_loss_is_the_mean_over_answer_tokens() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 5, generator=generator, dtype=torch.float64)
+    labels = torch.tensor([[1, 2, -100], [3, -100, -100]])
+    by_hand = -sum(functional.log_softmax(logits[i, j], -1)[labels[i, j]] for i, j in ((0, 0), (0, 1), (1, 0))) / 3
+    torch.testing.assert_close(token_mean_loss({"logits": logits}, labels), by_hand)
+    torch.testing.assert_close(token_mean_loss({"logits": logits}, labels, torch.tensor(6)), by_hand / 2)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, toy_t5: Path) -> None:
+    recipe = toy_recipe(tmp_path, toy_t5, training={"learning_rate": 1e20}, evaluation={"zero_shot": False})
+    with pytest.raises(ClkitError, match=r"the loss of task 'first' is nan at step \d+; lower training.learning_rate"):
+        train(recipe, tmp_path / "run")
+
+
+def test_a_hook_that_does_not_exist_is_refused_when_the_class_is_made() -> None:
+    with pytest.raises(TypeError, match=r"Wrong\.before_batch is no hook of Strategy \(hooks: before_task, "):
+        type("Wrong", (Strategy,), {"before_batch": lambda self: None})
+
+
+def test_something_that_is_no_strategy_is_refused() -> None:
+    with pytest.raises(ClkitError, match="is not a subclass of clkit.Strategy"):
+        registry.load_strategy("tests.engine.test_trainer:RecorderOptions")
+
+
+def test_per_task_training(tmp_path: Path, toy_t5: Path) -> None:
+    class Heard(Listener):
+        steps: ClassVar[list[tuple[str, int]]] = []
+        rates: ClassVar[set[float]] = set()
+
+        def task_started(self, task: str, index: int, steps: int) -> None:
+            self.steps.append((task, steps))
+
+        def logged(self, terms: Mapping[str, float]) -> None:
+            self.rates.add(terms["learning_rate"])
+
+    recipe = toy_recipe(
+        tmp_path,
+        toy_t5,
+        training={"per_task": {"second": {"epochs": 1.0, "learning_rate": 5e-3}}},
+        evaluation={"zero_shot": False, "tasks": "final"},
+    )
+    folder = train(recipe, tmp_path / "run", listener=Heard())
+    assert Heard.steps == [("first", 6), ("second", 3)]
+    assert Heard.rates == {1e-2, 5e-3}
+    assert [stage.payload["steps"] for stage in folder.stages()] == [6, 3]
