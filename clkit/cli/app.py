@@ -72,13 +72,13 @@ def main() -> NoReturn:
     """Run the command line and exit: 0 fine, 1 failed, 2 wrong use or recipe, 3 gate failed, 130 interrupted."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if len(arguments) < len(sys.argv) - 1:  # a traceback is asked for
-        sys.exit(app(args=arguments, standalone_mode=False) or 0)
+        sys.exit(app(args=arguments, prog_name="clkit", standalone_mode=False) or 0)
     sys.exit(_one_line(arguments))
 
 
 def _one_line(arguments: list[str]) -> int:
     try:
-        return app(args=arguments, standalone_mode=False) or 0
+        return app(args=arguments, prog_name="clkit", standalone_mode=False) or 0
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         see = f" (see `{context.command_path} --help`)" if context is not None else ""

@@ -36,9 +36,9 @@ def evaluate(
     recipe = Recipe.load(tasks_of or folder.recipe_path, overrides or [])
     quiet_libraries()
     from clkit.engine.evaluate import evaluate as test_stage
-    from clkit.report.progress import testing
+    from clkit.report.progress import evaluation_progress
 
-    with testing(stderr()) as listener:
+    with evaluation_progress(stderr()) as listener:
         answers = test_stage(folder, stage=stage, tasks=task, recipe=recipe, listener=listener)
     if save is not None:
         write_jsonl(save, (record for answer in answers for record in answer.records()))

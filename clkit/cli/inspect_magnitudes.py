@@ -54,11 +54,11 @@ def inspect_magnitudes(
     from clkit.models.loading import load_model
     from clkit.report.figures import save_magnitude_figure
     from clkit.report.magnitude_tables import layer_table, overlap_table
-    from clkit.report.progress import testing
+    from clkit.report.progress import evaluation_progress
     from clkit.tasks.loading import load_tasks
 
     saved = stage_folder(folder, stage) if folder else None
-    with testing(stderr()) as listener:
+    with evaluation_progress(stderr()) as listener:
         measured = measure_magnitudes(
             load_model(recipe.model, recipe.tuning, saved),
             load_tasks(recipe),

@@ -16,7 +16,7 @@ from clkit.recipe.sections import EvaluationSection, PromptSection
 from clkit.tasks.prompts import build_prompt, fit_all
 from clkit.tasks.task import Split, Task
 
-#: A batch ends where the next example is shorter than this share of its longest. Smaller batches cost less than padding.
+#: A batch ends where the next example is shorter than this share of its longest: a small batch costs less than padding.
 SIMILAR = 0.75
 
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from clkit.engine.inspection import Magnitudes
 
 #: Kinds of layers shown at most; the saved data holds all.
-PANELS = 6
+PANELS = 5
 
 
 def _pyplot() -> Any:
@@ -73,7 +73,7 @@ def _draw_layer(panel: Any, measured: Magnitudes, layer: str, colours: Any) -> N
     n = measured.layers[layer]
     units = n.shape[1]
     order = n[0].argsort(descending=True, stable=True)
-    for index in reversed(range(len(measured.tasks))):  # the first task's line lies on top
+    for index in range(len(measured.tasks)):
         values = (n[index, order] * units).numpy()
         style = {"linewidth": 1.8, "zorder": 3} if index == 0 else {"linewidth": 0, "marker": ".", "markersize": 2.5}
         panel.plot(range(units), values, color=colours[index], label=measured.tasks[index], **style)

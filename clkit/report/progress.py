@@ -24,7 +24,7 @@ def progress(console: Console) -> Listener:
 
 
 @contextmanager
-def testing(console: Console) -> Iterator[Listener]:
+def evaluation_progress(console: Console) -> Iterator[Listener]:
     """A listener for evaluation outside a run: a bar in a terminal, nothing elsewhere."""
     listener = LiveProgress(console) if console.is_terminal else Listener()
     if isinstance(listener, LiveProgress):

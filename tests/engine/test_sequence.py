@@ -112,7 +112,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path, toy_t5: Path) -> No
 def test_an_existing_folder_and_a_changed_recipe_are_refused(tmp_path: Path, toy_t5: Path) -> None:
     recipe = toy_recipe(tmp_path, toy_t5, evaluation={"zero_shot": False, "tasks": "final"})
     train(recipe, tmp_path / "run")
-    with pytest.raises(UsageError, match="--resume.*--overwrite"):
+    with pytest.raises(UsageError, match=r"--resume.*--overwrite"):
         train(recipe, tmp_path / "run")
     changed = toy_recipe(tmp_path, toy_t5, evaluation={"zero_shot": False, "tasks": "final"}, strategies=MIGU_UPDATE)
     with pytest.raises(UsageError, match="these keys differ: strategies"):
@@ -133,9 +133,7 @@ def test_what_is_tested_after_each_task(tmp_path: Path, toy_t5: Path) -> None:
 
 
 @pytest.mark.parametrize("tuning", [{"method": "full"}, LORA], ids=["full", "lora"])
-def test_a_saved_stage_answers_as_the_model_in_memory_did(
-    tmp_path: Path, toy_t5: Path, tuning: dict[str, Any]
-) -> None:
+def test_a_saved_stage_answers_as_the_model_in_memory_did(tmp_path: Path, toy_t5: Path, tuning: dict[str, Any]) -> None:
     recipe = toy_recipe(tmp_path, toy_t5, strategies=MIGU_UPDATE, tuning=tuning, evaluation={"tasks": "all"})
     run = train(recipe, tmp_path / "run")
     matrix = run.read_matrix()

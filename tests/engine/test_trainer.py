@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-
 from clkit.engine.events import Listener
 from clkit.engine.sequence import train
 from clkit.engine.trainer import token_mean_loss
@@ -73,7 +72,9 @@ def recorder() -> type[Recorder]:
 
 def recorded(tmp_path: Path, model: Path, weight: float = 0.0, **changes: Any) -> Path:
     entry = {"name": "tests.engine.test_trainer:Recorder", "weight": weight}
-    recipe = toy_recipe(tmp_path, model, strategies=[entry], evaluation={"zero_shot": False, "tasks": "final"}, **changes)
+    recipe = toy_recipe(
+        tmp_path, model, strategies=[entry], evaluation={"zero_shot": False, "tasks": "final"}, **changes
+    )
     return train(recipe, tmp_path / "run").path
 
 
@@ -145,7 +146,7 @@ def test_a_hook_that_does_not_exist_is_refused_when_the_class_is_made() -> None:
 
 
 def test_something_that_is_no_strategy_is_refused() -> None:
-    with pytest.raises(ClkitError, match="is not a subclass of clkit.Strategy"):
+    with pytest.raises(ClkitError, match=r"is not a subclass of clkit\.Strategy"):
         registry.load_strategy("tests.engine.test_trainer:RecorderOptions")
 
 

@@ -1,0 +1,100 @@
+"""`clkit train`, `clkit eval` and `clkit inspect-magnitudes` as a user calls them, on the toy sequence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from clkit.cli.eval import evaluate
+from clkit.cli.inspect_magnitudes import inspect_magnitudes
+from clkit.cli.train import train
+from clkit.errors import ModelError, UsageError
+from clkit.recipe.saving import recipe_yaml
+from tests.cli.verbs import call
+from tests.toy import toy_recipe
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, toy_t5: Path) -> str:
+    path = tmp_path / "toy.yaml"
+    path.write_text(recipe_yaml(toy_recipe(tmp_path, toy_t5, strategies=[{"name": "migu"}])), "utf-8")
+    return str(path)
+
+
+def test_train_prints_the_matrix_and_plain_lines(recipe: str, tmp_path: Path) -> None:
+    done = call(train, recipe, "training.epochs=1", "--run", str(tmp_path / "run"))
+    assert done.exit_code == 0, done.exception
+    assert "after second" in done.stdout
+    assert "average_accuracy" in done.stdout
+    assert "\x1b" not in done.output
+    assert "task 2 of 2, second: 3 steps" in done.stderr
+    assert "second step 3/3" in done.stderr
+    assert "migu_masked_share" in done.stderr
+
+
+def test_train_json_is_one_document(recipe: str, tmp_path: Path) -> None:
+    done = call(train, recipe, "training.epochs=1", "--run", str(tmp_path / "run"), "--json")
+    (run,) = json.loads(done.stdout)["runs"]
+    assert run["matrix"]["tasks"] == ["first", "second"]
+
+
+def test_dry_run_shows_the_plan_and_writes_nothing(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    done = call(train, recipe, "--dry-run")
+    assert done.exit_code == 0, done.exception
+    assert "toy: 2 tasks, seq2seq model" in done.stdout
+    assert ["first", "24", "24", "6", "–"] in [line.split() for line in done.stdout.splitlines()]
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_smoke_runs_on_the_embedded_default(recipe: str, tmp_path: Path) -> None:
+    done = call(train, recipe, "data.train_per_task=16", "--smoke", "--run", str(tmp_path / "run"), "--json")
+    assert done.exit_code == 0, done.exception
+    (run,) = json.loads(done.stdout)["runs"]
+    assert run["matrix"]["tasks"] == ["topics", "reviews", "requests", "emotions"]
+    assert "migu" in (tmp_path / "run" / "recipe.yaml").read_text("utf-8")
+
+
+def test_a_missing_model_names_the_alternatives(recipe: str, tmp_path: Path) -> None:
+    done = call(train, recipe, f"model.name={tmp_path / 'nothing'}", "--run", str(tmp_path / "run"))
+    assert isinstance(done.exception, ModelError)
+    assert "nothing does not exist" in str(done.exception)
+    done = call(train, recipe, "model.name=google-t5/t5-nowhere", "--run", str(tmp_path / "run2"))
+    assert isinstance(done.exception, ModelError)
+    assert "model.name=embedded:tiny-t5" in str(done.exception)
+
+
+def test_eval_tests_a_stage_on_its_tasks_and_on_others(recipe: str, tmp_path: Path) -> None:
+    run = str(tmp_path / "run")
+    call(train, recipe, "--run", run)
+    scores = json.loads(call(evaluate, run, "--stage", "1", "--task", "first", "--json").stdout)["scores"]
+    rows = json.loads((tmp_path / "run" / "matrix.json").read_text("utf-8"))["rows"]
+    assert scores == {"first": {"exact_match": rows[0][0], "examples": 24}}
+    saved = tmp_path / "predictions.jsonl"
+    other = call(evaluate, run, "data.test_per_task=5", "--tasks-of", "quickstart", "--save", str(saved))
+    assert other.exit_code == 0, other.exception
+    assert [line.split()[-1] for line in other.stdout.splitlines()[1:]] == ["5"] * 4
+    assert len(saved.read_text("utf-8").splitlines()) == 20
+    unknown = call(evaluate, run, "--task", "frist")
+    assert isinstance(unknown.exception, UsageError)
+    assert str(unknown.exception) == "unknown task 'frist', did you mean 'first'? (tasks: first, second)"
+
+
+def test_inspect_magnitudes_prints_and_saves(recipe: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = call(inspect_magnitudes, recipe, "--out", str(out), "--top", "0.25", "--examples", "8")
+    assert done.exit_code == 0, done.exception
+    assert "top 25% of rows shared by two tasks" in done.stdout
+    assert "encoder.block.*.layer.0.SelfAttention.q" in done.stdout
+    data = load_file(out / "magnitudes.safetensors")
+    assert data["encoder.block.0.layer.0.SelfAttention.q"].shape == (2, 16)
+    assert all(torch.allclose(n.sum(dim=1), torch.ones(2)) for n in data.values())
+    assert json.loads((out / "magnitudes.json").read_text("utf-8"))["top_share"] == 0.25
+    assert (out / "magnitudes.png").stat().st_size > 10_000

@@ -1,0 +1,22 @@
+"""MIGU keeps the contract, in its published form, frozen, and as the random control."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from tests.contract.contract import StrategyContract
+
+
+class TestMIGU(StrategyContract):
+    entry: ClassVar = {"name": "migu", "threshold": 0.7}
+    first_task_is_plain = True
+    logged: ClassVar = {"migu_masked_share"}
+
+
+class TestMIGUUpdate(TestMIGU):
+    entry: ClassVar = {**TestMIGU.entry, "mask": "update", "first_task": "masked"}
+    first_task_is_plain = False
+
+
+class TestMIGURandom(TestMIGU):
+    entry: ClassVar = {**TestMIGU.entry, "source": "random"}
