@@ -7,7 +7,7 @@ from pathlib import Path
 from clkit.errors import ModelError
 
 EMBEDDED_MODELS: dict[str, str] = {
-    "tiny-t5": "T5 with 0.9 million parameters, pre-trained on text like the built-in sample's; for trying things out",
+    "tiny-t5": "T5 with 0.97 million parameters, pre-trained on text like the built-in sample's; for trying things out",
 }
 
 

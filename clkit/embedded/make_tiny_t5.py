@@ -1,13 +1,15 @@
 """python -m clkit.embedded.make_tiny_t5 OUT
 
-Makes the model in `clkit/embedded/tiny-t5`: a Unigram tokenizer and a T5 of 0.9 million parameters, pre-trained by
-span corruption on the unlabelled corpus of the built-in sample (its test texts left out, no label ever an answer).
-Takes a few minutes on two cores. The same seed gives the same tokenizer, and the same weights up to rounding.
+Makes the model in `clkit/embedded/tiny-t5`: a Unigram tokenizer and a T5 of 0.97 million parameters, pre-trained on
+the unlabelled corpus of the built-in sample (its test texts left out, no label ever an answer). Its embeddings start
+as word vectors, then span corruption trains the whole. Takes two minutes on one core. The same seed gives the same
+tokenizer and the same examples; the weights differ a little between machines, as all training does.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import string
 from collections.abc import Sequence
@@ -20,7 +22,7 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGene
 from clkit.tasks.sample import SAMPLE_TASKS, corpus
 
 SEED = 42
-PIECES = 1000
+PIECES = 1400
 SENTINELS = 24
 SPAN_LENGTH = 2
 NOISE_SHARE = 0.2  # more than T5's 15 %: the texts are short
@@ -44,7 +46,13 @@ def make_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
         for task in SAMPLE_TASKS.values()
         for label in task.labels
     ]
-    tokenizer.train_from_iterator([*texts, *prompts * (len(texts) // 200)], trainer)
+    lines = [*texts, *prompts * (len(texts) // 200)]
+    # The trainer takes a word as a candidate piece only where it ends in two ways; with commas every word does.
+    tokenizer.train_from_iterator([*lines, *(line.replace(" ", ", ") for line in lines)], trainer)
+    # The trainer gives signs that it never uses alone a place and a score that change a little from run to run.
+    pieces = [(piece, round(score, 1)) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
+    pieces[3:] = sorted(pieces[3:], key=lambda entry: (-entry[1], entry[0]))
+    tokenizer.model = models.Unigram(pieces, unk_id=2)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
     )
@@ -75,6 +83,24 @@ def make_model(vocab_size: int) -> T5ForConditionalGeneration:
         eos_token_id=1,
     )
     return T5ForConditionalGeneration(config)
+
+
+def word_vectors(texts: Sequence[Sequence[int]], vocab_size: int, size: int) -> torch.Tensor:
+    """A vector per piece from which pieces share texts: the factors of their positive pointwise mutual information.
+
+    From random embeddings, 2,000 steps of pre-training did not teach this small a model which words belong together.
+    """
+    present = torch.zeros(len(texts), vocab_size)
+    for row, ids in enumerate(texts):
+        present[row, list(ids)] = 1.0
+    together = present.T @ present
+    alone = together.diagonal().clamp(min=1.0)
+    information = (together * len(texts) / (alone[:, None] * alone)).clamp(min=1.0).log()
+    values, vectors = torch.linalg.eigh(information.fill_diagonal_(0.0))
+    factors: torch.Tensor = vectors[:, -size:] * values[-size:].clamp(min=0.0).sqrt()
+    lengths = factors.norm(dim=1, keepdim=True)
+    factors *= size**0.5 / lengths.clamp(min=1e-6)  # as long as T5's initial embeddings
+    return factors.masked_fill(lengths < 1e-3, 0.0)
 
 
 def corrupt(ids: Sequence[int], sentinels: Sequence[int], rng: random.Random) -> tuple[list[int], list[int]]:
@@ -109,7 +135,7 @@ def pretrain(
 ) -> None:
     """Span corruption with a fresh corruption of 16 texts in each step; the rate warms up and decays to zero."""
     rng = random.Random(f"clkit-pretraining-{SEED}")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01, fused=True)
     warm_up = 100
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warm_up, (steps - step) / (steps - warm_up))
@@ -132,7 +158,7 @@ def pretrain(
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the tiny T5 that comes with clkit.")
     parser.add_argument("out", type=Path, help="folder to write the model and its tokenizer to")
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--texts", type=int, default=20_000)
     arguments = parser.parse_args()
 
@@ -140,9 +166,14 @@ def main() -> None:
     torch.manual_seed(SEED)
     texts = list(corpus(arguments.texts, SEED))
     tokenizer = make_tokenizer(texts)
+    ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
     model = make_model(len(tokenizer))
+    vectors = word_vectors(ids, *model.shared.weight.shape)
+    with torch.no_grad():
+        known = vectors.any(dim=1)  # the labels' pieces are in no text and stay random
+        model.shared.weight[known] = vectors[known]
     sentinels = tokenizer.convert_tokens_to_ids([f"<extra_id_{number}>" for number in range(SENTINELS)])
-    pretrain(model, tokenizer(texts, add_special_tokens=False)["input_ids"], sentinels, arguments.steps)
+    pretrain(model, ids, sentinels, arguments.steps)
     model.save_pretrained(arguments.out)
     tokenizer.save_pretrained(arguments.out)
 
