@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from clkit.tasks.task import Split, Task
 
 #: A batch ends where the next example is shorter than this share of its longest: a small batch costs less than padding.
 SIMILAR = 0.75
+#: Tokens in a batch at most, padding included, where there is no accelerator: more leave the processor's cache.
+CPU_TOKENS = 4096
 
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -59,15 +62,18 @@ def task_prompts(task: Task, split: Split, tokenizer: Any, section: PromptSectio
     return fit_all([build_prompt(task, text, section) for text in texts], tokenizer, section.max_tokens)
 
 
-def batches_of_similar_length(lengths: Sequence[int], size: int) -> list[list[int]]:
+def batches_of_similar_length(lengths: Sequence[int], size: int, tokens: float = math.inf) -> list[list[int]]:
     """Indices in batches of at most ``size``, the longest first: if memory does not suffice, that shows at once.
 
-    Within a batch no length is below `SIMILAR` times the longest, so at most that share of it is padding.
+    Within a batch no length is below `SIMILAR` times the longest, so at most a quarter of it is padding; and padded it
+    holds at most ``tokens`` tokens, where one example alone does not exceed them.
     """
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         current = batches[-1] if batches else []
-        if current and len(current) < size and lengths[index] >= SIMILAR * lengths[current[0]]:
+        longest = lengths[current[0]] if current else math.inf
+        fits = len(current) < size and (len(current) + 1) * longest <= tokens
+        if fits and lengths[index] >= SIMILAR * longest:
             current.append(index)
         else:
             batches.append([index])
@@ -85,7 +91,7 @@ class Examiner:
         self._tasks = {task.name: task for task in tasks}
         self._evaluation = evaluation
         self._prompt = prompt
-        self._prompts: dict[str, tuple[list[str], list[list[int]]]] = {}
+        self._prompts: dict[str, tuple[list[str], list[int]]] = {}
 
     def examples(self, task: str) -> int:
         """How many examples the task is tested on."""
@@ -96,7 +102,9 @@ class Examiner:
         listener = listener or Listener()
         listener.evaluating(task_name, self.examples(task_name))
         task = self._tasks[task_name]
-        prompts, batches = self._prepare(task, loaded.tokenizer)
+        prompts, lengths = self._prepare(task, loaded.tokenizer)
+        on_cpu = loaded.model.device.type == "cpu"
+        batches = batches_of_similar_length(lengths, self._evaluation.batch_size, CPU_TOKENS if on_cpu else math.inf)
         state = PartialState()
         answered: list[tuple[int, str]] = []
         loaded.model.eval()
@@ -109,11 +117,11 @@ class Examiner:
         predictions = [prediction for _, prediction in sorted(answered)]
         return Answers(task.name, predictions, task.split(self._evaluation.split)["answer"][:])
 
-    def _prepare(self, task: Task, tokenizer: Any) -> tuple[list[str], list[list[int]]]:
+    def _prepare(self, task: Task, tokenizer: Any) -> tuple[list[str], list[int]]:
+        """The task's prompts, and the length of each in tokens."""
         if task.name not in self._prompts:
             prompts = task_prompts(task, self._evaluation.split, tokenizer, self._prompt)
-            lengths = [len(ids) for ids in tokenizer(prompts)["input_ids"]]
-            self._prompts[task.name] = prompts, batches_of_similar_length(lengths, self._evaluation.batch_size)
+            self._prompts[task.name] = prompts, [len(ids) for ids in tokenizer(prompts)["input_ids"]]
         return self._prompts[task.name]
 
     def _answer(self, loaded: LoadedModel, task: Task, prompts: list[str]) -> list[str]:

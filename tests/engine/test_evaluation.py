@@ -37,13 +37,14 @@ def test_score_is_exact_match_after_normalising() -> None:
     assert [record["correct"] for record in answers.records()] == [True, True, False, False]
 
 
-@given(lengths=st.lists(st.integers(1, 600), max_size=80), size=st.integers(1, 16))
-def test_batches_hold_every_index_once_and_little_padding(lengths: list[int], size: int) -> None:
-    batches = batches_of_similar_length(lengths, size)
+@given(lengths=st.lists(st.integers(1, 600), max_size=80), size=st.integers(1, 16), tokens=st.integers(1, 4096))
+def test_batches_hold_every_index_once_and_little_padding(lengths: list[int], size: int, tokens: int) -> None:
+    batches = batches_of_similar_length(lengths, size, tokens)
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     for batch in batches:
         longest = max(lengths[index] for index in batch)
         assert len(batch) <= size
+        assert len(batch) == 1 or len(batch) * longest <= tokens
         assert all(lengths[index] >= SIMILAR * longest for index in batch)
 
 
