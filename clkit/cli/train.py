@@ -41,6 +41,7 @@ def train(
         loaded = smoke_recipe(loaded)
 
     quiet_libraries()
+    from clkit.engine.processes import processes
     from clkit.engine.sequence import prepare
     from clkit.engine.sequence import train as run_sequence
     from clkit.report.progress import print_plan, progress
@@ -49,4 +50,5 @@ def train(
         print_plan(stdout(), prepare(loaded).plan())
         return
     folder = run_sequence(loaded, run, resume=resume, overwrite=overwrite, listener=progress(stderr()))
-    matrix([folder.path], as_json=as_json)
+    if processes().is_main_process:
+        matrix([folder.path], as_json=as_json)

@@ -7,9 +7,9 @@ import random
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from transformers import TrainingArguments
 
+from clkit.engine.processes import processes
 from clkit.errors import RecipeError, UsageError
 from clkit.recipe.recipe import Recipe
 
@@ -57,7 +57,7 @@ def training_arguments(recipe: Recipe, task: str, index: int, output: str) -> Tr
         UsageError: the precision needs an accelerator that this machine lacks.
     """
     training = recipe.training
-    micro, accumulation = batch_split(training.batch_size, training.micro_batch_size, PartialState().num_processes)
+    micro, accumulation = batch_split(training.batch_size, training.micro_batch_size, processes().num_processes)
     if training.precision == "fp16" and not torch.cuda.is_available():
         raise UsageError("training.precision: fp16 needs a GPU, and none is visible here; use fp32 or bf16")
     schedule = "constant_with_warmup" if training.schedule == "constant" else training.schedule
@@ -88,6 +88,7 @@ def training_arguments(recipe: Recipe, task: str, index: int, output: str) -> Tr
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "dataloader_pin_memory": torch.cuda.is_available(),
+        "use_cpu": not torch.accelerator.is_available(),
         "seed": seed,
         "data_seed": seed,
     }

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from clkit.engine.events import Listener
+from clkit.engine.processes import processes
 from clkit.models.loading import LoadedModel
 from clkit.recipe.sections import EvaluationSection, PromptSection
 from clkit.tasks.prompts import build_prompt, fit_all
@@ -105,7 +105,7 @@ class Examiner:
         prompts, lengths = self._prepare(task, loaded.tokenizer)
         on_cpu = loaded.model.device.type == "cpu"
         batches = batches_of_similar_length(lengths, self._evaluation.batch_size, CPU_TOKENS if on_cpu else math.inf)
-        state = PartialState()
+        state = processes()
         answered: list[tuple[int, str]] = []
         loaded.model.eval()
         for batch in batches[state.process_index :: state.num_processes]:

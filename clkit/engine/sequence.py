@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from datasets import Dataset
 
 from clkit.engine.arguments import task_steps, training_arguments
 from clkit.engine.evaluation import Examiner, task_prompts
 from clkit.engine.events import Listener, Plan
+from clkit.engine.processes import processes
 from clkit.engine.state import load_strategies, save_strategies
 from clkit.engine.trainer import TaskTrainer
 from clkit.errors import UsageError
@@ -97,8 +97,8 @@ def train(
         ClkitError: the run failed; what was finished stays.
     """
     path = Path(run) if run is not None else Path("runs", f"{recipe.name}-{recipe.seed}")
-    listener = listener or Listener()
-    process = PartialState()
+    process = processes()
+    listener = listener if listener and process.is_main_process else Listener()
     if process.is_main_process:
         folder = _open_folder(recipe, path, resume, overwrite)
     process.wait_for_everyone()
@@ -113,7 +113,7 @@ def train(
 
 def _open_folder(recipe: Recipe, path: Path, resume: bool, overwrite: bool) -> RunFolder:
     wanted = recipe_yaml(recipe)
-    if not resume or not path.exists():
+    if not resume or not path.is_dir() or not any(path.iterdir()):
         return RunFolder.create(path, wanted, environment(recipe.seed, sys.argv), overwrite=overwrite)
     folder = RunFolder.open(path)
     different = compare_recipes(folder.recipe_yaml(), wanted)
@@ -123,6 +123,7 @@ def _open_folder(recipe: Recipe, path: Path, resume: bool, overwrite: bool) -> R
             "take the changes back, or train into another folder with --run DIR"
         )
     folder.discard_unfinished()
+    folder.append_log({"event": "resumed", **environment(recipe.seed, sys.argv)})
     return folder
 
 
@@ -141,7 +142,7 @@ class _Sequence:
         self._matrix = AccuracyMatrix(
             tasks=names, metric="exact_match", counts=[self._examiner.examples(name) for name in names]
         )
-        self._main = PartialState().is_main_process
+        self._main = processes().is_main_process
 
     def run(self) -> None:
         self._listener.started(self._prepared.plan())
@@ -249,7 +250,7 @@ class _Sequence:
         if self._main:
             self._folder.append_log({"event": "evaluated", "stage": name, **payload})
             self._folder.finish_stage(index, name, payload)
-        PartialState().wait_for_everyone()
+        processes().wait_for_everyone()
 
     def _write_matrix(self) -> None:
         if self._main:
