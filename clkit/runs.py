@@ -26,6 +26,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from clkit.atomic import sync, write_atomically, write_json
 from clkit.errors import RunError, UsageError
 from clkit.matrix import AccuracyMatrix
 
@@ -232,7 +233,7 @@ class RunFolder:
         """Mark a stage as finished: its files are brought to disk first, `done.json` comes last."""
         folder = self.stage_folder(index, name)
         for file in folder.rglob("*"):
-            _sync(file)
+            sync(file)
         write_json(folder / "done.json", payload)
 
     def stages(self) -> list[Stage]:
@@ -377,49 +378,6 @@ def _by_name(value: Any) -> Any:
         return value
     named = {item["name"]: item for item in value}
     return named if len(named) == len(value) else value
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that at every moment the old content or the new is there, whole, even if the power fails."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write JSON atomically, always in the same form.
-
-    Raises:
-        ValueError: a value is NaN or infinite, which JSON does not have.
-    """
-    write_atomically(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object per line (`predictions.jsonl`), atomically."""
-    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
-
-
-def _sync(path: Path) -> None:
-    """Bring a file's content, or a folder's list of names, to disk."""
-    if os.name == "nt":
-        return  # Windows syncs neither folders nor files that are open for reading
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        if not path.is_dir():  # some network file systems cannot sync folders; that must not end a run
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from clkit import runs
+from clkit.atomic import write_json
 from clkit.errors import RunError, UsageError
 from clkit.matrix import AccuracyMatrix
-from clkit.runs import ZERO_SHOT, RunFolder, compare_recipes, environment, seed_groups, write_atomically, write_json
+from clkit.runs import ZERO_SHOT, RunFolder, compare_recipes, environment, seed_groups
 
 RECIPE = "name: tiny\nseed: 42\n"
 
@@ -25,40 +26,6 @@ def finish(run: RunFolder, index: int, name: str) -> Path:
     folder = run.start_stage(index, name)
     run.finish_stage(index, name, {"row": [0.5]})
     return folder
-
-
-class TestWriteAtomically:
-    def test_interrupted_write_leaves_the_old_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        path = tmp_path / "matrix.json"
-        write_atomically(path, "old")
-
-        def interrupt(descriptor: int) -> None:
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr(os, "fsync", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            write_atomically(path, "new")
-        assert path.read_text() == "old"
-        assert list(tmp_path.iterdir()) == [path]
-
-    def test_bytes_and_text(self, tmp_path: Path):
-        write_atomically(tmp_path / "a", b"\x00\xff")
-        write_atomically(tmp_path / "b", "ü\n")
-        assert (tmp_path / "a").read_bytes() == b"\x00\xff"
-        assert (tmp_path / "b").read_bytes() == "ü\n".encode()
-
-    def test_file_is_as_readable_as_any_other(self, tmp_path: Path):
-        """A temporary file's own mode, 0600, would shut a group out of its run."""
-        (tmp_path / "plain").write_text("")
-        write_atomically(tmp_path / "written", "")
-        assert (tmp_path / "written").stat().st_mode == (tmp_path / "plain").stat().st_mode
-
-    def test_json_is_stable_and_strict(self, tmp_path: Path):
-        write_json(tmp_path / "a.json", {"b": "ü", "a": [1]})
-        assert (tmp_path / "a.json").read_text() == '{\n  "b": "ü",\n  "a": [\n    1\n  ]\n}\n'
-        with pytest.raises(ValueError, match="not JSON compliant"):
-            write_json(tmp_path / "a.json", {"loss": float("nan")})
-        assert "ü" in (tmp_path / "a.json").read_text()
 
 
 class TestCreate:

@@ -28,9 +28,10 @@ def evaluate(
     """
     import json
 
+    from clkit.atomic import write_jsonl
     from clkit.cli.output import quiet_libraries, stderr, stdout
     from clkit.recipe.recipe import Recipe
-    from clkit.runs import RunFolder, write_jsonl
+    from clkit.runs import RunFolder
 
     folder = RunFolder.open(run) if run is not None else RunFolder.newest()
     recipe = Recipe.load(tasks_of or folder.recipe_path, overrides or [])

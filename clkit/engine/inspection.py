@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from clkit.atomic import write_json
 from clkit.engine.evaluation import task_prompts
 from clkit.engine.events import Listener
 from clkit.magnitudes import MagnitudeCollector, l1_normalised
 from clkit.models.layers import select_layers
 from clkit.models.loading import LoadedModel
 from clkit.recipe.sections import PromptSection
-from clkit.runs import write_json
 from clkit.strategies.migu import rows_masked
 from clkit.tasks.task import Task
 

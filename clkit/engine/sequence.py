@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 
+from clkit.atomic import write_jsonl
 from clkit.engine.arguments import task_steps, training_arguments
 from clkit.engine.evaluation import Examiner, task_prompts
 from clkit.engine.events import Listener, Plan
@@ -26,7 +27,7 @@ from clkit.matrix import AccuracyMatrix
 from clkit.models.loading import LoadedModel, describe, load_model, save_model
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.saving import recipe_yaml
-from clkit.runs import ZERO_SHOT, RunFolder, compare_recipes, environment, write_jsonl
+from clkit.runs import ZERO_SHOT, RunFolder, compare_recipes, environment
 from clkit.strategies.base import Context, Strategy
 from clkit.strategies.registry import load_strategy
 from clkit.tasks.loading import load_tasks

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from clkit.atomic import write_atomically
 from clkit.errors import RunError
-from clkit.runs import write_atomically
 from clkit.strategies.base import Strategy
 
 TENSORS = "strategies.safetensors"
