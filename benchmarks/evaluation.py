@@ -23,6 +23,7 @@ import torch
 from clkit.cli.output import quiet_libraries
 from clkit.engine.evaluate import stage_folder
 from clkit.engine.evaluation import Examiner, normalise, task_prompts
+from clkit.models.family import UNFINISHED
 from clkit.models.loading import LoadedModel, load_model
 from clkit.recipe.recipe import Recipe
 from clkit.runs import RunFolder
@@ -47,7 +48,7 @@ def agreement(fast: str, slow: str, gold: str) -> Counter[str]:
     return Counter(
         examples=1,
         same_text=fast == slow,
-        same_up_to_limit=slow.startswith(fast),
+        same_up_to_limit=slow.startswith(fast.removesuffix(UNFINISHED)),
         same_verdict=(normalise(fast) == normalise(gold)) == (normalise(slow) == normalise(gold)),
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,8 +18,6 @@ from clkit.tasks.task import Split, Task
 
 #: A batch ends where the next example is shorter than this share of its longest: a small batch costs less than padding.
 SIMILAR = 0.75
-#: Tokens in a batch at most, padding included, where there is no accelerator: more leave the processor's cache.
-CPU_TOKENS = 4096
 
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -62,18 +59,15 @@ def task_prompts(task: Task, split: Split, tokenizer: Any, section: PromptSectio
     return fit_all([build_prompt(task, text, section) for text in texts], tokenizer, section.max_tokens)
 
 
-def batches_of_similar_length(lengths: Sequence[int], size: int, tokens: float = math.inf) -> list[list[int]]:
+def batches_of_similar_length(lengths: Sequence[int], size: int) -> list[list[int]]:
     """Indices in batches of at most ``size``, the longest first: if memory does not suffice, that shows at once.
 
-    Within a batch no length is below `SIMILAR` times the longest, so at most a quarter of it is padding; and padded it
-    holds at most ``tokens`` tokens, where one example alone does not exceed them.
+    Within a batch no length is below `SIMILAR` times the longest, so at most a quarter of it is padding.
     """
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         current = batches[-1] if batches else []
-        longest = lengths[current[0]] if current else math.inf
-        fits = len(current) < size and (len(current) + 1) * longest <= tokens
-        if fits and lengths[index] >= SIMILAR * longest:
+        if current and len(current) < size and lengths[index] >= SIMILAR * lengths[current[0]]:
             current.append(index)
         else:
             batches.append([index])
@@ -103,8 +97,7 @@ class Examiner:
         listener.evaluating(task_name, self.examples(task_name))
         task = self._tasks[task_name]
         prompts, lengths = self._prepare(task, loaded.tokenizer)
-        on_cpu = loaded.model.device.type == "cpu"
-        batches = batches_of_similar_length(lengths, self._evaluation.batch_size, CPU_TOKENS if on_cpu else math.inf)
+        batches = batches_of_similar_length(lengths, self._evaluation.batch_size)
         state = processes()
         answered: list[tuple[int, str]] = []
         loaded.model.eval()

@@ -227,6 +227,7 @@ class _Sequence:
                 data_collator=loaded.family.collator(loaded.tokenizer, loaded.model),
             )
             trainer.train()
+        loaded.model.config.use_cache = True  # the Trainer turns it off for good, and it would be saved so
         for strategy in self._prepared.strategies:
             strategy.after_task(context)
         return int(trainer.state.global_step)

@@ -13,6 +13,9 @@ from clkit.errors import ModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+#: Ends an answer that was cut off at its last allowed token, so that it cannot pass for a label that it begins with.
+UNFINISHED = " …"
+
 Batch = Mapping[str, torch.Tensor]
 Collator = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
 
@@ -54,7 +57,7 @@ class Family(ABC):
     def generate(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int
     ) -> list[str]:
-        """Greedy answers to one batch of prompts."""
+        """Greedy answers to one batch of prompts; one that has not ended after ``max_new_tokens`` ends in `UNFINISHED`."""
 
     @abstractmethod
     def log_likelihood(

@@ -7,8 +7,25 @@ from typing import Any, ClassVar
 
 import torch
 from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_outputs import BaseModelOutput
 
-from clkit.models.family import Batch, Collator, Family
+from clkit.models.family import UNFINISHED, Batch, Collator, Family
+
+#: Tokens that the encoder is given at once where there is no accelerator: with more its activations leave the cache.
+CPU_TOKENS = 2048
+
+
+def _encoded(model: PreTrainedModel, source: Batch) -> torch.Tensor:
+    """The encoder's last hidden state: batch × sequence × d_model.
+
+    Encoder and decoder want batches of different sizes on a CPU: a decoding step costs nearly the same for many
+    examples as for few, while the encoder is fastest when its activations stay in the processor's cache.
+    """
+    ids = source["input_ids"]
+    rows = max(CPU_TOKENS // ids.shape[1], 1) if model.device.type == "cpu" else len(ids)
+    parts = zip(torch.split(ids, rows), torch.split(source["attention_mask"], rows), strict=True)
+    encoder = model.get_encoder()
+    return torch.cat([encoder(input_ids=part, attention_mask=mask).last_hidden_state for part, mask in parts])
 
 
 class Seq2Seq(Family):
@@ -53,12 +70,20 @@ class Seq2Seq(Family):
     def generate(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int
     ) -> list[str]:
-        batch = tokenizer(list(prompts), padding=True, return_tensors="pt").to(model.device)
+        source = tokenizer(list(prompts), padding=True, return_tensors="pt").to(model.device)
         # The Trainer turns the cache off in the model's config; decoding without it is quadratic.
         tokens = model.generate(
-            **batch, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, use_cache=True, max_length=None
+            encoder_outputs=BaseModelOutput(last_hidden_state=_encoded(model, source)),
+            attention_mask=source["attention_mask"],
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            use_cache=True,
         )
-        return list(tokenizer.batch_decode(tokens, skip_special_tokens=True))
+        ends = torch.tensor(model.generation_config.eos_token_id, device=tokens.device)
+        ended = torch.isin(tokens, ends).any(dim=1).tolist()
+        texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [text if whole else text + UNFINISHED for text, whole in zip(texts, ended, strict=True)]
 
     @torch.inference_mode()
     def log_likelihood(
@@ -71,7 +96,7 @@ class Seq2Seq(Family):
         source = tokenizer(list(prompts), padding=True, return_tensors="pt").to(model.device)
         target = tokenizer(text_target=list(answers), padding=True, return_tensors="pt").to(model.device)
         labels = target["input_ids"].masked_fill(target["attention_mask"] == 0, -100)
-        encoded = model.get_encoder()(**source).last_hidden_state
+        encoded = _encoded(model, source)
         scores = []
         for answer in labels:  # one decoder pass per label over the whole batch: the encoder runs once
             repeated = answer.expand(len(prompts), -1)

@@ -132,9 +132,7 @@ class EvaluationSection(Section):
     answer: Literal["generate", "rank"] = Field(
         "generate", description="`generate` greedily, or `rank` the labels by their likelihood."
     )
-    batch_size: Annotated[int, Field(ge=1)] = Field(
-        64, description="Examples of similar length per batch, at most; on a CPU also at most 4,096 tokens."
-    )
+    batch_size: Annotated[int, Field(ge=1)] = Field(64, description="Examples of similar length per batch, at most.")
     max_new_tokens: Annotated[int, Field(ge=1)] = Field(
         50, description="Longest free-form answer in tokens; tasks with labels stop after their longest label."
     )

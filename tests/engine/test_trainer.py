@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional
 
 from clkit.engine.events import Listener
@@ -105,6 +106,23 @@ def test_checkpointing_does_not_change_the_gradient(tmp_path: Path, toy_t5: Path
     recorder.gradients.clear()
     recorded(tmp_path, toy_t5, training={"gradient_checkpointing": True})
     torch.testing.assert_close(recorder.gradients[0], whole, rtol=1e-4, atol=1e-6)
+
+
+def test_magnitudes_count_once_under_checkpointing(tmp_path: Path, toy_t5: Path) -> None:
+    """The same rows are masked although the forward pass runs twice."""
+    runs = []
+    for checkpointing in (False, True):
+        recipe = toy_recipe(
+            tmp_path,
+            toy_t5,
+            strategies=[{"name": "migu", "mask": "update", "first_task": "masked"}],
+            training={"gradient_checkpointing": checkpointing, "micro_batch_size": 4, "batch_size": 8},
+            evaluation={"zero_shot": False, "tasks": "final"},
+        )
+        run = train(recipe, tmp_path / f"run-{checkpointing}")
+        runs.append(load_file(run.stages()[-1].folder / "model" / "model.safetensors"))
+    for name in runs[0]:
+        torch.testing.assert_close(runs[0][name], runs[1][name], atol=1e-3, rtol=0)
 
 
 def test_a_penalty_enters_once_per_step_whatever_the_micro_batches(
