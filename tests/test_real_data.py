@@ -18,8 +18,8 @@ def test_order_1_learns_and_forgets(cl_benchmark: Path, t5_tiny: Path, tmp_path:
             f"model.name={t5_tiny}",
             f"benchmark.folder={cl_benchmark}",
             "data.train_per_label=null",
-            "data.train_per_task=96",
-            "data.test_per_task=40",
+            "data.train_per_task=64",
+            "data.test_per_task=24",
             "prompt={max_tokens: 128, task_name: false}",
             f"tuning.method={tuning}",
             # The adapter sits on q and v alone.
