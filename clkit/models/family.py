@@ -57,7 +57,7 @@ class Family(ABC):
     def generate(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int
     ) -> list[str]:
-        """Greedy answers to one batch of prompts; one that was cut off after ``max_new_tokens`` ends in `UNFINISHED`."""
+        """Greedy answers to one batch of prompts; one cut off after ``max_new_tokens`` ends in `UNFINISHED`."""
 
     @abstractmethod
     def log_likelihood(
