@@ -60,21 +60,43 @@ class RunFolder:
         Raises:
             UsageError: the folder is not empty, or ``overwrite`` meets something that is no run folder.
         """
+        cls.check_free(path, overwrite=overwrite)
         run = cls(Path(path))
-        if run.path.exists() and not run.path.is_dir():
-            raise UsageError(f"{run.path} is a file; choose a folder with --run DIR")
-        if run.path.is_dir() and any(run.path.iterdir()):
-            if not overwrite:
-                raise UsageError(
-                    f"{run.path} is not empty: continue that run with --resume, replace it with --overwrite, "
-                    "or choose another folder with --run DIR"
-                )
+        if run.path.is_dir():
             run._empty()
         run.path.mkdir(parents=True, exist_ok=True)
         # env.json comes first: it is what tells a half-made run folder from a folder of the user's.
         write_json(run.env_path, {"format": FORMAT, **environment})
         write_atomically(run.recipe_path, recipe_yaml)
         return run
+
+    @classmethod
+    def check_free(cls, path: str | Path, *, overwrite: bool = False) -> None:
+        """Whether `create` would make a run here. It changes nothing, so it can come before anything slow.
+
+        Raises:
+            UsageError: the folder is not empty, or ``overwrite`` meets something that is no run folder.
+        """
+        run = cls(Path(path))
+        if run.path.exists() and not run.path.is_dir():
+            raise UsageError(f"{run.path} is a file; choose a folder with --run DIR")
+        if not run.path.is_dir() or not any(run.path.iterdir()):
+            return
+        if not overwrite:
+            raise UsageError(
+                f"{run.path} is not empty: continue that run with --resume, replace it with --overwrite, "
+                "or choose another folder with --run DIR"
+            )
+        # A recipe.yaml may well lie in a folder of the user's; an env.json with a format is clkit's own.
+        try:
+            ours = "format" in _read_object(run.env_path)
+        except RunError:
+            ours = False
+        if not ours:
+            raise UsageError(
+                f"{run.path} is not empty and no run folder (no env.json of clkit's), so --overwrite leaves it alone; "
+                "choose another folder with --run DIR"
+            )
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -276,16 +298,6 @@ class RunFolder:
         return sorted(found)
 
     def _empty(self) -> None:
-        # A recipe.yaml may well lie in a folder of the user's; an env.json with a format is clkit's own.
-        try:
-            ours = "format" in _read_object(self.env_path)
-        except RunError:
-            ours = False
-        if not ours:
-            raise UsageError(
-                f"{self.path} is not empty and no run folder (no env.json of clkit's), so --overwrite leaves it alone; "
-                "choose another folder with --run DIR"
-            )
         # env.json goes last, so that --overwrite can be repeated after an interruption.
         for entry in sorted(self.path.iterdir(), key=lambda entry: entry == self.env_path):
             if entry.is_dir() and not entry.is_symlink():

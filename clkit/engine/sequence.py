@@ -100,46 +100,51 @@ def train(
     path = Path(run) if run is not None else Path("runs", f"{recipe.name}-{recipe.seed}")
     process = processes()
     listener = listener if listener and process.is_main_process else Listener()
-    if process.is_main_process:
-        folder = _open_folder(recipe, path, resume, overwrite)
+    earlier = RunFolder.open(path) if resume and path.is_dir() and any(path.iterdir()) else None
+    if earlier is not None:
+        _refuse_changed_recipe(earlier, recipe)
+    elif process.is_main_process:
+        RunFolder.check_free(path, overwrite=overwrite)
+    trained = [stage for stage in earlier.stages() if stage.index > 0] if earlier else []
+    # Everything is loaded before anything is written, so that a wrong recipe neither leaves a folder nor empties one.
+    prepared = prepare(recipe, trained[-1].folder if trained else None)
     process.wait_for_everyone()
-    if not process.is_main_process:
-        folder = RunFolder.open(path)
+    if process.is_main_process:
+        now = environment(recipe.seed, sys.argv)
+        if earlier is not None:
+            earlier.discard_unfinished()
+            earlier.append_log({"event": "resumed", **now})
+        else:
+            RunFolder.create(path, recipe_yaml(recipe), now, overwrite=overwrite)
+    process.wait_for_everyone()
+    folder = RunFolder.open(path)
     try:
-        _Sequence(recipe, folder, listener).run()
+        _Sequence(prepared, folder, listener).run()
     finally:
         listener.finished()
     return folder
 
 
-def _open_folder(recipe: Recipe, path: Path, resume: bool, overwrite: bool) -> RunFolder:
-    wanted = recipe_yaml(recipe)
-    if not resume or not path.is_dir() or not any(path.iterdir()):
-        return RunFolder.create(path, wanted, environment(recipe.seed, sys.argv), overwrite=overwrite)
-    folder = RunFolder.open(path)
-    different = compare_recipes(folder.recipe_yaml(), wanted)
+def _refuse_changed_recipe(earlier: RunFolder, recipe: Recipe) -> None:
+    different = compare_recipes(earlier.recipe_yaml(), recipe_yaml(recipe))
     if different:
         raise UsageError(
-            f"{path}: --resume needs the recipe of the run, but these keys differ: {', '.join(different)}; "
+            f"{earlier.path}: --resume needs the recipe of the run, but these keys differ: {', '.join(different)}; "
             "take the changes back, or train into another folder with --run DIR"
         )
-    folder.discard_unfinished()
-    folder.append_log({"event": "resumed", **environment(recipe.seed, sys.argv)})
-    return folder
 
 
 class _Sequence:
     """One run in progress."""
 
-    def __init__(self, recipe: Recipe, folder: RunFolder, listener: Listener) -> None:
+    def __init__(self, prepared: Prepared, folder: RunFolder, listener: Listener) -> None:
         self._folder = folder
         self._listener = listener
-        self._recipe = recipe
+        self._prepared = prepared
+        self._recipe = recipe = prepared.recipe
         self._finished = folder.stages()
-        trained = [stage for stage in self._finished if stage.index > 0]
-        self._prepared = prepare(recipe, trained[-1].folder if trained else None)
-        names = [task.name for task in self._prepared.tasks]
-        self._examiner = Examiner(self._prepared.tasks, recipe.evaluation, recipe.prompt)
+        names = [task.name for task in prepared.tasks]
+        self._examiner = Examiner(prepared.tasks, recipe.evaluation, recipe.prompt)
         self._matrix = AccuracyMatrix(
             tasks=names, metric="exact_match", counts=[self._examiner.examples(name) for name in names]
         )

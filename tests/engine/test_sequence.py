@@ -12,7 +12,7 @@ import torch
 
 from clkit.engine.evaluate import evaluate
 from clkit.engine.sequence import train
-from clkit.errors import ClkitError, RunError, UsageError
+from clkit.errors import ClkitError, ModelError, RunError, UsageError
 from clkit.models.loading import load_model
 from clkit.recipe.recipe import Recipe
 from clkit.runs import RunFolder
@@ -118,6 +118,18 @@ def test_an_existing_folder_and_a_changed_recipe_are_refused(tmp_path: Path, toy
     with pytest.raises(UsageError, match="these keys differ: strategies"):
         train(changed, tmp_path / "run", resume=True)
     assert train(changed, tmp_path / "run", overwrite=True).stages()[-1].name == "second"
+
+
+def test_a_recipe_that_cannot_load_neither_leaves_a_folder_nor_empties_one(tmp_path: Path, toy_t5: Path) -> None:
+    broken = toy_recipe(tmp_path, tmp_path / "nowhere")
+    with pytest.raises(ModelError):
+        train(broken, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    train(toy_recipe(tmp_path, toy_t5, evaluation={"zero_shot": False, "tasks": "final"}), tmp_path / "run")
+    before = sorted((tmp_path / "run").rglob("*"))
+    with pytest.raises(ModelError):
+        train(broken, tmp_path / "run", overwrite=True)
+    assert sorted((tmp_path / "run").rglob("*")) == before
 
 
 def test_what_is_tested_after_each_task(tmp_path: Path, toy_t5: Path) -> None:
