@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach a network; set before any hub library is imported
+# Set before any library that reads them is imported. No test may reach a network; and pytest's workers share the cores,
+# on which a second thread each would mostly wait for the other.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(os.environ.get("CLKIT_SHARED", Path(__file__).parents[2] / "shared"))
 
