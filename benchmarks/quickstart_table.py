@@ -18,7 +18,6 @@ METHODS = {
     "MIGU": "strategies=[{name: migu, threshold: 0.7, mask: gradient}]",
     "MIGU, mask: update": "strategies=[{name: migu, threshold: 0.7, mask: update}]",
     "random rows": "strategies=[{name: migu, threshold: 0.7, mask: gradient, source: random}]",
-    "random rows, mask: update": "strategies=[{name: migu, threshold: 0.7, mask: update, source: random}]",
 }
 SHOWN = ("average_accuracy", "bwt", "forgetting", "learning_accuracy")
 
