@@ -24,6 +24,8 @@ from clkit.cli.train import train
 from clkit.cli.validate import validate
 from clkit.errors import ClkitError
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="clkit",
     pretty_exceptions_enable=False,
@@ -78,15 +80,16 @@ def main() -> NoReturn:
 
 def _one_line(arguments: list[str]) -> int:
     try:
-        return app(args=arguments, prog_name="clkit", standalone_mode=False) or 0
+        code: int = app(args=arguments, prog_name="clkit", standalone_mode=False) or 0
+        if code == INTERRUPTED:  # Typer turns Ctrl-C into this code, without a word
+            return _failed("interrupted; finished tasks are kept, and --resume goes on after them", code)
+        return code
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         see = f" (see `{context.command_path} --help`)" if context is not None else ""
         return _failed(f"{error.format_message()}{see}", error.exit_code)
     except ClkitError as error:
         return _failed(str(error), error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        return _failed("interrupted; finished tasks are kept, and --resume goes on after them", 130)
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
