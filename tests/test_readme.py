@@ -24,7 +24,8 @@ def blocks(language: str) -> list[str]:
 
 
 def clkit_commands() -> list[list[str]]:
-    lines = [part for block in blocks("bash") for line in block.splitlines() for part in line.split("&&")]
+    joined = [block.replace("\\\n", " ") for block in blocks("bash")]
+    lines = [part for block in joined for line in block.splitlines() for part in line.split("&&")]
     lines += re.findall(r"`(clkit [^`]+)`", README)
     words = [shlex.split(line, comments=True) for line in lines]
     return [line[1:] for line in words if line[:1] == ["clkit"] and len(line) > 2]
