@@ -100,7 +100,8 @@ class Examiner:
         batches = batches_of_similar_length(lengths, self._evaluation.batch_size)
         state = processes()
         answered: list[tuple[int, str]] = []
-        loaded.model.eval()
+        # Before the first task, and outside training, nobody else has moved the model to the accelerator.
+        loaded.model.to(state.device).eval()
         for batch in batches[state.process_index :: state.num_processes]:
             answers = self._answer(loaded, task, [prompts[index] for index in batch])
             answered += zip(batch, answers, strict=True)

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from clkit.atomic import write_json
 from clkit.engine.evaluation import task_prompts
 from clkit.engine.events import Listener
+from clkit.engine.processes import processes
 from clkit.magnitudes import MagnitudeCollector, l1_normalised
 from clkit.models.layers import select_layers
 from clkit.models.loading import LoadedModel
@@ -116,7 +117,7 @@ def measure_magnitudes(
     watched = select_layers(loaded.model, loaded.family, layers)
     collector = MagnitudeCollector(watched, loaded.family.token_mask)
     collate = loaded.family.collator(loaded.tokenizer, loaded.model)
-    loaded.model.eval()
+    loaded.model.to(processes().device).eval()
     measured: list[dict[str, torch.Tensor]] = []
     try:
         for task in tasks:
