@@ -21,7 +21,7 @@ from collections import Counter
 import torch
 
 from clkit.cli.output import quiet_libraries
-from clkit.engine.evaluate import stage_folder
+from clkit.engine.evaluate import learned_stages
 from clkit.engine.evaluation import Examiner, normalise, task_prompts
 from clkit.models.family import UNFINISHED
 from clkit.models.loading import LoadedModel, load_model
@@ -70,7 +70,7 @@ def main() -> None:
     total_fast = total_slow = 0.0
     total: Counter[str] = Counter()
     for stage, row in rows.items():
-        loaded = load_model(recipe.model, recipe.tuning, stage_folder(run, stage))
+        loaded = load_model(recipe.model, recipe.tuning, learned_stages(run, stage))
         loaded.model.eval()
         row_fast = row_slow = 0.0
         for task, score in zip(tasks, row, strict=True):

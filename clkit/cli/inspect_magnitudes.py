@@ -49,7 +49,7 @@ def inspect_magnitudes(
     folder = (RunFolder.open(target) if target is not None else RunFolder.newest()) if is_run else None
     recipe = Recipe.load(folder.recipe_path if folder else str(target), overrides or [])
     quiet_libraries()
-    from clkit.engine.evaluate import stage_folder
+    from clkit.engine.evaluate import learned_stages
     from clkit.engine.inspection import measure_magnitudes
     from clkit.models.loading import load_model
     from clkit.report.figures import save_magnitude_figure
@@ -57,7 +57,7 @@ def inspect_magnitudes(
     from clkit.report.progress import evaluation_progress
     from clkit.tasks.loading import load_tasks
 
-    saved = stage_folder(folder, stage) if folder else None
+    saved = learned_stages(folder, stage) if folder else []
     with evaluation_progress(stderr()) as listener:
         measured = measure_magnitudes(
             load_model(recipe.model, recipe.tuning, saved),
@@ -68,7 +68,7 @@ def inspect_magnitudes(
             top_share=top,
             listener=listener,
         )
-    name = saved.name if saved else "zero-shot"
+    name = saved[-1].name if saved else "zero-shot"
     destination = out or (folder.path / "inspect" / name if folder else Path("inspect", recipe.name))
     files = [*measured.save(destination), save_magnitude_figure(measured, destination / "magnitudes.png")]
     if as_json:

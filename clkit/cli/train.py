@@ -41,8 +41,8 @@ def train(
         loaded = smoke_recipe(loaded)
 
     quiet_libraries()
+    from clkit.engine.learner import prepare
     from clkit.engine.processes import processes
-    from clkit.engine.sequence import prepare
     from clkit.engine.sequence import train as run_sequence
     from clkit.report.progress import print_plan, progress
 

@@ -41,20 +41,20 @@ def evaluate(
     for name in tasks or []:
         if name not in chosen:
             raise UsageError(f"unknown task '{name}'{did_you_mean(name, chosen)} (tasks: {', '.join(chosen)})")
-    loaded = load_model(own.model, own.tuning, stage_folder(folder, stage))
+    loaded = load_model(own.model, own.tuning, learned_stages(folder, stage))
     examined = [load_task(chosen[name], recipe.data, recipe.seed) for name in tasks or chosen]
     examiner = Examiner(examined, recipe.evaluation, recipe.prompt)
     return [examiner.test(loaded, task.name, listener) for task in examined]
 
 
-def stage_folder(run: RunFolder, stage: str | None) -> Path | None:
-    """The folder of a stage with its saved model; None for `zero-shot`, the model before any task.
+def learned_stages(run: RunFolder, stage: str | None) -> list[Path]:
+    """The folders of the tasks learned up to a stage, that of the stage last; none for `zero-shot`.
 
     Raises:
         RunError: there is no such finished stage, or its model was not kept.
     """
     if stage in ("zero-shot", "0"):
-        return None
+        return []
     finished = [done for done in run.stages() if done.index > 0]
     found = _find(finished, stage)
     if found is None:
@@ -62,7 +62,7 @@ def stage_folder(run: RunFolder, stage: str | None) -> Path | None:
         raise RunError(f"{run.path}: no finished stage '{stage or 'last'}' (finished: {names})")
     if not ((found.folder / "model").is_dir() or (found.folder / "adapter").is_dir()):
         raise RunError(f"{found.folder}: the model of this stage was not kept (saving.models: last)")
-    return found.folder
+    return [done.folder for done in finished if done.index <= found.index]
 
 
 def _find(finished: Sequence[Stage], stage: str | None) -> Stage | None:

@@ -16,6 +16,7 @@ class Plan:
         examples: training and test examples of each task.
         dropped: rows without a gold label that were left out, of each task, by split.
         model: family, number of parameters and of trainable parameters.
+        memory: bytes that strategies keep beside the model by the end, by name.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Plan:
     examples: Sequence[tuple[int, int]]
     dropped: Sequence[Mapping[str, int]]
     model: Mapping[str, Any]
+    memory: Mapping[str, int]
 
 
 class Listener:

@@ -2,80 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from datasets import Dataset
-
 from clkit.atomic import write_jsonl
-from clkit.engine.arguments import task_steps, training_arguments
-from clkit.engine.evaluation import Examiner, task_prompts
-from clkit.engine.events import Listener, Plan
+from clkit.engine.evaluation import Examiner
+from clkit.engine.events import Listener
+from clkit.engine.learner import Prepared, fit, prepare
 from clkit.engine.processes import processes
-from clkit.engine.state import load_strategies, save_strategies
-from clkit.engine.trainer import TaskTrainer
+from clkit.engine.state import save_strategies
 from clkit.errors import UsageError
 from clkit.matrix import AccuracyMatrix
-from clkit.models.loading import LoadedModel, describe, load_model, save_model
+from clkit.models.loading import save_model
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.saving import recipe_yaml
 from clkit.runs import ZERO_SHOT, RunFolder, compare_recipes, environment
-from clkit.strategies.base import Context, Strategy
-from clkit.strategies.registry import load_strategy
-from clkit.tasks.loading import load_tasks
 from clkit.tasks.task import Task
-
-
-@dataclass
-class Prepared:
-    """A recipe with everything it names loaded."""
-
-    recipe: Recipe
-    tasks: list[Task]
-    loaded: LoadedModel
-    strategies: list[Strategy]
-
-    def plan(self) -> Plan:
-        """What training is going to do."""
-        return Plan(
-            name=self.recipe.name,
-            tasks=[task.name for task in self.tasks],
-            steps=[task_steps(self.recipe, task.name, len(task.train)) for task in self.tasks],
-            examples=[(len(task.train), len(task.split(self.recipe.evaluation.split))) for task in self.tasks],
-            dropped=[task.dropped for task in self.tasks],
-            model=describe(self.loaded),
-        )
-
-
-def prepare(recipe: Recipe, stage: Path | None = None) -> Prepared:
-    """Load the tasks, the model (as saved in ``stage``, a task's folder of a run) and the strategies.
-
-    Raises:
-        DataError, ModelError: something cannot be loaded.
-        UsageError: a strategy does not support the model's family.
-    """
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # matrix products on CUDA are repeatable only so
-    tasks = load_tasks(recipe)
-    torch.manual_seed(recipe.seed)  # a fresh adapter's A matrices are drawn while it is made
-    loaded = load_model(recipe.model, recipe.tuning, stage)
-    strategies = []
-    for options in recipe.strategies:
-        strategy = load_strategy(options.name)
-        if loaded.family.name not in strategy.families:
-            raise UsageError(f"strategies.{options.name}: does not work with {loaded.family.name} models")
-        strategies.append(strategy(options))
-    if stage is not None:
-        load_strategies(strategies, stage)
-    return Prepared(recipe, tasks, loaded, strategies)
 
 
 def train(
@@ -107,7 +53,7 @@ def train(
         RunFolder.check_free(path, overwrite=overwrite)
     trained = [stage for stage in earlier.stages() if stage.index > 0] if earlier else []
     # Everything is loaded before anything is written, so that a wrong recipe neither leaves a folder nor empties one.
-    prepared = prepare(recipe, trained[-1].folder if trained else None)
+    prepared = prepare(recipe, [stage.folder for stage in trained])
     process.wait_for_everyone()
     if process.is_main_process:
         now = environment(recipe.seed, sys.argv)
@@ -175,7 +121,7 @@ class _Sequence:
     def _learn(self, index: int, task: Task) -> list[float | None]:
         stage = self._stage(index + 1, task.name)
         started = time.monotonic()
-        steps = self._train(index, task)
+        steps = fit(self._prepared, index, task, self._listener, self._folder if self._main else None)
         training_seconds = time.monotonic() - started
         if self._main:
             save_model(self._prepared.loaded, stage)
@@ -186,7 +132,8 @@ class _Sequence:
             task.name,
             {"row": row, "steps": steps, "training_seconds": training_seconds, "evaluation_seconds": seconds},
         )
-        if self._main and self._recipe.saving.models == "last" and index > 0:
+        superseded = self._recipe.saving.models == "last" and self._recipe.tuning.method != "incremental_lora"
+        if self._main and superseded and index > 0:
             before = self._folder.stage_folder(index, self._prepared.tasks[index - 1].name)
             for part in ("model", "adapter"):
                 shutil.rmtree(before / part, ignore_errors=True)
@@ -198,44 +145,6 @@ class _Sequence:
         if self._recipe.evaluation.tasks == "final":
             return names if last else []
         return names if self._recipe.evaluation.tasks == "all" else names[: index + 1]
-
-    def _train(self, index: int, task: Task) -> int:
-        recipe, loaded = self._recipe, self._prepared.loaded
-        context = Context(
-            model=loaded.model,
-            tokenizer=loaded.tokenizer,
-            family=loaded.family,
-            task=task,
-            task_index=index,
-            seed=recipe.seed,
-        )
-        for strategy in self._prepared.strategies:
-            strategy.before_task(context)
-        dataset = Dataset.from_dict(
-            {
-                "prompt": task_prompts(task, "train", loaded.tokenizer, recipe.prompt),
-                "answer": task.train["answer"][:],
-            }
-        )
-        for strategy in self._prepared.strategies:
-            dataset = strategy.training_data(context, dataset)
-        encoded = Dataset.from_dict(loaded.family.encode(loaded.tokenizer, dataset["prompt"][:], dataset["answer"][:]))
-        self._listener.task_started(task.name, index, task_steps(recipe, task.name, len(encoded)))
-        with tempfile.TemporaryDirectory(prefix="clkit-") as scratch:  # the Trainer wants a folder, and leaves it empty
-            trainer = TaskTrainer(
-                context=context,
-                strategies=self._prepared.strategies,
-                listener=_Logged(self._listener, self._folder if self._main else None, task.name),
-                model=loaded.model,
-                args=training_arguments(recipe, task.name, index, scratch),
-                train_dataset=encoded,
-                data_collator=loaded.family.collator(loaded.tokenizer, loaded.model),
-            )
-            trainer.train()
-        loaded.model.config.use_cache = True  # the Trainer turns it off for good, and it would be saved so
-        for strategy in self._prepared.strategies:
-            strategy.after_task(context)
-        return int(trainer.state.global_step)
 
     def _evaluate(self, stage_name: str, tested: Sequence[str], stage: Path) -> tuple[list[float | None], float]:
         started = time.monotonic()
@@ -262,20 +171,3 @@ class _Sequence:
     def _write_matrix(self) -> None:
         if self._main:
             self._folder.write_matrix(self._matrix)
-
-
-class _Logged(Listener):
-    """Passes on what is heard, and writes loss terms into the run's log."""
-
-    def __init__(self, listener: Listener, folder: RunFolder | None, task: str) -> None:
-        self._listener = listener
-        self._folder = folder
-        self._task = task
-
-    def stepped(self, step: int) -> None:
-        self._listener.stepped(step)
-
-    def logged(self, terms: Mapping[str, float]) -> None:
-        if self._folder is not None:
-            self._folder.append_log({"event": "step", "task": self._task, **terms})
-        self._listener.logged(terms)

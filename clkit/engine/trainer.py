@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from accelerate.utils import DistributedType
-from torch.nn import functional
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from clkit.engine.events import Listener
 from clkit.errors import ClkitError, UsageError
+from clkit.models.likelihood import IGNORED, summed_cross_entropy
 from clkit.strategies.base import Context, Strategy
 
 SUPPORTED = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU}
@@ -29,10 +29,11 @@ def token_mean_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torc
         labels: batch × sequence, -100 where no loss is due.
         num_items_in_batch: answer tokens of the step, over all micro-batches and processes.
     """
-    logits = outputs["logits"].float() if outputs["logits"].dtype != torch.float64 else outputs["logits"]
-    summed = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum")
-    tokens = num_items_in_batch if num_items_in_batch is not None else (labels != -100).sum()
-    return summed / tokens
+    return summed_cross_entropy(outputs["logits"], labels) / _tokens(labels, num_items_in_batch)
+
+
+def _tokens(labels: torch.Tensor, num_items_in_batch: torch.Tensor | None) -> torch.Tensor:
+    return num_items_in_batch if num_items_in_batch is not None else (labels != IGNORED).sum()
 
 
 class TaskTrainer(Trainer):
@@ -45,7 +46,7 @@ class TaskTrainer(Trainer):
     def __init__(
         self, *, context: Context, strategies: Sequence[Strategy], listener: Listener, **arguments: Any
     ) -> None:
-        super().__init__(compute_loss_func=token_mean_loss, **arguments)
+        super().__init__(compute_loss_func=self._loss, **arguments)
         if self.accelerator.distributed_type not in SUPPORTED:
             raise UsageError(
                 f"strategies need whole gradients, which {self.accelerator.distributed_type.value} does not show; "
@@ -53,22 +54,37 @@ class TaskTrainer(Trainer):
             )
         self._context = context
         self._strategies = strategies
+        self._batch: dict[str, torch.Tensor] = {}
+        self._batch_losses: dict[str, torch.Tensor] = {}
         context.sum_over_processes = lambda tensor: self.accelerator.reduce(tensor, reduction="sum")
         self.remove_callback(PrinterCallback)
         self.add_callback(_Reports(context, strategies, listener))
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        batch = dict(inputs)  # the Trainer takes the labels out of its own
+        self._batch = dict(inputs)  # the Trainer takes the labels out of its own
         for strategy in self._strategies:
-            strategy.before_forward(self._context, batch)
-        loss = super().compute_loss(model, inputs, *args, **kwargs)
+            strategy.before_forward(self._context, self._batch)
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def _loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
         for strategy in self._strategies:
-            strategy.after_forward(self._context, batch)
+            strategy.after_forward(self._context, self._batch)
+        loss = token_mean_loss(outputs, labels, num_items_in_batch)
+        for strategy in self._strategies:
+            own = strategy.batch_loss(self._context, self._batch, outputs)
+            if own is not None:
+                own = own / _tokens(labels, num_items_in_batch)
+                name = f"{strategy.name}_loss"
+                self._batch_losses[name] = self._batch_losses.get(name, torch.zeros_like(own)) + own.detach()
+                loss = loss + own
         return loss
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients:  # the last micro-batch of the step
+            for name, value in self._batch_losses.items():
+                self._context.log(**{name: float(self._context.sum_over_processes(value))})
+            self._batch_losses.clear()
             self._add_penalties()
             for strategy in self._strategies:
                 strategy.before_step(self._context)
@@ -86,8 +102,10 @@ class TaskTrainer(Trainer):
             scale = scaler.get_scale() if scaler is not None else 1.0
             gradients = torch.autograd.grad(penalty * scale, trained, allow_unused=True)
             for parameter, gradient in zip(trained, gradients, strict=True):
-                if gradient is not None:
-                    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+                if gradient is not None and parameter.grad is None:
+                    parameter.grad = gradient
+                elif gradient is not None and parameter.grad is not None:
+                    parameter.grad += gradient
             self._context.log(**{f"{strategy.name}_penalty": float(penalty.detach())})
 
 
@@ -119,16 +137,21 @@ class _Reports(TrainerCallback):
     ) -> None:
         if logs is None or "loss" not in logs:  # the summary at the end of training
             return
-        if not math.isfinite(logs["loss"]):
+        terms = self._context.take_terms()
+        total = logs["loss"] + sum(value for name, value in terms.items() if name.endswith("_penalty"))
+        if not math.isfinite(total):
             raise ClkitError(
-                f"the loss of task '{self._context.task.name}' is {logs['loss']} at step {state.global_step}; "
+                f"the loss of task '{self._context.task.name}' is {total} at step {state.global_step}; "
                 "lower training.learning_rate, or use precision: fp32. Finished tasks are kept (--resume)"
             )
-        terms = {
-            "step": state.global_step,
-            "task_loss": logs["loss"],
-            "learning_rate": logs["learning_rate"],
-            "grad_norm": logs.get("grad_norm", math.nan),
-            **self._context.terms,
-        }
-        self._listener.logged(terms)
+        # The Trainer's loss includes what strategies added to each batch's; each term is logged by itself.
+        added = sum(terms.get(f"{strategy.name}_loss", 0.0) for strategy in self._strategies)
+        self._listener.logged(
+            {
+                "step": state.global_step,
+                "task_loss": logs["loss"] - added,
+                "learning_rate": logs["learning_rate"],
+                "grad_norm": logs.get("grad_norm", math.nan),
+                **terms,
+            }
+        )

@@ -1,4 +1,4 @@
-"""LoRA adapters, made, saved and loaded by peft."""
+"""LoRA adapters, made, merged, saved and loaded by peft."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from transformers import PreTrainedModel
 from clkit.errors import ModelError
 from clkit.models.layers import linear_layers
 from clkit.recipe.section import did_you_mean
-from clkit.recipe.sections import LoraTuning
+from clkit.recipe.sections import AdapterTuning
 
 if TYPE_CHECKING:
     from clkit.models.loading import LoadedModel
 
 
-def add_adapter(loaded: LoadedModel, tuning: LoraTuning) -> PeftModel:
+def add_adapter(loaded: LoadedModel, tuning: AdapterTuning) -> PeftModel:
     """The model with a fresh LoRA adapter; everything but the adapter is frozen.
 
     Raises:
@@ -47,3 +47,12 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
         return PeftModel.from_pretrained(model, folder, is_trainable=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"the adapter in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
+def merge_adapter(model: PeftModel) -> PreTrainedModel:
+    """The base model with the adapter's W + (α/r) · B A in its weights; the adapter is gone.
+
+    So a sequence of adapters costs one matrix product per layer, however long it is.
+    """
+    merged: PreTrainedModel = model.merge_and_unload()
+    return merged

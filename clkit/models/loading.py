@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch
+from peft import PeftModel
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from clkit.embedded import embedded_model_folder
 from clkit.errors import ModelError
-from clkit.models.adapters import add_adapter, load_adapter
+from clkit.models.adapters import add_adapter, load_adapter, merge_adapter
 from clkit.models.family import Family, family_of
+from clkit.models.groups import freeze
 from clkit.recipe.sections import ModelSection, Tuning
 
 EMBEDDED = "embedded:"
@@ -26,26 +30,44 @@ class LoadedModel:
     family: Family
 
 
-def load_model(section: ModelSection, tuning: Tuning, stage: Path | None = None) -> LoadedModel:
-    """The model of a recipe, tuned as it says; with ``stage``, as it was saved after a task of a run.
+def load_model(section: ModelSection, tuning: Tuning, stages: Sequence[Path] = ()) -> LoadedModel:
+    """The model of a recipe, tuned as it says; with ``stages``, as it was saved after the last of these tasks.
 
     Args:
-        stage: a task's folder in a run: holds `model/` (full tuning) or `adapter/`.
+        stages: the folders of the tasks learned so far, in order. Full tuning reads `model/` and one LoRA adapter reads
+            `adapter/` of the last; incremental LoRA merges the adapters of all but the last into the model.
 
     Raises:
         ModelError: the model cannot be found or loaded, or belongs to no known family.
     """
-    saved_model = stage / "model" if stage is not None and tuning.method == "full" else None
-    base = _load_base(str(saved_model) if saved_model else section.name, None if saved_model else section.revision)
-    if tuning.method != "full":
-        base.model = load_adapter(base.model, stage / "adapter") if stage else add_adapter(base, tuning)
-    return base
+    if tuning.method == "full":
+        loaded = _load_base(str(stages[-1] / "model"), None) if stages else _load_base(section.name, section.revision)
+        freeze(loaded.model, loaded.family, tuning.freeze)
+        return loaded
+    loaded = _load_base(section.name, section.revision)
+    if not stages:
+        loaded.model = add_adapter(loaded, tuning)
+        return loaded
+    for earlier in stages[:-1] if tuning.method == "incremental_lora" else []:
+        loaded.model = merge_adapter(load_adapter(loaded.model, earlier / "adapter"))
+    loaded.model = load_adapter(loaded.model, stages[-1] / "adapter")
+    return loaded
+
+
+def begin_task(loaded: LoadedModel, tuning: Tuning, index: int, seed: int) -> None:
+    """Make the model ready for task ``index`` (from 0): with incremental LoRA, a fresh adapter on the merged model.
+
+    Args:
+        seed: of the fresh adapter's A; its B is zero, so the model answers as before.
+    """
+    if tuning.method == "incremental_lora" and index > 0:
+        loaded.model = merge_adapter(cast(PeftModel, loaded.model))
+        torch.manual_seed(seed)
+        loaded.model = add_adapter(loaded, tuning)
 
 
 def save_model(loaded: LoadedModel, stage: Path) -> None:
     """Write `model/` or, where adapters are trained, `adapter/` into a task's folder, as `load_model` reads it."""
-    from peft import PeftModel
-
     part = "adapter" if isinstance(loaded.model, PeftModel) else "model"
     loaded.model.save_pretrained(stage / part)
     loaded.tokenizer.save_pretrained(stage / part)

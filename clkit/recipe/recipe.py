@@ -86,6 +86,8 @@ class Recipe(Section):
             if name not in names:
                 known = ", ".join(names)
                 yield f"training.per_task: no task named '{name}'{did_you_mean(name, names)} (tasks: {known})"
+        for options in self.strategies:
+            yield from (f"strategies.{options.name}.{problem}" for problem in options.contradictions(names))
 
     def task_recipes(self) -> list[TaskRecipe]:
         """The tasks in the order of learning, named benchmarks spelt out."""

@@ -59,12 +59,17 @@ class FullTuning(Section):
     """All parameters are trained."""
 
     method: Literal["full"] = Field("full", description="Train all parameters.")
+    freeze: list[str] = Field(
+        [],
+        description="Parameters that stay as they are: groups (`embeddings`, with the head where it is tied to them, "
+        "`norms`, `lm_head`, `position_bias`, `attention`, `feed_forward`) or patterns over names (`encoder.*`).",
+    )
 
 
-class LoraTuning(Section):
-    """One LoRA adapter is trained over all tasks."""
+class AdapterTuning(Section):
+    """What every tuning with LoRA adapters says."""
 
-    method: Literal["lora"] = Field(description="Train one LoRA adapter over all tasks.")
+    method: Literal["lora", "incremental_lora"]
     rank: Annotated[int, Field(ge=1)] = Field(8, description="Rank r of the adapter.")
     alpha: Annotated[float, Field(gt=0)] = Field(32.0, description="Scale α: the adapter's output is times α/r.")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="Dropout before the adapter.")
@@ -73,7 +78,19 @@ class LoraTuning(Section):
     )
 
 
-Tuning = Annotated[FullTuning | LoraTuning, Field(discriminator="method")]
+class LoraTuning(AdapterTuning):
+    """One LoRA adapter is trained over all tasks."""
+
+    method: Literal["lora"] = Field(description="Train one LoRA adapter over all tasks.")
+
+
+class IncrementalLoraTuning(AdapterTuning):
+    """Each task trains a fresh LoRA adapter; those of earlier tasks act on, frozen."""
+
+    method: Literal["incremental_lora"] = Field(description="Train a fresh LoRA adapter for each task.")
+
+
+Tuning = Annotated[FullTuning | LoraTuning | IncrementalLoraTuning, Field(discriminator="method")]
 
 
 class TaskTraining(Section):

@@ -60,10 +60,16 @@ def duration(seconds: float) -> str:
 def _model_line(plan: Plan) -> str:
     model = plan.model
     share = model["trainable"] / model["parameters"]
+    kept = "".join(f"; {name} keeps {megabytes(size)}" for name, size in plan.memory.items())
     return (
         f"{plan.name}: {len(plan.tasks)} tasks, {model['family']} model, "
-        f"{model['parameters']:,} parameters, {model['trainable']:,} trained ({share:.1%})"
+        f"{model['parameters']:,} parameters, {model['trainable']:,} trained ({share:.1%}){kept}"
     )
+
+
+def megabytes(size: int) -> str:
+    """Bytes as megabytes or gigabytes."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
 
 
 def _dropped(dropped: Mapping[str, int]) -> str:

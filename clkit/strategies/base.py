@@ -31,11 +31,15 @@ if TYPE_CHECKING:
     from clkit.models.family import Family
     from clkit.tasks.task import Task
 
-ALL_TUNINGS = frozenset({"full", "lora"})
+ALL_TUNINGS = frozenset({"full", "lora", "incremental_lora"})
 
 
 def _no_reduction(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
+
+
+def _no_collator(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    raise NotImplementedError("this context was made without a collator")
 
 
 @dataclass
@@ -45,8 +49,10 @@ class Context:
     Attributes:
         model: the model in training, with its adapters, without any distributed wrapper.
         step: optimizer steps finished on this task.
+        examples: the task's own training data as the model reads it, before any strategy's `training_data`; None
+            until `training_data` is called. ``collate([examples[3], examples[7]])`` makes a batch of two, on the CPU.
+        process_index, num_processes: which of how many processes this is; each sees its own share of every batch.
         sum_over_processes: adds a tensor over all processes (the tensor itself where there is one process).
-        terms: what goes into the log at the next log line, by name; see `log`.
     """
 
     model: PreTrainedModel
@@ -56,12 +62,23 @@ class Context:
     task_index: int
     seed: int
     step: int = 0
+    examples: Dataset | None = None
+    collate: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]] = _no_collator
+    process_index: int = 0
+    num_processes: int = 1
     sum_over_processes: Callable[[torch.Tensor], torch.Tensor] = _no_reduction
-    terms: dict[str, float] = field(default_factory=dict)
+    _terms: dict[str, list[float]] = field(default_factory=dict)
 
     def log(self, **terms: float) -> None:
-        """Add named values to the next line of the log and to the live display."""
-        self.terms.update(terms)
+        """Add named values to the next line of the log and to the live display, as means since the line before."""
+        for name, value in terms.items():
+            self._terms.setdefault(name, []).append(value)
+
+    def take_terms(self) -> dict[str, float]:
+        """The mean of each logged value since this was called last. For the engine."""
+        means = {name: sum(values) / len(values) for name, values in self._terms.items()}
+        self._terms.clear()
+        return means
 
 
 class Strategy:
@@ -92,7 +109,7 @@ class Strategy:
         """The task's data is ready; the optimizer is not yet built."""
 
     def training_data(self, context: Context, dataset: Dataset) -> Dataset:
-        """What is trained on, from the task's own training data (columns `text` and `answer`)."""
+        """What is trained on, from the task's own training data (columns `prompt` and `answer`)."""
         return dataset
 
     def before_forward(self, context: Context, batch: Mapping[str, torch.Tensor]) -> None:
@@ -100,6 +117,19 @@ class Strategy:
 
     def after_forward(self, context: Context, batch: Mapping[str, torch.Tensor]) -> None:
         """After each micro-batch's forward pass, before its backward pass."""
+
+    def batch_loss(
+        self, context: Context, batch: Mapping[str, torch.Tensor], outputs: Mapping[str, Any]
+    ) -> torch.Tensor | None:
+        """A term of this micro-batch's loss, which needs its data; every `after_forward` was called before.
+
+        Summed, not averaged, over the batch's answer tokens: the engine divides by those of the whole optimizer step,
+        as it does with the task's loss. A forward pass of one's own must not leave a graph to the model's buffers.
+
+        Args:
+            outputs: what the model gave, with `logits`: batch × sequence × vocabulary.
+        """
+        return None
 
     def penalty(self, context: Context) -> torch.Tensor | None:
         """A term added to the loss, once per optimizer step. Scalar, with a graph to the trainable parameters."""
@@ -113,6 +143,10 @@ class Strategy:
 
     def after_task(self, context: Context) -> None:
         """The task is learned; the model is not yet evaluated or saved."""
+
+    def memory(self, model: PreTrainedModel, tasks: int) -> int:
+        """Bytes that the strategy keeps beside the model at the end of that many tasks; shown before the run."""
+        return 0
 
     def state_dict(self) -> dict[str, Any]:
         """What must survive between tasks: tensors and plain JSON values, by name."""

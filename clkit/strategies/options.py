@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -15,6 +15,10 @@ class StrategyOptions(Section):
     """Options of one strategy. A strategy's own model narrows ``name`` and adds its fields."""
 
     name: str
+
+    def contradictions(self, tasks: Sequence[str]) -> Iterator[str]:
+        """What does not fit the recipe's tasks; each message begins with a key of these options."""
+        yield from ()
 
 
 def _options(value: Any) -> StrategyOptions:

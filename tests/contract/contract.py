@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +25,11 @@ from clkit.runs import RunFolder
 from clkit.strategies.registry import load_strategy
 from tests.toy import toy_recipe
 
-TUNINGS: dict[str, dict[str, Any]] = {"full": {"method": "full"}, "lora": {"method": "lora", "rank": 4}}
+TUNINGS: dict[str, dict[str, Any]] = {
+    "full": {"method": "full"},
+    "lora": {"method": "lora", "rank": 4},
+    "incremental_lora": {"method": "incremental_lora", "rank": 4},
+}
 
 
 class StrategyContract:
@@ -35,25 +40,35 @@ class StrategyContract:
     #: Names that must appear in the log once the strategy is at work (second task).
     logged: ClassVar[set[str]] = set()
 
-    @pytest.fixture(params=list(TUNINGS))
-    def recipe(self, request: pytest.FixtureRequest, tmp_path: Path, toy_t5: Path) -> Recipe:
-        if request.param not in load_strategy(self.entry["name"]).tunings:
-            pytest.skip(f"{self.entry['name']} does not support tuning.method: {request.param}")
+    @pytest.fixture(scope="class", params=list(TUNINGS))
+    @classmethod
+    def recipe(cls, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, toy_t5: Path) -> Recipe:
+        if request.param not in load_strategy(cls.entry["name"]).tunings:
+            pytest.skip(f"{cls.entry['name']} does not support tuning.method: {request.param}")
         return toy_recipe(
-            tmp_path, toy_t5, tuning=TUNINGS[request.param], strategies=[self.entry], evaluation={"tasks": "all"}
+            tmp_path_factory.mktemp("data"),
+            toy_t5,
+            tuning=TUNINGS[request.param],
+            strategies=[cls.entry],
+            evaluation={"tasks": "all"},
         )
 
-    @pytest.fixture
-    def run(self, recipe: Recipe, tmp_path: Path) -> RunFolder:
-        return train(recipe, tmp_path / "run")
+    @pytest.fixture(scope="class")
+    @classmethod
+    def run(cls, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+        """The strategy's run; tests that change it take a copy."""
+        return train(recipe, tmp_path_factory.mktemp("run") / "run")
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def plain(cls, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+        """The same recipe without any strategy."""
+        return train(recipe.model_copy(update={"strategies": []}), tmp_path_factory.mktemp("plain") / "run")
 
     def weights(self, run: RunFolder, recipe: Recipe, stage: int) -> dict[str, torch.Tensor]:
-        folder = run.stages()[stage].folder if stage else None
+        folders = [done.folder for done in run.stages()[1 : stage + 1]]
         torch.manual_seed(recipe.seed)
-        return dict(load_model(recipe.model, recipe.tuning, folder).model.named_parameters())
-
-    def plain(self, recipe: Recipe) -> Recipe:
-        return recipe.model_copy(update={"strategies": []})
+        return dict(load_model(recipe.model, recipe.tuning, folders).model.named_parameters())
 
     def test_trains_with_a_finite_loss_and_logs_its_terms(self, run: RunFolder) -> None:
         steps = [line for line in run.read_log() if line["event"] == "step"]
@@ -63,14 +78,12 @@ class StrategyContract:
         assert all(self.logged <= set(line) for line in second)
 
     def test_the_first_task_equals_plain_tuning_where_the_method_says_so(
-        self, run: RunFolder, recipe: Recipe, tmp_path: Path
+        self, run: RunFolder, plain: RunFolder, recipe: Recipe
     ) -> None:
-        plain = train(self.plain(recipe), tmp_path / "plain")
         ours, theirs = self.weights(run, recipe, 1), self.weights(plain, recipe, 1)
         assert all(torch.equal(ours[name], theirs[name]) for name in ours) is self.first_task_is_plain
 
-    def test_it_changes_the_second_task(self, run: RunFolder, recipe: Recipe, tmp_path: Path) -> None:
-        plain = train(self.plain(recipe), tmp_path / "plain")
+    def test_it_changes_the_second_task(self, run: RunFolder, plain: RunFolder, recipe: Recipe) -> None:
         ours, theirs = self.weights(run, recipe, 2), self.weights(plain, recipe, 2)
         assert not all(torch.equal(ours[name], theirs[name]) for name in ours)
 
@@ -94,13 +107,12 @@ class StrategyContract:
         for file in ("strategies.json", "strategies.safetensors"):
             assert (tmp_path / file).read_bytes() == (run.stages()[-1].folder / file).read_bytes()
 
-    def test_resuming_equals_never_having_stopped(self, run: RunFolder, recipe: Recipe) -> None:
-        whole = (run.path / "matrix.json").read_bytes()
-        weights = self.weights(run, recipe, 2)
-        (run.path / "tasks" / "02-second" / "done.json").unlink()
-        resumed = train(recipe, run.path, resume=True)
-        assert (run.path / "matrix.json").read_bytes() == whole
-        again = self.weights(resumed, recipe, 2)
+    def test_resuming_equals_never_having_stopped(self, run: RunFolder, recipe: Recipe, tmp_path: Path) -> None:
+        shutil.copytree(run.path, tmp_path / "stopped")
+        (tmp_path / "stopped" / "tasks" / "02-second" / "done.json").unlink()
+        resumed = train(recipe, tmp_path / "stopped", resume=True)
+        assert (resumed.path / "matrix.json").read_bytes() == (run.path / "matrix.json").read_bytes()
+        weights, again = self.weights(run, recipe, 2), self.weights(resumed, recipe, 2)
         assert all(torch.equal(weights[name], again[name]) for name in weights)
 
     def test_unknown_state_is_refused(self, recipe: Recipe) -> None:

@@ -24,7 +24,9 @@ LORA = {"method": "lora", "rank": 2}
 
 
 def weights(folder: Path, recipe: Recipe, stage: int = -1) -> dict[str, torch.Tensor]:
-    loaded = load_model(recipe.model, recipe.tuning, RunFolder.open(folder).stages()[stage].folder)
+    finished = RunFolder.open(folder).stages()
+    learned = [done.folder for done in finished if 0 < done.index <= finished[stage].index]
+    loaded = load_model(recipe.model, recipe.tuning, learned)
     return dict(loaded.model.named_parameters())
 
 

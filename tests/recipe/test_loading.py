@@ -135,7 +135,7 @@ def test_tasks_replace_an_inherited_benchmark() -> None:
 
 
 def test_another_tuning_method_replaces_the_inherited_tuning(base: Path) -> None:
-    assert load_recipe(child_of(base, "tuning: {method: full}")).tuning.model_dump() == {"method": "full"}
+    assert load_recipe(child_of(base, "tuning: {method: full}")).tuning.model_dump() == {"method": "full", "freeze": []}
     kept = load_recipe(child_of(base, "tuning: {method: lora, alpha: 8}")).tuning.model_dump()
     assert (kept["rank"], kept["alpha"]) == (4, 8)
 

@@ -8,9 +8,11 @@ import pytest
 
 from clkit.errors import RecipeError
 from clkit.recipe.loading import load_recipe
+from clkit.strategies.registry import strategy_names
 
 START = "name: mine\nmodel: {name: embedded:tiny-t5}\nbenchmark: {name: sample}\n"
 SECTIONS = "name, seed, model, benchmark, tasks, prompt, data, tuning, strategies, training, evaluation, saving"
+KNOWN = ", ".join(sorted(strategy_names()))
 MIGU_KEYS = "name, threshold, mask, layers, count_padding, first_task, source"
 UNKNOWN_TAG = "not valid YAML: could not determine a constructor for the tag"
 NAME = "letters, digits, dots, dashes and underscores, beginning with a letter or digit, at most 80 characters"
@@ -73,10 +75,10 @@ def problems_of(text: str | bytes) -> list[str]:
             "data: {test_per_task: few}",
             "data.test_per_task: 'few' is not a whole number (allowed: a whole number from 1 or null)",
         ),
-        ("tuning: {rank: 3}", "tuning.method: missing (allowed: full, lora)"),
+        ("tuning: {rank: 3}", "tuning.method: missing (allowed: full, lora, incremental_lora)"),
         (
             "tuning: {method: lor}",
-            "tuning.method: 'lor' is not one of the choices, did you mean 'lora'? (allowed: full, lora)",
+            "tuning.method: 'lor' is not one of the choices, did you mean 'lora'? (allowed: full, lora, incremental_lora)",
         ),
         ("tuning: {method: lora, rank: 0}", "tuning.rank: 0 is out of range (allowed: a whole number from 1)"),
         (
@@ -87,7 +89,7 @@ def problems_of(text: str | bytes) -> list[str]:
         ("strategies: [migu]", "strategies[0]: a strategy is written as {name: migu, ...}"),
         (
             "strategies: [{name: mig}]",
-            "strategies.mig: unknown strategy 'mig', did you mean 'migu'? (known: migu; or module:Class)",
+            f"strategies.mig: unknown strategy 'mig', did you mean 'migu'? (known: {KNOWN}; or module:Class)",
         ),
         (
             "strategies: [{name: migu, treshold: 0.5}]",

@@ -17,6 +17,7 @@ PLAN = Plan(
     examples=[(32, 8), (48, 8)],
     dropped=[{}, {"test": 131}],
     model={"family": "seq2seq", "parameters": 200, "trainable": 50},
+    memory={"ewc": 1_600_000},
 )
 
 
@@ -44,7 +45,7 @@ def test_plain_lines_have_everything_and_no_escape_codes() -> None:
     play(console)
     lines = out.getvalue().splitlines()
     assert "\x1b" not in out.getvalue()
-    assert lines[0] == "toy: 2 tasks, seq2seq model, 200 parameters, 50 trained (25.0%)"
+    assert lines[0] == "toy: 2 tasks, seq2seq model, 200 parameters, 50 trained (25.0%); ewc keeps 1.6 MB"
     assert lines[1] == "second: dropped rows without a gold label: 131 test"
     assert lines[2] == "zero-shot: first 0.0  (0:03)"
     assert lines[3] == "task 1 of 2, first: 4 steps"

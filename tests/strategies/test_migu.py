@@ -150,7 +150,7 @@ def test_full_tuning_masks_the_rows_of_an_independent_computation(
     share = sum(rows_masked(len(m.weight), threshold) for m in layers.values()) / sum(
         len(m.weight) for m in layers.values()
     )
-    assert where.terms["migu_masked_share"] == pytest.approx(share)
+    assert where.take_terms()["migu_masked_share"] == pytest.approx(share)
 
 
 def test_padding_changes_the_mask(toy_t5: Path) -> None:
@@ -233,7 +233,7 @@ def test_random_masks_as_many_rows_anew_each_step_and_repeatably(toy_t5: Path) -
         where = context(loaded, step=step_number, seed=seed)
         strategy.before_task(where)
         step(loaded, strategy, [batch(loaded, 0)], where)
-        assert where.terms["migu_masked_share"] == pytest.approx(0.7, abs=0.03)
+        assert where.take_terms()["migu_masked_share"] == pytest.approx(0.7, abs=0.03)
         return [zero_rows(m.weight) for m in select_layers(loaded.model, loaded.family, ["attention"]).values()]
 
     assert rows(1) == rows(1)

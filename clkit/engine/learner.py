@@ -1,0 +1,146 @@
+"""What learns: the model with its strategies, made ready from a recipe, and the training of one task."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+
+from clkit.engine.arguments import task_seed, task_steps, training_arguments
+from clkit.engine.evaluation import task_prompts
+from clkit.engine.events import Listener, Plan
+from clkit.engine.processes import processes
+from clkit.engine.state import load_strategies
+from clkit.engine.trainer import TaskTrainer
+from clkit.errors import UsageError
+from clkit.models.loading import LoadedModel, begin_task, describe, load_model
+from clkit.recipe.recipe import Recipe
+from clkit.runs import RunFolder
+from clkit.strategies.base import Context, Strategy
+from clkit.strategies.registry import load_strategy
+from clkit.tasks.loading import load_tasks
+from clkit.tasks.task import Task
+
+
+@dataclass
+class Prepared:
+    """A recipe with everything it names loaded."""
+
+    recipe: Recipe
+    tasks: list[Task]
+    loaded: LoadedModel
+    strategies: list[Strategy]
+
+    def plan(self) -> Plan:
+        """What training is going to do."""
+        return Plan(
+            name=self.recipe.name,
+            tasks=[task.name for task in self.tasks],
+            steps=[task_steps(self.recipe, task.name, len(task.train)) for task in self.tasks],
+            examples=[(len(task.train), len(task.split(self.recipe.evaluation.split))) for task in self.tasks],
+            dropped=[task.dropped for task in self.tasks],
+            model=describe(self.loaded),
+            memory={
+                strategy.options.name: bytes_kept
+                for strategy in self.strategies
+                if (bytes_kept := strategy.memory(self.loaded.model, len(self.tasks)))
+            },
+        )
+
+
+def prepare(recipe: Recipe, stages: Sequence[Path] = ()) -> Prepared:
+    """Load the tasks, the model (as saved after the last of ``stages``, folders of tasks of a run) and the strategies.
+
+    Raises:
+        DataError, ModelError: something cannot be loaded.
+        UsageError: a strategy does not support the model's family.
+    """
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # matrix products on CUDA are repeatable only so
+    tasks = load_tasks(recipe)
+    torch.manual_seed(recipe.seed)  # a fresh adapter's A matrices are drawn while it is made
+    loaded = load_model(recipe.model, recipe.tuning, stages)
+    strategies = []
+    for options in recipe.strategies:
+        strategy = load_strategy(options.name)
+        if loaded.family.name not in strategy.families:
+            raise UsageError(f"strategies.{options.name}: does not work with {loaded.family.name} models")
+        strategies.append(strategy(options))
+    if stages:
+        load_strategies(strategies, stages[-1])
+    return Prepared(recipe, tasks, loaded, strategies)
+
+
+def fit(prepared: Prepared, index: int, task: Task, listener: Listener, log: RunFolder | None = None) -> int:
+    """Teach the model one task; the optimizer steps that it took.
+
+    Args:
+        index: place of the task in the sequence, from 0; it decides the task's seed.
+        log: the run whose log the loss terms go into.
+    """
+    recipe, loaded, strategies = prepared.recipe, prepared.loaded, prepared.strategies
+    begin_task(loaded, recipe.tuning, index, task_seed(recipe.seed, index))
+    state = processes()
+    context = Context(
+        model=loaded.model,
+        tokenizer=loaded.tokenizer,
+        family=loaded.family,
+        task=task,
+        task_index=index,
+        seed=recipe.seed,
+        collate=loaded.family.collator(loaded.tokenizer, loaded.model),
+        process_index=state.process_index,
+        num_processes=state.num_processes,
+    )
+    for strategy in strategies:
+        strategy.before_task(context)
+    own = Dataset.from_dict(
+        {"prompt": task_prompts(task, "train", loaded.tokenizer, recipe.prompt), "answer": task.train["answer"][:]}
+    )
+    context.examples = _encode(loaded, own)
+    dataset = own
+    for strategy in strategies:
+        dataset = strategy.training_data(context, dataset)
+    encoded = context.examples if dataset is own else _encode(loaded, dataset)
+    listener.task_started(task.name, index, task_steps(recipe, task.name, len(encoded)))
+    with tempfile.TemporaryDirectory(prefix="clkit-") as scratch:  # the Trainer wants a folder, and leaves it empty
+        trainer = TaskTrainer(
+            context=context,
+            strategies=strategies,
+            listener=_Logged(listener, log, task.name),
+            model=loaded.model,
+            args=training_arguments(recipe, task.name, index, scratch),
+            train_dataset=encoded,
+            data_collator=context.collate,
+        )
+        trainer.train()
+    loaded.model.config.use_cache = True  # the Trainer turns it off for good, and it would be saved so
+    for strategy in strategies:
+        strategy.after_task(context)
+    return int(trainer.state.global_step)
+
+
+def _encode(loaded: LoadedModel, dataset: Dataset) -> Dataset:
+    return Dataset.from_dict(loaded.family.encode(loaded.tokenizer, dataset["prompt"][:], dataset["answer"][:]))
+
+
+class _Logged(Listener):
+    """Passes on what is heard, and writes loss terms into the run's log."""
+
+    def __init__(self, listener: Listener, folder: RunFolder | None, task: str) -> None:
+        self._listener = listener
+        self._folder = folder
+        self._task = task
+
+    def stepped(self, step: int) -> None:
+        self._listener.stepped(step)
+
+    def logged(self, terms: Mapping[str, float]) -> None:
+        if self._folder is not None:
+            self._folder.append_log({"event": "step", "task": self._task, **terms})
+        self._listener.logged(terms)

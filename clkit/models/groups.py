@@ -1,0 +1,61 @@
+"""Groups of a model's parameters by what they do, and freezing of those that a recipe names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from clkit.errors import ModelError
+from clkit.models.family import Family
+
+OTHER = "other"
+
+
+def parameter_groups(model: PreTrainedModel, family: Family) -> dict[str, list[str]]:
+    """Names of all parameters, each in exactly one group; empty groups are left out.
+
+    Groups are the family's roles of linear layers (`attention`, `feed_forward`, `lm_head`), `embeddings` (a head that
+    is tied to them included), `position_bias` (other embeddings), `norms`, and `other`.
+    """
+    kinds = {name: module for name, module in model.named_modules() if name}
+    word_embeddings = model.get_input_embeddings().weight
+    groups: dict[str, list[str]] = {}
+    for name, parameter in model.named_parameters():
+        module = name.rpartition(".")[0]
+        tied = parameter is word_embeddings
+        group = "embeddings" if tied else _group(module, kinds.get(module), family)
+        groups.setdefault(group, []).append(name)
+    return groups
+
+
+def _group(name: str, module: nn.Module | None, family: Family) -> str:
+    if isinstance(module, nn.Embedding):
+        return "position_bias"
+    if "norm" in type(module).__name__.lower():
+        return "norms"
+    return next((role for role, pattern in family.roles.items() if re.search(pattern, name)), OTHER)
+
+
+def freeze(model: PreTrainedModel, family: Family, entries: Sequence[str]) -> None:
+    """Stop training the parameters that ``entries`` name: groups, or patterns over parameter names.
+
+    Raises:
+        ModelError: an entry fits no parameter, or nothing is left to train.
+    """
+    groups = parameter_groups(model, family)
+    parameters = dict(model.named_parameters())
+    for entry in entries:
+        fitting = groups.get(entry) or [name for name in parameters if fnmatchcase(name, entry)]
+        if not fitting:
+            raise ModelError(
+                f"tuning.freeze: '{entry}' fits no parameter of this model "
+                f"(groups: {', '.join(groups)}; or a pattern over names such as {next(iter(parameters))})"
+            )
+        for name in fitting:
+            parameters[name].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in parameters.values()):
+        raise ModelError("tuning.freeze: nothing is left to train; name fewer groups")
