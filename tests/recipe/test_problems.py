@@ -78,7 +78,8 @@ def problems_of(text: str | bytes) -> list[str]:
         ("tuning: {rank: 3}", "tuning.method: missing (allowed: full, lora, incremental_lora)"),
         (
             "tuning: {method: lor}",
-            "tuning.method: 'lor' is not one of the choices, did you mean 'lora'? (allowed: full, lora, incremental_lora)",
+            "tuning.method: 'lor' is not one of the choices, did you mean 'lora'? "
+            "(allowed: full, lora, incremental_lora)",
         ),
         ("tuning: {method: lora, rank: 0}", "tuning.rank: 0 is out of range (allowed: a whole number from 1)"),
         (
