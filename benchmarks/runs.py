@@ -1,0 +1,69 @@
+"""Trains many recipes side by side, each in a process of its own; a finished run is not repeated."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+from clkit.matrix import AccuracyMatrix, Aggregate
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: its folder, the recipe, and the overrides."""
+
+    folder: Path
+    recipe: str
+    overrides: tuple[str, ...]
+
+
+def train_all(jobs: Iterable[Job], workers: int) -> dict[Path, AccuracyMatrix]:
+    """The matrix of each job, by its folder.
+
+    Raises:
+        ClkitError: a run failed; finished ones stay, and are not repeated the next time.
+    """
+    # One thread each: more would share the cores with the other processes, and a run would depend on their number.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(_train, job): job for job in jobs}
+        done = {}
+        for future in as_completed(futures):
+            done[futures[future].folder] = future.result()
+    return done
+
+
+def _train(job: Job) -> AccuracyMatrix:
+    import clkit
+    from clkit.cli.output import quiet_libraries
+
+    quiet_libraries()
+    recipe = clkit.Recipe.load(job.recipe, job.overrides)
+    return clkit.train(recipe, job.folder, resume=True).read_matrix()
+
+
+def percent(value: Aggregate) -> str:
+    """Mean ± sample standard deviation, in percent."""
+    if value.mean is None:
+        return "–"
+    return f"{100 * value.mean:.1f}" + (f" ± {100 * value.std:.1f}" if value.std is not None else "")
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def slug(text: str) -> str:
+    """The text as part of a folder's name."""
+    return "-".join("".join(c if c.isalnum() or c in ".-" else " " for c in text).split())
+
+
+def means(metrics: Mapping[str, Aggregate], shown: Sequence[str]) -> list[str]:
+    """The cells of one row."""
+    return [percent(metrics[name]) for name in shown]
