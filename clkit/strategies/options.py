@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from inspect import cleandoc
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from clkit.recipe.section import Section
 
+if TYPE_CHECKING:
+    from clkit.strategies.base import Strategy
+
 
 class StrategyOptions(Section):
-    """Options of one strategy. A strategy's own model narrows ``name`` and adds its fields."""
+    """Options of one strategy. A strategy's own model narrows ``name`` to the strategy's and adds its fields.
+
+    Attributes:
+        name: as the recipe has it: the strategy's name, or ``module:Class``.
+    """
 
     name: str
 
@@ -33,7 +41,24 @@ def _options(value: Any) -> StrategyOptions:
         strategy = load_strategy(value["name"])
     except UsageError as error:
         raise PydanticCustomError("unknown_strategy", "{message}", {"message": str(error)}) from None
-    return strategy.Options.model_validate(dict(value))
+    options = strategy.Options.model_validate({**value, "name": strategy.name})
+    return options.model_copy(update={"name": str(value["name"])})
+
+
+def _dump(options: StrategyOptions) -> dict[str, Any]:
+    return {"name": options.name, **options.model_dump(exclude={"name"})}  # module:Class is not what the model narrows
+
+
+def _bare_schema(strategy: type[Strategy]) -> dict[str, Any]:
+    """The JSON Schema of a strategy without options of its own."""
+    about = cleandoc(strategy.__doc__ or strategy.name).partition("\n")[0]
+    return {
+        "additionalProperties": False,
+        "description": about,
+        "properties": {"name": {"const": strategy.name, "description": about, "type": "string"}},
+        "required": ["name"],
+        "type": "object",
+    }
 
 
 class _ByName:
@@ -41,15 +66,23 @@ class _ByName:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        dump = core_schema.plain_serializer_function_ser_schema(lambda options: options.model_dump())
+        dump = core_schema.plain_serializer_function_ser_schema(_dump)
         return core_schema.no_info_plain_validator_function(_options, serialization=dump)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        from clkit.errors import UsageError
         from clkit.strategies.registry import load_strategy, strategy_names
 
-        models = [load_strategy(name).Options for name in strategy_names()]
-        return {"anyOf": [handler(model.__pydantic_core_schema__) for model in models]}
+        alternatives = []
+        for name in strategy_names():
+            try:
+                strategy = load_strategy(name)
+            except UsageError:  # a broken plugin matters only to a recipe that names it
+                continue
+            bare = strategy.Options is StrategyOptions
+            alternatives.append(_bare_schema(strategy) if bare else handler(strategy.Options.__pydantic_core_schema__))
+        return {"anyOf": alternatives}
 
 
 Strategies = list[Annotated[StrategyOptions, _ByName]]

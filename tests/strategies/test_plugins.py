@@ -1,0 +1,267 @@
+"""Strategies from outside: an installed package, a module in the current folder, and plugins that are broken."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from clkit.cli.ls import ls
+from clkit.cli.validate import validate
+from clkit.engine.sequence import train
+from clkit.errors import UsageError
+from clkit.recipe.loading import load_recipe
+from clkit.recipe.saving import recipe_yaml
+from clkit.recipe.schema import model_schema, recipe_schema
+from clkit.runs import RunFolder
+from clkit.strategies.registry import load_strategy
+from tests.cli.verbs import call
+from tests.toy import toy_recipe
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "tests" / "plugin_package"
+MODULE_CLASS = "clkit_first_tasks_only:FirstTasksOnly"
+
+BARE = '''
+import clkit
+
+class Bare(clkit.Strategy):
+    """Do nothing at all.
+
+    Not even this."""
+
+    name = "bare"
+'''
+OPTIONS = """
+import clkit
+from clkit.strategies.options import StrategyOptions
+
+class LooseOptions(StrategyOptions):
+    strength: float = 1.0
+
+class Loose(clkit.Strategy):
+    name = "loose"
+    Options = LooseOptions
+"""
+
+
+@pytest.fixture(scope="module")
+def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which pip has installed the package of `tests/plugin_package`."""
+    folder = tmp_path_factory.mktemp("plugins")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--target", str(folder), str(PACKAGE)], check=True, timeout=120)
+    return folder
+
+
+@pytest.fixture
+def importable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder whose modules can be imported, and are forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model_schema.cache_clear()
+    yield tmp_path
+    for name in ("clkit_first_tasks_only", "mine", "broken_plugin"):
+        sys.modules.pop(name, None)
+    model_schema.cache_clear()
+
+
+@pytest.fixture
+def installed(plugins: Path, importable: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The package is installed for this process too."""
+    monkeypatch.syspath_prepend(str(plugins))
+    return plugins
+
+
+def offer(folder: Path, name: str, value: str) -> None:
+    """What an installer leaves behind of a package with this entry point."""
+    about = folder / f"{name}-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(f"[clkit.strategies]\n{name} = {value}\n")
+
+
+def clkit(*arguments: str, cwd: Path, path: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """The command in a fresh process, without the current folder on Python's path, as the installed script has it."""
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "clkit", *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(path)])},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def weights(run: RunFolder) -> list[dict[str, torch.Tensor]]:
+    return [load_file(stage.folder / "model" / "model.safetensors") for stage in run.stages()[1:]]
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def problems(*overrides: str) -> list[str]:
+    """What `clkit validate` finds wrong with the quickstart under these overrides."""
+    result = call(validate, "quickstart", *overrides)
+    assert result.exit_code == 2, result.stdout
+    return [line.removeprefix("command line: ") for line in result.stdout.splitlines()]
+
+
+# --- an installed package -------------------------------------------------------------------------------------------
+
+
+def test_an_installed_strategy_trains(plugins: Path, tmp_path: Path, toy_t5: Path) -> None:
+    recipe = toy_recipe(tmp_path, toy_t5, training={"epochs": 1.0})
+    (tmp_path / "toy.yaml").write_text(recipe_yaml(recipe), "utf-8")
+    strategies = "strategies=[{name: first_tasks_only}]"
+    done = clkit("train", "toy.yaml", strategies, "--run", "run", cwd=tmp_path, path=plugins)
+    assert done.returncode == 0, done.stderr
+    first, second = weights(RunFolder.open(tmp_path / "run"))
+    assert not equal(first, load_file(toy_t5 / "model.safetensors"))
+    assert equal(first, second)
+
+
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_module_and_class_do_as_well(installed: Path, tmp_path: Path, toy_t5: Path, tasks: int) -> None:
+    recipe = toy_recipe(tmp_path, toy_t5, strategies=[{"name": MODULE_CLASS, "tasks": tasks}], training={"epochs": 1.0})
+    run = train(recipe, tmp_path / "run")
+    assert equal(*weights(run)) is (tasks == 1)
+    assert load_recipe(run.recipe_path) == recipe
+    assert json.loads((run.stages()[-1].folder / "strategies.json").read_text("utf-8")) == {MODULE_CLASS: {}}
+    (run.stages()[-1].folder / "done.json").unlink()
+    assert equal(*weights(train(recipe, run.path, resume=True))) is (tasks == 1)
+
+
+def test_ls_lists_it(installed: Path) -> None:
+    lines = call(ls, "strategies").stdout.splitlines()
+    assert "first_tasks_only\tLearn the first tasks and nothing after them." in lines
+    assert any(line.startswith("migu\t") for line in lines)
+
+
+@pytest.mark.parametrize("name", ["first_tasks_only", MODULE_CLASS])
+def test_its_options_are_checked(installed: Path, name: str) -> None:
+    def found(entry: str) -> list[str]:
+        return problems(f"strategies=[{{name: '{name}', {entry}}}]")
+
+    assert found("taks: 2") == [
+        f"strategies.{name}: unknown key 'taks', did you mean 'tasks'? (known keys: name, tasks)"
+    ]
+    assert found("tasks: 0") == [f"strategies.{name}.tasks: 0 is out of range (allowed: a whole number from 1)"]
+    assert found("tasks: two") == [
+        f"strategies.{name}.tasks: 'two' is not a whole number (allowed: a whole number from 1)"
+    ]
+
+
+def test_its_name_is_known(installed: Path) -> None:
+    (problem,) = problems("strategies=[{name: first_task_only}]")
+    assert "unknown strategy 'first_task_only', did you mean 'first_tasks_only'? (known: " in problem
+
+
+def test_its_options_can_be_overridden(installed: Path) -> None:
+    for name in ("first_tasks_only", MODULE_CLASS):
+        recipe = load_recipe("quickstart", [f"strategies=[{{name: '{name}'}}]", f"strategies.{name}.tasks=3"])
+        assert recipe.model_dump()["strategies"] == [{"name": name, "tasks": 3}]
+
+
+def test_the_same_strategy_under_two_names_is_refused(installed: Path) -> None:
+    (problem,) = problems(f"strategies=[{{name: first_tasks_only}}, {{name: '{MODULE_CLASS}'}}]")
+    assert "'first_tasks_only' stands more than once" in problem
+
+
+def test_the_schema_for_editors_knows_it(installed: Path) -> None:
+    def valid(entry: dict[str, Any]) -> bool:
+        return jsonschema.Draft202012Validator(recipe_schema()).is_valid({"strategies": [entry]})
+
+    assert valid({"name": "first_tasks_only", "tasks": 2})
+    assert not valid({"name": "first_tasks_only", "tasks": 0})
+    assert not valid({"name": "first_task_only"})
+
+
+# --- without a package, without options -----------------------------------------------------------------------------
+
+
+def test_a_module_in_the_current_folder(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(BARE)
+    done = clkit("validate", "quickstart", "strategies=[{name: 'mine:Bare'}]", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "strategies: mine:Bare" in done.stdout.splitlines()
+
+
+def test_a_strategy_without_options_takes_its_name_only(importable: Path) -> None:
+    (importable / "mine.py").write_text(BARE)
+    offer(importable, "bare", "mine:Bare")
+    assert "bare\tDo nothing at all." in call(ls, "strategies").stdout.splitlines()
+    assert load_recipe("quickstart", ["strategies=[{name: bare}]"]).strategies[0].name == "bare"
+    assert problems("strategies=[{name: bare, strength: 1}]") == [
+        "strategies.bare: unknown key 'strength' (known keys: name)"
+    ]
+    schema = jsonschema.Draft202012Validator(recipe_schema())
+    assert schema.is_valid({"strategies": [{"name": "bare"}]})
+    assert not schema.is_valid({"strategies": [{"name": "bear"}]})
+
+
+# --- broken ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "attribute", "message"),
+    [
+        ("import nowhere", "Bare", "cannot be imported: ModuleNotFoundError: No module named 'nowhere'"),
+        ("raise RuntimeError('no licence\\nfound')", "Bare", "cannot be imported: RuntimeError: no licence found"),
+        ("class Bare(", "Bare", "cannot be imported: SyntaxError: '(' was never closed"),
+        (BARE, "Bear", "cannot be imported: AttributeError: module 'mine' has no attribute 'Bear'"),
+        (BARE, "clkit", "is not a subclass of clkit.Strategy"),
+        (BARE.replace('    name = "bare"', ""), "Bare", 'Bare has no name; add `name = "..."` to the class'),
+        (BARE + "    Options = dict", "Bare", "Bare.Options is not a subclass of clkit.strategies.options.Strategy"),
+        (OPTIONS, "Loose", 'LooseOptions does not narrow its name; add the field `name: Literal["loose"]`'),
+        (
+            BARE + "    def before_stp(self, context): ...",
+            "Bare",
+            "cannot be imported: TypeError: Bare.before_stp is no hook of Strategy (hooks: before_task, ",
+        ),
+    ],
+    ids=lambda value: value.split(":")[0][:30] if " " in value else value,
+)
+def test_a_broken_strategy_is_one_clear_line(importable: Path, source: str, attribute: str, message: str) -> None:
+    (importable / "mine.py").write_text(source)
+    (problem,) = problems(f"strategies=[{{name: 'mine:{attribute}'}}]")
+    assert problem.startswith(f"strategies.mine:{attribute}: strategy 'mine:{attribute}'")
+    assert message in problem
+
+
+def test_an_entry_point_has_the_name_of_its_strategy(importable: Path) -> None:
+    (importable / "mine.py").write_text(BARE)
+    offer(importable, "naked", "mine:Bare")
+    with pytest.raises(UsageError, match="'naked': Bare calls itself 'bare'; its entry point must have the same name"):
+        load_strategy("naked")
+
+
+def test_a_plugin_that_breaks_on_import_ends_in_exit_code_2(tmp_path: Path) -> None:
+    (tmp_path / "broken_plugin.py").write_text("1 / 0")
+    offer(tmp_path, "broken", "broken_plugin:Broken")
+    done = clkit("train", "quickstart", "strategies=[{name: broken}]", cwd=tmp_path, path=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == (
+        "error: command line: strategies.broken: strategy 'broken' cannot be imported: "
+        "ZeroDivisionError: division by zero\n"
+    )
+
+
+def test_a_broken_plugin_does_not_disturb_other_recipes(importable: Path) -> None:
+    (importable / "broken_plugin.py").write_text("1 / 0")
+    offer(importable, "broken", "broken_plugin:Broken")
+    listed = call(ls, "strategies").stdout
+    assert "broken\tstrategy 'broken' cannot be imported: ZeroDivisionError" in listed
+    assert problems("seed=x") == ["seed: 'x' is not a whole number (allowed: a whole number from 0, below 4294967296)"]
+    assert recipe_schema()["properties"]["strategies"]
