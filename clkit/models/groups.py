@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from clkit.errors import ModelError
 from clkit.models.family import Family
+from clkit.recipe.section import did_you_mean
 
 OTHER = "other"
 
@@ -52,7 +53,7 @@ def freeze(model: PreTrainedModel, family: Family, entries: Sequence[str]) -> No
         fitting = groups.get(entry) or [name for name in parameters if fnmatchcase(name, entry)]
         if not fitting:
             raise ModelError(
-                f"tuning.freeze: '{entry}' fits no parameter of this model "
+                f"tuning.freeze: '{entry}' fits no parameter of this model{did_you_mean(entry, groups)} "
                 f"(groups: {', '.join(groups)}; or a pattern over names such as {next(iter(parameters))})"
             )
         for name in fitting:

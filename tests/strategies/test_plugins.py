@@ -98,7 +98,7 @@ def clkit(*arguments: str, cwd: Path, path: Path = ROOT) -> subprocess.Completed
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
 
 
