@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
 from transformers import PreTrainedModel
 
 from clkit.errors import ModelError
@@ -21,20 +23,35 @@ def add_adapter(loaded: LoadedModel, tuning: AdapterTuning) -> PeftModel:
     """The model with a fresh LoRA adapter; everything but the adapter is frozen.
 
     Raises:
-        ModelError: a target names no linear layer of the model.
+        ModelError: a target names no linear layer of the model, or one that incremental LoRA cannot merge.
     """
     targets = tuning.targets or list(loaded.family.lora_targets)
-    endings = sorted({name.split(".")[-1] for name in linear_layers(loaded.model)})
+    layers = linear_layers(loaded.model)
+    endings = sorted({name.split(".")[-1] for name in layers})
     for target in targets:
         if target not in endings:
             raise ModelError(
                 f"tuning.targets: '{target}' names no linear layer of this model{did_you_mean(target, endings)} "
                 f"(linear layers found: {', '.join(endings)})"
             )
+    if tuning.method == "incremental_lora":
+        _refuse_tied(loaded.model, targets, layers)
     config = LoraConfig(
         r=tuning.rank, lora_alpha=tuning.alpha, lora_dropout=tuning.dropout, target_modules=targets, bias="none"
     )
     return get_peft_model(loaded.model, config)
+
+
+def _refuse_tied(model: PreTrainedModel, targets: Sequence[str], layers: Mapping[str, nn.Module]) -> None:
+    # Merged into a head, an adapter would change the word embeddings that share its weight, and so every answer.
+    embeddings = model.get_input_embeddings().weight
+    for name, layer in layers.items():
+        ending = name.split(".")[-1]
+        if ending in targets and layer.weight is embeddings:
+            raise ModelError(
+                f"tuning.targets: '{ending}' shares its weight with the word embeddings, so earlier tasks' adapters "
+                "cannot be merged into it; leave it out, or use tuning.method: lora"
+            )
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
@@ -52,7 +69,8 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
 def merge_adapter(model: PeftModel) -> PreTrainedModel:
     """The base model with the adapter's W + (α/r) · B A in its weights; the adapter is gone.
 
-    So a sequence of adapters costs one matrix product per layer, however long it is.
+    So a sequence of adapters costs one matrix product per layer, however long it is. Merged on the CPU, where saved
+    stages are merged too: an accelerator rounds differently, and a resumed run would start from other weights.
     """
-    merged: PreTrainedModel = model.merge_and_unload()
+    merged: PreTrainedModel = model.cpu().merge_and_unload()  # peft's unload() would throw the adapter away
     return merged

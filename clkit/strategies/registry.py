@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from clkit.strategies.base import Strategy
     from clkit.strategies.options import StrategyOptions
 
-BUILT_IN = {"migu": "clkit.strategies.migu:MIGU"}
+BUILT_IN = {
+    "migu": "clkit.strategies.migu:MIGU",
+    "olora": "clkit.strategies.olora:OLoRA",
+}
 ENTRY_POINTS = "clkit.strategies"
 
 
