@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 BUILT_IN = {
     "migu": "clkit.strategies.migu:MIGU",
     "olora": "clkit.strategies.olora:OLoRA",
+    "replay": "clkit.strategies.replay:Replay",
 }
 ENTRY_POINTS = "clkit.strategies"
 
