@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from clkit.strategies.options import StrategyOptions
 
 BUILT_IN = {
+    "lwf": "clkit.strategies.lwf:LwF",
     "migu": "clkit.strategies.migu:MIGU",
     "olora": "clkit.strategies.olora:OLoRA",
+    "osf": "clkit.strategies.osf:OSF",
     "replay": "clkit.strategies.replay:Replay",
 }
 ENTRY_POINTS = "clkit.strategies"
