@@ -8,7 +8,8 @@
       log.jsonl                 one JSON object per line, while training
       matrix.json metrics.json  the scores so far, and what follows from them
       tasks/00-zero-shot/       predictions.jsonl, done.json
-      tasks/01-dbpedia/         the model or adapter, predictions.jsonl, and done.json, which is written last
+      tasks/01-dbpedia/         the model or adapter, predictions.jsonl, and done.json, which is written last;
+                                01-all-tasks/ where all tasks are learned together
 """
 
 from __future__ import annotations
@@ -30,14 +31,15 @@ from clkit.atomic import sync, write_atomically, write_json
 from clkit.errors import RunError, UsageError
 from clkit.matrix import AccuracyMatrix
 
-FORMAT = 1  # raised whenever an older clkit would misread the folder
+#: Raised whenever an older clkit would misread the folder. 2: matrix.json says its protocol.
+FORMAT = 2
 ZERO_SHOT = "zero-shot"
 PACKAGES = ("clkit", "torch", "transformers", "datasets", "peft", "tokenizers", "accelerate")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A finished stage: the zero-shot evaluation (index 0) or a learned task (from 1), with what `done.json` holds."""
+    """A finished stage: the zero-shot evaluation (index 0) or a training (from 1), with what `done.json` holds."""
 
     index: int
     name: str
@@ -234,7 +236,7 @@ class RunFolder:
             raise RunError(f"{self.matrix_path}: {error}") from error
 
     def stage_folder(self, index: int, name: str) -> Path:
-        """Where stage ``index`` keeps its files: 0 for `ZERO_SHOT`, then the tasks from 1."""
+        """Where stage ``index`` keeps its files: 0 for `ZERO_SHOT`, then the trainings from 1."""
         return self.path / "tasks" / f"{index:02d}-{name}"
 
     def start_stage(self, index: int, name: str) -> Path:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clkit.matrix import METRICS, AccuracyMatrix, aggregate
+from clkit.matrix import METRICS, AccuracyMatrix
+from clkit.seeds import aggregate
 
 # Three tasks, every cell measured; all expected numbers below are worked out by hand from these.
 ZERO_SHOT = [0.1, 0.2, 0.3]
@@ -109,7 +110,9 @@ class TestMetrics:
             assert metric.note == f"run in progress: {learned} of 3 tasks learned"
 
     def test_intransigence_only_with_a_reference(self):
-        assert list(example().metrics()) == [name for name in METRICS if name != "intransigence"]
+        assert list(example().metrics()) == [*METRICS][:-2]
+        assert list(example().metrics(reference=[0.9] * 3)) == [*METRICS][:-1]
+        assert [*METRICS][-2:] == ["intransigence", "upper_bound_distance"]
 
     @given(full_matrices())
     def test_agrees_with_an_independent_implementation(self, matrix: AccuracyMatrix):
@@ -173,11 +176,100 @@ class TestDefectsOfPeers:
         assert values(matrix)["forgetting"] == -0.25
 
 
+class TestBaselines:
+    """The same three tasks, not learned one after another."""
+
+    def test_learned_together(self):
+        matrix = example(protocol="multi_task", rows=[[0.9, 0.8, 0.85]])
+        metrics = matrix.metrics(reference=[1.0] * 3, upper_bound=[0.95, 0.8, 0.95])
+        assert {name: metric.value for name, metric in metrics.items() if metric.value is not None} == pytest.approx(
+            {
+                "average_accuracy": (0.9 + 0.8 + 0.85) / 3,
+                "average_accuracy_micro": (90 + 160 + 595) / 1000,
+                "upper_bound_distance": (0.05 + 0.0 + 0.1) / 3,
+            }
+        )
+        assert metrics["average_accuracy"].formula == "mean_j R[T][j]"
+        for name in ("bwt", "fwt", "forgetting", "learning_accuracy", "intransigence"):
+            assert metrics[name].note == "all learned together (protocol: multi_task)"
+
+    def test_learned_alone(self):
+        rows = [[0.9, None, None], [None, 0.8, None], [None, None, 0.85]]
+        metrics = example(protocol="per_task", rows=rows).metrics()
+        mean = pytest.approx((0.9 + 0.8 + 0.85) / 3)
+        assert (metrics["average_accuracy"].value, metrics["average_accuracy"].formula) == (mean, "mean_j R*[j]")
+        assert (metrics["learning_accuracy"].value, metrics["learning_accuracy"].formula) == (mean, "mean_j R[j][j]")
+        assert metrics["average_accuracy_micro"].value == pytest.approx((90 + 160 + 595) / 1000)
+        assert metrics["average_accuracy_micro"].formula == "sum_j n[j] R*[j] / sum_j n[j]"
+        for name in ("bwt", "fwt", "forgetting"):
+            assert (metrics[name].value, metrics[name].note) == (None, "each learned alone (protocol: per_task)")
+
+    def test_learned_not_at_all(self):
+        metrics = example(protocol="zero_shot", rows=[]).metrics()
+        assert metrics["average_accuracy"].value == pytest.approx((0.1 + 0.2 + 0.3) / 3)
+        assert metrics["average_accuracy"].formula == "mean_j R[0][j]"
+        assert metrics["average_accuracy_micro"].value == pytest.approx((10 + 40 + 210) / 1000)
+        for name in ("bwt", "fwt", "forgetting", "learning_accuracy"):
+            assert (metrics[name].value, metrics[name].note) == (None, "nothing was learned (protocol: zero_shot)")
+
+    def test_distance_to_the_upper_bound(self):
+        metric = example().metrics(upper_bound=[0.9, 0.8, 0.8])["upper_bound_distance"]
+        assert metric.value == pytest.approx((0.9 + 0.8 + 0.8) / 3 - (0.6 + 0.7 + 0.85) / 3)
+        assert metric.formula == "mean_j (U[j] - R[T][j])"
+        rows = [[10.0, 50.0, 70.0], [8.0, 20.0, 40.0], [16.0, 25.0, 12.0]]
+        lower = example(metric="perplexity", higher_is_better=False, rows=rows)
+        metric = lower.metrics(upper_bound=[9.0, 18.0, 12.0])["upper_bound_distance"]
+        assert (metric.value, metric.formula) == (pytest.approx((7 + 7 + 0) / 3), "mean_j (R[T][j] - U[j])")
+
+    def test_hole_in_the_upper_bound_names_the_cell(self):
+        note = example().metrics(upper_bound=[0.9, None, 0.9])["upper_bound_distance"].note
+        assert note == "U[2] was not measured: 'b' learned together"
+
+    @pytest.mark.parametrize(
+        ("changes", "phrase"),
+        [
+            ({"protocol": "multi_task", "rows": []}, "0 of 3 tasks learned"),
+            ({"protocol": "per_task", "rows": [[0.9, None, None]]}, "1 of 3 tasks learned"),
+            ({"protocol": "zero_shot", "rows": [], "zero_shot": None}, "0 of 3 tasks tested"),
+        ],
+    )
+    def test_unfinished(self, changes: dict, phrase: str):
+        matrix = example(**changes)
+        assert matrix.in_progress == f"run in progress: {phrase}"
+        assert matrix.metrics()["average_accuracy"].note == matrix.in_progress
+        assert matrix.outcome[1:] == [None, None]
+
+    def test_finished(self):
+        alone = [[0.9, None, None], [None, 0.0, None], [None, None, 0.85]]
+        for protocol, rows, outcome in (
+            ("multi_task", [[0.9, 0.8, 0.85]], [0.9, 0.8, 0.85]),
+            ("per_task", alone, [0.9, 0.0, 0.85]),
+            ("zero_shot", [], ZERO_SHOT),
+            ("sequential", ROWS, ROWS[-1]),
+        ):
+            matrix = example(protocol=protocol, rows=rows)
+            assert matrix.in_progress is None
+            assert matrix.outcome == outcome
+            with pytest.raises(ValueError, match=rf"all rows are there \(protocol: {protocol}, 3 tasks\)"):
+                matrix.add_row([None] * 3)
+
+    def test_a_model_of_one_task_has_no_other_score(self):
+        with pytest.raises(ValueError, match=r"rows\[1\]: has scores on other tasks than 'b' \(protocol: per_task\)"):
+            example(protocol="per_task", rows=[[0.9, None, None], [0.0, 0.8, None]])
+
+
 class TestShape:
     def test_json_round_trip(self):
         matrix = example(rows=[[0.9, None, None]])
         assert AccuracyMatrix.from_json(json.loads(json.dumps(matrix.to_json()))) == matrix
-        assert list(matrix.to_json()) == ["tasks", "metric", "higher_is_better", "zero_shot", "rows", "counts"]
+        assert list(matrix.to_json()) == [
+            "protocol", "tasks", "metric", "higher_is_better", "zero_shot", "rows", "counts",
+        ]  # fmt: skip
+
+    def test_without_a_protocol_it_is_a_sequence(self):
+        data = example().to_json()
+        del data["protocol"]
+        assert AccuracyMatrix.from_json(data) == example()
 
     def test_add_row(self):
         matrix = example(rows=[])
@@ -186,7 +278,7 @@ class TestShape:
             matrix.add_row(row)
         assert matrix == example()
         assert matrix.in_progress is None
-        with pytest.raises(ValueError, match="all 3 tasks have their row"):
+        with pytest.raises(ValueError, match="all rows are there"):
             matrix.add_row(ROWS[0])
 
     def test_a_row_is_copied(self):
@@ -216,7 +308,9 @@ class TestShape:
             ({"rows": [[0.1, True, 0.3]]}, "must be a number or null, got True"),
             ({"rows": [[0.1, "0.2", 0.3]]}, "must be a number or null, got '0.2'"),
             ({"zero_shot": [0.1]}, "zero_shot: needs a list of 3 scores"),
-            ({"extra": 1}, r"unknown key 'extra' \(known keys: tasks, metric"),
+            ({"extra": 1}, r"unknown key 'extra' \(known keys: protocol, tasks, metric"),
+            ({"protocol": "joint"}, "protocol must be one of sequential, multi_task, per_task, zero_shot, got 'joint'"),
+            ({"protocol": "multi_task"}, r"at most 1 rows \(protocol: multi_task\)"),
         ],
     )
     def test_from_json_refuses(self, change: dict, message: str):
@@ -277,6 +371,12 @@ class TestAggregate:
     def test_other_tasks_cannot_be_averaged(self):
         with pytest.raises(ValueError, match="only runs over the same tasks"):
             aggregate([example(), example(tasks=["a", "b", "d"])])
+
+    def test_one_reference_for_all_seeds(self):
+        means = aggregate(self.ending_in(0.6, 0.8), reference=[0.9], upper_bound=[1.0])
+        assert means["intransigence"].mean == pytest.approx(0.2)
+        assert means["intransigence"].std == pytest.approx(math.sqrt(0.02))
+        assert means["upper_bound_distance"].mean == pytest.approx(0.3)
 
     def test_no_run_at_all(self):
         with pytest.raises(ValueError, match="only runs"):

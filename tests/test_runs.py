@@ -32,7 +32,7 @@ class TestCreate:
     def test_new(self, run: RunFolder):
         assert run.recipe_yaml() == RECIPE
         assert run.recipe() == {"name": "tiny", "seed": 42}
-        assert run.environment() == {"format": 1, "seed": 42}
+        assert run.environment() == {"format": 2, "seed": 42}
 
     def test_into_an_empty_folder(self, tmp_path: Path):
         RunFolder.create(tmp_path, RECIPE, {})
@@ -102,11 +102,11 @@ class TestOpen:
             RunFolder.open(tmp_path)
 
     def test_layout_of_the_future_is_not_misread(self, run: RunFolder):
-        write_json(run.env_path, {"format": 2})
+        write_json(run.env_path, {"format": 3})
         with pytest.raises(RunError) as refused:
             RunFolder.open(run.path)
         assert str(refused.value) == (
-            f"{run.path} was made by a newer clkit (folder format 2, this clkit reads 1): "
+            f"{run.path} was made by a newer clkit (folder format 3, this clkit reads 2): "
             "upgrade with `pip install -U clkit`"
         )
 
@@ -144,6 +144,13 @@ class TestMatrix:
         metrics = json.loads(run.metrics_path.read_text())
         assert metrics["bwt"] == {"value": -0.5, "formula": "mean_{j<T} (R[T][j] - R[j][j])", "note": None}
         assert metrics["fwt"]["value"] is None
+
+    def test_format_1_knew_no_protocol(self, run: RunFolder):
+        write_json(run.env_path, {"format": 1})
+        old = {"tasks": ["a"], "metric": "exact_match", "higher_is_better": True, "zero_shot": None, "rows": [[0.5]]}
+        write_json(run.matrix_path, {**old, "counts": [2]})
+        matrix = RunFolder.open(run.path).read_matrix()
+        assert (matrix.protocol, matrix.rows) == ("sequential", [[0.5]])
 
     def test_not_there_yet(self, run: RunFolder):
         with pytest.raises(RunError, match=r"has no matrix.json yet: nothing was evaluated so far"):

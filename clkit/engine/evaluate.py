@@ -7,11 +7,12 @@ from pathlib import Path
 
 from clkit.engine.evaluation import Answers, Examiner
 from clkit.engine.events import Listener
+from clkit.engine.protocols import lineage, planned_stages
 from clkit.errors import RunError, UsageError
 from clkit.models.loading import load_model
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.section import did_you_mean
-from clkit.runs import RunFolder, Stage
+from clkit.runs import ZERO_SHOT, RunFolder, Stage
 from clkit.tasks.loading import load_task
 
 
@@ -26,7 +27,8 @@ def evaluate(
     """Test the model as it was after a stage of a run.
 
     Args:
-        stage: a task's name or number (1 for the first), or `zero-shot`; the last finished one where None.
+        stage: its name (a task's, or `all-tasks`) or number (1 for the first), or `zero-shot`; the last finished one
+            where None.
         tasks: names of the tasks to test on; all where None.
         recipe: where tasks, prompt, data and evaluation come from; the run's own recipe where None.
 
@@ -48,21 +50,22 @@ def evaluate(
 
 
 def learned_stages(run: RunFolder, stage: str | None) -> list[Path]:
-    """The folders of the tasks learned up to a stage, that of the stage last; none for `zero-shot`.
+    """The folders of the stages that a stage's model went through, its own last; none for `zero-shot`.
 
     Raises:
         RunError: there is no such finished stage, or its model was not kept.
     """
-    if stage in ("zero-shot", "0"):
+    planned = planned_stages(Recipe.load(run.recipe_path))
+    if stage in (ZERO_SHOT, "0") or (stage is None and not planned):
         return []
     finished = [done for done in run.stages() if done.index > 0]
     found = _find(finished, stage)
     if found is None:
-        names = ", ".join(["zero-shot", *(f"{done.index}-{done.name}" for done in finished)])
+        names = ", ".join([ZERO_SHOT, *(f"{done.index}-{done.name}" for done in finished)])
         raise RunError(f"{run.path}: no finished stage '{stage or 'last'}' (finished: {names})")
     if not ((found.folder / "model").is_dir() or (found.folder / "adapter").is_dir()):
         raise RunError(f"{found.folder}: the model of this stage was not kept (saving.models: last)")
-    return [done.folder for done in finished if done.index <= found.index]
+    return [done.folder for done in finished[lineage(planned, found.index - 1)]]
 
 
 def _find(finished: Sequence[Stage], stage: str | None) -> Stage | None:

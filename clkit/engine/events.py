@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from clkit.matrix import Protocol
+
 
 @dataclass(frozen=True)
 class Plan:
     """What a run is going to do, known before it starts.
 
     Attributes:
-        steps: optimizer steps of each task.
+        steps: optimizer steps of each stage that trains, in order, by its name: a task's, or `all-tasks`.
         examples: training and test examples of each task.
         dropped: rows without a gold label that were left out, of each task, by split.
         model: family, number of parameters and of trainable parameters.
@@ -20,8 +22,9 @@ class Plan:
     """
 
     name: str
+    protocol: Protocol
     tasks: Sequence[str]
-    steps: Sequence[int]
+    steps: Mapping[str, int]
     examples: Sequence[tuple[int, int]]
     dropped: Sequence[Mapping[str, int]]
     model: Mapping[str, Any]
@@ -35,10 +38,10 @@ class Listener:
         """Everything is loaded."""
 
     def skipped(self, task: str) -> None:
-        """A task that was finished before is not trained again."""
+        """A stage that was finished before is not trained again."""
 
     def task_started(self, task: str, index: int, steps: int) -> None:
-        """Training of a task begins. ``index`` counts from 0."""
+        """Training of a stage begins: of a task, or of all at once. ``index`` counts the plan's stages from 0."""
 
     def stepped(self, step: int) -> None:
         """An optimizer step of the current task is done. ``step`` counts from 1."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -9,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 
 from clkit.engine.arguments import task_seed, task_steps, training_arguments
 from clkit.engine.evaluation import task_prompts
 from clkit.engine.events import Listener, Plan
 from clkit.engine.processes import processes
+from clkit.engine.protocols import PlannedStage, planned_stages
 from clkit.engine.state import load_strategies
 from clkit.engine.trainer import TaskTrainer
 from clkit.errors import UsageError
@@ -36,12 +38,29 @@ class Prepared:
     loaded: LoadedModel
     strategies: list[Strategy]
 
+    def __post_init__(self) -> None:
+        self.stages = planned_stages(self.recipe)
+
+    def renew(self) -> None:
+        """Replace the model by a fresh copy of the pre-trained one, the same that `prepare` made."""
+        del self.loaded  # two at once might not fit; reference cycles of the finished Trainer hold it until collected
+        gc.collect()
+        self.loaded = _load_model(self.recipe)
+
+    def learned(self, stage: PlannedStage) -> list[Task]:
+        """The tasks that a stage learns."""
+        return [task for task in self.tasks if task.name in stage.learned]
+
     def plan(self) -> Plan:
         """What training is going to do."""
         return Plan(
             name=self.recipe.name,
+            protocol=self.recipe.protocol,
             tasks=[task.name for task in self.tasks],
-            steps=[task_steps(self.recipe, task.name, len(task.train)) for task in self.tasks],
+            steps={
+                stage.name: task_steps(self.recipe, stage.name, sum(len(task.train) for task in self.learned(stage)))
+                for stage in self.stages
+            },
             examples=[(len(task.train), len(task.split(self.recipe.evaluation.split))) for task in self.tasks],
             dropped=[task.dropped for task in self.tasks],
             model=describe(self.loaded),
@@ -63,8 +82,7 @@ def prepare(recipe: Recipe, stages: Sequence[Path] = ()) -> Prepared:
     torch.use_deterministic_algorithms(True, warn_only=True)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # matrix products on CUDA are repeatable only so
     tasks = load_tasks(recipe)
-    torch.manual_seed(recipe.seed)  # a fresh adapter's A matrices are drawn while it is made
-    loaded = load_model(recipe.model, recipe.tuning, stages)
+    loaded = _load_model(recipe, stages)
     strategies = []
     for options in recipe.strategies:
         strategy = load_strategy(options.name)
@@ -76,22 +94,29 @@ def prepare(recipe: Recipe, stages: Sequence[Path] = ()) -> Prepared:
     return Prepared(recipe, tasks, loaded, strategies)
 
 
-def fit(prepared: Prepared, index: int, task: Task, listener: Listener, log: RunFolder | None = None) -> int:
-    """Teach the model one task; the optimizer steps that it took.
+def _load_model(recipe: Recipe, stages: Sequence[Path] = ()) -> LoadedModel:
+    torch.manual_seed(recipe.seed)  # a fresh adapter's A matrices are drawn while it is made
+    return load_model(recipe.model, recipe.tuning, stages)
+
+
+def fit(prepared: Prepared, index: int, listener: Listener, log: RunFolder | None = None) -> int:
+    """Teach the model what a stage learns; the optimizer steps that it took.
 
     Args:
-        index: place of the task in the sequence, from 0; it decides the task's seed.
+        index: the stage among ``prepared.stages``, from 0.
         log: the run whose log the loss terms go into.
     """
     recipe, loaded, strategies = prepared.recipe, prepared.loaded, prepared.strategies
-    begin_task(loaded, recipe.tuning, index, task_seed(recipe.seed, index))
+    stage = prepared.stages[index]
+    learned = prepared.learned(stage)
+    begin_task(loaded, recipe.tuning, stage.position, task_seed(recipe.seed, stage.position))
     state = processes()
     context = Context(
         model=loaded.model,
         tokenizer=loaded.tokenizer,
         family=loaded.family,
-        task=task,
-        task_index=index,
+        task=learned[0] if len(learned) == 1 else _union(stage.name, learned),
+        task_index=stage.position,
         seed=recipe.seed,
         collate=loaded.family.collator(loaded.tokenizer, loaded.model),
         process_index=state.process_index,
@@ -99,22 +124,20 @@ def fit(prepared: Prepared, index: int, task: Task, listener: Listener, log: Run
     )
     for strategy in strategies:
         strategy.before_task(context)
-    own = Dataset.from_dict(
-        {"prompt": task_prompts(task, "train", loaded.tokenizer, recipe.prompt), "answer": task.train["answer"][:]}
-    )
+    own = _with_prompts(prepared, learned)
     context.examples = _encode(loaded, own)
     dataset = own
     for strategy in strategies:
         dataset = strategy.training_data(context, dataset)
     encoded = context.examples if dataset is own else _encode(loaded, dataset)
-    listener.task_started(task.name, index, task_steps(recipe, task.name, len(encoded)))
+    listener.task_started(stage.name, index, task_steps(recipe, stage.name, len(encoded)))
     with tempfile.TemporaryDirectory(prefix="clkit-") as scratch:  # the Trainer wants a folder, and leaves it empty
         trainer = TaskTrainer(
             context=context,
             strategies=strategies,
-            listener=_Logged(listener, log, task.name),
+            listener=_Logged(listener, log, stage.name),
             model=loaded.model,
-            args=training_arguments(recipe, task.name, index, scratch),
+            args=training_arguments(recipe, stage.name, stage.position, scratch),
             train_dataset=encoded,
             data_collator=context.collate,
         )
@@ -123,6 +146,21 @@ def fit(prepared: Prepared, index: int, task: Task, listener: Listener, log: Run
     for strategy in strategies:
         strategy.after_task(context)
     return int(trainer.state.global_step)
+
+
+def _with_prompts(prepared: Prepared, tasks: Sequence[Task]) -> Dataset:
+    """The tasks' training data, one after the other, each example with the prompt of its own task."""
+    prompts, answers = [], []
+    for task in tasks:
+        prompts += task_prompts(task, "train", prepared.loaded.tokenizer, prepared.recipe.prompt)
+        answers += task.train["answer"][:]
+    return Dataset.from_dict({"prompt": prompts, "answer": answers})
+
+
+def _union(name: str, tasks: Sequence[Task]) -> Task:
+    """Several tasks as one, which has neither an instruction nor labels of its own."""
+    train, test = (concatenate_datasets([task.split(split) for task in tasks]) for split in ("train", "test"))
+    return Task(name=name, group=name, instruction=None, labels=None, train=train, test=test)
 
 
 def _encode(loaded: LoadedModel, dataset: Dataset) -> Dataset:

@@ -1,4 +1,4 @@
-"""The sequence over tasks: learn one after another, test after each, keep every finished task."""
+"""The run over a protocol's stages: train, test after each, keep every finished one."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from clkit.engine.evaluation import Examiner
 from clkit.engine.events import Listener
 from clkit.engine.learner import Prepared, fit, prepare
 from clkit.engine.processes import processes
+from clkit.engine.protocols import PlannedStage, lineage, planned_stages
 from clkit.engine.state import save_strategies
 from clkit.errors import UsageError
 from clkit.matrix import AccuracyMatrix
@@ -21,7 +22,6 @@ from clkit.models.loading import save_model
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.saving import recipe_yaml
 from clkit.runs import ZERO_SHOT, RunFolder, compare_recipes, environment
-from clkit.tasks.task import Task
 
 
 def train(
@@ -32,7 +32,7 @@ def train(
     overwrite: bool = False,
     listener: Listener | None = None,
 ) -> RunFolder:
-    """Teach a model the recipe's tasks one after another, and measure all of them after each.
+    """Teach a model the recipe's tasks, one after another or as its protocol says, and test it after each stage.
 
     Args:
         run: the run folder; `runs/NAME-SEED` where None.
@@ -51,9 +51,9 @@ def train(
         _refuse_changed_recipe(earlier, recipe)
     elif process.is_main_process:
         RunFolder.check_free(path, overwrite=overwrite)
-    trained = [stage for stage in earlier.stages() if stage.index > 0] if earlier else []
+    trained = [stage.folder for stage in earlier.stages() if stage.index > 0] if earlier else []
     # Everything is loaded before anything is written, so that a wrong recipe neither leaves a folder nor empties one.
-    prepared = prepare(recipe, [stage.folder for stage in trained])
+    prepared = prepare(recipe, _gone_on_from(recipe, trained))
     process.wait_for_everyone()
     if process.is_main_process:
         now = environment(recipe.seed, sys.argv)
@@ -69,6 +69,12 @@ def train(
     finally:
         listener.finished()
     return folder
+
+
+def _gone_on_from(recipe: Recipe, trained: Sequence[Path]) -> Sequence[Path]:
+    """Of the folders of finished stages, those that the model of the next one went through."""
+    stages = planned_stages(recipe)
+    return trained[lineage(stages, len(trained))] if len(trained) < len(stages) else []
 
 
 def _refuse_changed_recipe(earlier: RunFolder, recipe: Recipe) -> None:
@@ -92,7 +98,10 @@ class _Sequence:
         names = [task.name for task in prepared.tasks]
         self._examiner = Examiner(prepared.tasks, recipe.evaluation, recipe.prompt)
         self._matrix = AccuracyMatrix(
-            tasks=names, metric="exact_match", counts=[self._examiner.examples(name) for name in names]
+            tasks=names,
+            metric="exact_match",
+            counts=[self._examiner.examples(name) for name in names],
+            protocol=recipe.protocol,
         )
         self._main = processes().is_main_process
 
@@ -102,12 +111,12 @@ class _Sequence:
         if self._recipe.evaluation.zero_shot:
             self._matrix.zero_shot = done[0].payload["row"] if 0 in done else self._zero_shot()
             self._write_matrix()
-        for index, task in enumerate(self._prepared.tasks):
+        for index, planned in enumerate(self._prepared.stages):
             if index + 1 in done:
-                self._listener.skipped(task.name)
+                self._listener.skipped(planned.name)
                 row = done[index + 1].payload["row"]
             else:
-                row = self._learn(index, task)
+                row = self._learn(index, planned)
             self._matrix.add_row(row)
             self._write_matrix()
 
@@ -118,33 +127,28 @@ class _Sequence:
         self._finish(0, ZERO_SHOT, {"row": row, "evaluation_seconds": seconds})
         return row
 
-    def _learn(self, index: int, task: Task) -> list[float | None]:
-        stage = self._stage(index + 1, task.name)
+    def _learn(self, index: int, planned: PlannedStage) -> list[float | None]:
+        stage = self._stage(index + 1, planned.name)
+        if index > 0 and planned.position == 0:  # the first stage has the model as it was loaded
+            self._prepared.renew()
         started = time.monotonic()
-        steps = fit(self._prepared, index, task, self._listener, self._folder if self._main else None)
+        steps = fit(self._prepared, index, self._listener, self._folder if self._main else None)
         training_seconds = time.monotonic() - started
         if self._main:
             save_model(self._prepared.loaded, stage)
             save_strategies(self._prepared.strategies, stage)
-        row, seconds = self._evaluate(task.name, self._tested_after(index), stage)
+        row, seconds = self._evaluate(planned.name, planned.tested, stage)
         self._finish(
             index + 1,
-            task.name,
+            planned.name,
             {"row": row, "steps": steps, "training_seconds": training_seconds, "evaluation_seconds": seconds},
         )
-        superseded = self._recipe.saving.models == "last" and self._recipe.tuning.method != "incremental_lora"
-        if self._main and superseded and index > 0:
-            before = self._folder.stage_folder(index, self._prepared.tasks[index - 1].name)
+        built_on = self._recipe.tuning.method == "incremental_lora" and planned.position > 0
+        if self._main and self._recipe.saving.models == "last" and not built_on and index > 0:
+            before = self._folder.stage_folder(index, self._prepared.stages[index - 1].name)
             for part in ("model", "adapter"):
                 shutil.rmtree(before / part, ignore_errors=True)
         return row
-
-    def _tested_after(self, index: int) -> list[str]:
-        names = [task.name for task in self._prepared.tasks]
-        last = index == len(names) - 1
-        if self._recipe.evaluation.tasks == "final":
-            return names if last else []
-        return names if self._recipe.evaluation.tasks == "all" else names[: index + 1]
 
     def _evaluate(self, stage_name: str, tested: Sequence[str], stage: Path) -> tuple[list[float | None], float]:
         started = time.monotonic()

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from clkit.matrix import Protocol
 from clkit.recipe.section import Section, did_you_mean
 from clkit.recipe.sections import (
     BenchmarkSection,
@@ -43,6 +44,11 @@ class Recipe(Section):
     strategies: Strategies = Field(
         [], description="What limits forgetting; applied together, in this order. Empty: plain sequential tuning."
     )
+    protocol: Protocol = Field(
+        "sequential",
+        description="How the tasks are learned: `sequential`, one after another; or as a baseline: `multi_task`, all "
+        "together; `per_task`, each by a fresh copy of the model; `zero_shot`, none, only tested.",
+    )
     training: TrainingSection = Field(TrainingSection(), description="How each task is trained.")
     evaluation: EvaluationSection = Field(EvaluationSection(), description="How and when the tasks are tested.")
     saving: SavingSection = Field(SavingSection(), description="What the run keeps.")
@@ -68,10 +74,35 @@ class Recipe(Section):
             yield f"training.batch_size: {self.training.batch_size} is no multiple of training.micro_batch_size {micro}"
         if self.evaluation.split == "validation" and self.data.validation_share == 0:
             yield "evaluation.split: 'validation' needs data.validation_share above 0"
+        yield from self._contradictions_of_protocol()
         try:
             check_composition(self.strategies, self.tuning.method)
         except ValueError as error:
             yield str(error)
+
+    def _contradictions_of_protocol(self) -> Iterator[str]:
+        if self.protocol != "sequential" and self.strategies:
+            yield (
+                f"strategies: they limit forgetting, and with protocol: {self.protocol} nothing is learned "
+                "after anything else that could be forgotten; write strategies: []"
+            )
+        own = [
+            f"{name}.{key}"
+            for name, task in self.training.per_task.items()
+            for key in task.model_dump(exclude_none=True)
+        ]
+        if self.protocol == "multi_task" and own:
+            yield (
+                f"training.per_task.{own[0]}: protocol: multi_task trains on all tasks at once, so none has epochs "
+                "or a learning rate of its own; set it to null"
+            )
+        if self.protocol == "per_task" and self.evaluation.tasks != "seen":
+            yield (
+                f"evaluation.tasks: '{self.evaluation.tasks}' does not fit protocol: per_task, which tests each model "
+                "on the task that it learned; use 'seen'"
+            )
+        if self.protocol == "zero_shot" and not self.evaluation.zero_shot:
+            yield "evaluation.zero_shot: protocol: zero_shot measures nothing else; set it to true"
 
     def _contradictions_of_tasks(self) -> Iterator[str]:
         try:

@@ -38,8 +38,12 @@ def evaluation_progress(console: Console) -> Iterator[Listener]:
 def print_plan(console: Console, plan: Plan) -> None:
     """What a run is going to do: its tasks with their sizes and steps, and the model."""
     table = Table("task", "train", "test", "steps", "without label", box=None, pad_edge=False)
-    for name, (train, test), steps, dropped in zip(plan.tasks, plan.examples, plan.steps, plan.dropped, strict=True):
-        table.add_row(name, f"{train:,}", f"{test:,}", f"{steps:,}", _dropped(dropped) or "–")
+    for name, (train, test), dropped in zip(plan.tasks, plan.examples, plan.dropped, strict=True):
+        steps = f"{plan.steps[name]:,}" if name in plan.steps else "–"
+        table.add_row(name, f"{train:,}", f"{test:,}", steps, _dropped(dropped) or "–")
+    for stage in plan.steps.keys() - set(plan.tasks):  # one that learns all tasks
+        train, test = (sum(sizes) for sizes in zip(*plan.examples, strict=True))
+        table.add_row(stage, f"{train:,}", f"{test:,}", f"{plan.steps[stage]:,}", "–")
     console.print(_model_line(plan))
     console.print(table)
 
@@ -57,14 +61,29 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+#: What a plan says of its tasks beside their number.
+_LEARNED = {
+    "sequential": "",
+    "multi_task": " learned together",
+    "per_task": ", each learned alone",
+    "zero_shot": ", none learned",
+}
+
+
 def _model_line(plan: Plan) -> str:
     model = plan.model
     share = model["trainable"] / model["parameters"]
+    trained = f", {model['trainable']:,} trained ({share:.1%})" if plan.steps else ""
     kept = "".join(f"; {name} keeps {megabytes(size)}" for name, size in plan.memory.items())
     return (
-        f"{plan.name}: {len(plan.tasks)} tasks, {model['family']} model, "
-        f"{model['parameters']:,} parameters, {model['trainable']:,} trained ({share:.1%}){kept}"
+        f"{plan.name}: {len(plan.tasks)} tasks{_LEARNED[plan.protocol]}, {model['family']} model, "
+        f"{model['parameters']:,} parameters{trained}{kept}"
     )
+
+
+def _place(plan: Plan, index: int) -> str:
+    """Which of the plan's trainings stage ``index`` is; nothing where all tasks are learned at once."""
+    return "" if plan.protocol == "multi_task" else f"task {index + 1} of {len(plan.steps)}"
 
 
 def megabytes(size: int) -> str:
@@ -83,10 +102,10 @@ def _row_text(stage: str, row: Mapping[str, float | None], seconds: float) -> st
 
 
 class _Clock:
-    """The speed of the current task, and from it the training time left in all tasks."""
+    """The speed of the current stage, and from it the training time left in all stages."""
 
     def __init__(self, plan: Plan) -> None:
-        self._steps = list(plan.steps)
+        self._steps = list(plan.steps.values())
 
     def start_task(self, index: int, steps: int) -> None:
         self._started = time.monotonic()
@@ -130,7 +149,8 @@ class PlainProgress(Listener):
         self._task, self._steps, self._step = task, steps, 0
         self._clock.start_task(index, steps)
         self._spoke = time.monotonic()
-        self._line(f"task {index + 1} of {len(self._plan.tasks)}, {task}: {steps} steps")
+        place = _place(self._plan, index)
+        self._line(f"{place}{', ' if place else ''}{task}: {steps} steps")
 
     def stepped(self, step: int) -> None:
         self._step = step
@@ -194,7 +214,7 @@ class LiveProgress(Listener):
 
     def task_started(self, task: str, index: int, steps: int) -> None:
         self._clock.start_task(index, steps)
-        self._start_bar(f"task {index + 1} of {len(self._plan.tasks)} [bold]{task}[/bold]", steps)
+        self._start_bar(f"{_place(self._plan, index)} [bold]{task}[/bold]".lstrip(), steps)
 
     def stepped(self, step: int) -> None:
         self._clock.step(step)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, NamedTuple
 
 from rich import box
@@ -12,7 +12,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from clkit.matrix import AccuracyMatrix, Aggregate, Metric, Row
+from clkit.matrix import AccuracyMatrix, Metric, Protocol, Row
+from clkit.seeds import Aggregate
 
 MISSING = "–"
 PIPED_WIDTH = 100
@@ -26,6 +27,22 @@ HEADS = {
     "forgetting": "forget-\nting",
     "learning_accuracy": "learning\naccuracy",
 }
+# They stand in a table of their own: beside the others they would not fit into 80 columns.
+REFERENCE_HEADS = {"intransigence": "intransi-\ngence", "upper_bound_distance": "distance to\nupper bound"}
+BASELINES: dict[Protocol, tuple[str, str]] = {
+    "multi_task": ("all tasks learned together", "together"),
+    "per_task": ("each task learned by a model of its own", "alone"),
+    "zero_shot": ("nothing learned", ""),
+}
+
+
+class Shown(NamedTuple):
+    """A run as it is shown: its name, its metrics, whether they are fractions, and what others compare with it for."""
+
+    run: str
+    metrics: Mapping[str, Metric]
+    fraction: bool
+    role: str = ""
 
 
 class SeedGroup(NamedTuple):
@@ -56,17 +73,34 @@ def show_number(value: float | None, *, fraction: bool, decimals: int = 1, signe
 def matrix_table(matrix: AccuracyMatrix, width: int) -> RenderableType:
     """The matrix in at most ``width`` characters: a row per task learned, a column per task tested.
 
-    Where the tasks' names do not fit as heads, their numbers stand there; where that is still too wide, percents
-    lose their decimal; and where even that is, the columns go on in another table below.
+    A baseline has one score per task, and so a row per task tested. In a sequence, where the tasks' names do not fit as
+    heads, their numbers stand there; where that is still too wide, percents lose their decimal; and where even that
+    is, the columns go on in another table below.
     """
+    unit = " in percent" if matrix.is_fraction else "" if matrix.higher_is_better else " (lower is better)"
+    if matrix.protocol != "sequential":
+        about, head = BASELINES[matrix.protocol]
+        return Group(Text(f"{matrix.metric}{unit}; {about}\n", style="italic"), _baseline_table(matrix, head))
     numbers = _Layout(matrix, numbered=True)
     choices = [_Layout(matrix, numbered=False), numbers]
     if matrix.is_fraction:
         choices.append(_Layout(matrix, numbered=True, decimals=0))
     layout = next((choice for choice in choices if len(choice.blocks(width)) == 1), numbers)
-    unit = " in percent" if matrix.is_fraction else "" if matrix.higher_is_better else " (lower is better)"
     title = Text(f"{matrix.metric}{unit}; a row per task learned, a column per task tested\n", style="italic")
     return Group(title, *(layout.table(columns) for columns in layout.blocks(width)))
+
+
+def _baseline_table(matrix: AccuracyMatrix, head: str) -> Table:
+    table = _table(gap=2)
+    table.add_column(no_wrap=True, overflow="ellipsis", max_width=LABEL_WIDTH)
+    rows = {"zero-shot": matrix.zero_shot} | ({head: matrix.outcome} if head else {})
+    columns = {name: row for name, row in rows.items() if row is not None}
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for index, task in enumerate(matrix.tasks):
+        scores = [show_number(row[index], fraction=matrix.is_fraction) for row in columns.values()]
+        table.add_row(Text(task), *scores)
+    return table
 
 
 class _Layout:
@@ -119,8 +153,8 @@ def _style(learned: int, task: int) -> str:
     return "bold cyan" if task == learned else "dim" if task > learned else ""
 
 
-def metrics_table(metrics: Mapping[str, Metric], *, fraction: bool) -> Table:
-    """A row per metric: its value, and the formula, or why there is no value."""
+def metrics_table(metrics: Mapping[str, Metric], *, fraction: bool, references: Sequence[Shown] = ()) -> Table:
+    """A row per metric: its value, and the formula, or why there is no value; below, what was compared with."""
     table = _table(gap=2)
     table.add_column("metric", no_wrap=True)
     table.add_column("percent" if fraction else "value", justify="right", no_wrap=True)
@@ -128,36 +162,60 @@ def metrics_table(metrics: Mapping[str, Metric], *, fraction: bool) -> Table:
     for name, metric in metrics.items():
         value = show_number(metric.value, fraction=fraction, signed=name in SIGNED)
         table.add_row(name, Text(value, style="bold"), Text(metric.note or metric.formula))
+    if references:
+        table.add_section()
+    for one in references:
+        value = show_number(one.metrics["average_accuracy"].value, fraction=fraction)
+        table.add_row(one.role, Text(value, style="bold"), Text(f"average accuracy of {one.run}"))
     return table
 
 
-def runs_table(runs: Mapping[str, AccuracyMatrix], groups: Sequence[SeedGroup] = ()) -> Table:
-    """The metrics of several runs, a row per run by its name, and below them the mean over each group of seeds."""
+def runs_table(
+    runs: Sequence[Shown],
+    groups: Sequence[SeedGroup] = (),
+    references: Sequence[Shown] = (),
+    heads: Mapping[str, str] = HEADS,
+) -> Table:
+    """The metrics of several runs, a row each; below them the mean over each group of seeds, and the references."""
     table = _table(gap=2)
     table.add_column("run", overflow="fold", min_width=18)
-    for head in HEADS.values():
+    for head in heads.values():
         table.add_column(head, justify="right", no_wrap=True)
-    for run, matrix in runs.items():
-        metrics = matrix.metrics()
-        _add_values(table, run, [metrics[name].value for name in HEADS], matrix.is_fraction)
+
+    for one in runs:
+        _add_values(table, one.run, [one.metrics[name].value for name in heads], heads, one.fraction)
+    fractions = {one.run: one.fraction for one in runs}
     for group in groups:
         table.add_section()
-        over_seeds = [group.metrics[name] for name in HEADS]
-        fraction = runs[group.runs[0]].is_fraction
-        _add_values(table, f"mean of {len(group.runs)} seeds", [one.mean for one in over_seeds], fraction, style="bold")
-        _add_values(table, "± std", [one.std for one in over_seeds], fraction, signed=False)
+        over_seeds = [group.metrics[name] for name in heads]
+        fraction = fractions[group.runs[0]]
+        mean = [one.mean for one in over_seeds]
+        _add_values(table, f"mean of {len(group.runs)} seeds", mean, heads, fraction, style="bold")
+        _add_values(table, "± std", [one.std for one in over_seeds], heads, fraction, signed=False)
         for end, label in enumerate(("95 % interval from", "95 % interval to")):
             bounds = [one.interval[end] if one.interval else None for one in over_seeds]
-            _add_values(table, label, bounds, fraction)
+            _add_values(table, label, bounds, heads, fraction)
+    if references:
+        table.add_section()
+    for one in references:
+        values = [one.metrics[name].value for name in heads]
+        _add_values(table, f"{one.role}: {one.run}", values, heads, one.fraction)
     return table
 
 
 def _add_values(
-    table: Table, label: str, values: Sequence[float | None], fraction: bool, *, signed: bool = True, style: str = ""
+    table: Table,
+    label: str,
+    values: Sequence[float | None],
+    heads: Iterable[str],
+    fraction: bool,
+    *,
+    signed: bool = True,
+    style: str = "",
 ) -> None:
     cells = [
         Text(show_number(value, fraction=fraction, signed=signed and name in SIGNED))
-        for name, value in zip(HEADS, values, strict=True)
+        for name, value in zip(heads, values, strict=True)
     ]
     table.add_row(Text(label), *cells, style=style)
 

@@ -103,6 +103,114 @@ def test_json_of_one_run_has_the_same_shape():
     assert data["aggregates"] == []
 
 
+def make_baseline(protocol: str, *, extra: str = "", tasks: tuple[str, ...] = ("b", "a"), **changes: object) -> str:
+    """A run over the tasks the other way round; alone it learns 0.875 on a and 1.0 on b, together 0.75 and 0.5."""
+    run = RunFolder.create(f"runs/{protocol}-9", f"name: {protocol}\nseed: 9\n{extra}", {})
+    scores = {"per_task": {"a": 0.875, "b": 1.0}, "multi_task": {"a": 0.75, "b": 0.5}}.get(protocol, {})
+    row = [scores.get(task, 0.0) for task in tasks]
+    alone = [[score if i == j else None for j, score in enumerate(row)] for i in range(len(row))]
+    rows = {"per_task": alone, "multi_task": [row]}.get(protocol, [])
+    values = {
+        "counts": [4] * len(tasks),
+        "rows": rows,
+        "protocol": protocol,
+        "zero_shot": [0.0] * len(tasks),
+        **changes,
+    }
+    run.write_matrix(AccuracyMatrix(tasks=list(tasks), **values))
+    return f"runs/{protocol}-9"
+
+
+def references(*protocols: str) -> list[str]:
+    return [part for protocol in protocols for part in ("--reference", make_baseline(protocol))]
+
+
+def test_references_are_matched_by_the_tasks_names():
+    output = call(make_run(1, final=0.5), *references("per_task", "multi_task")).output
+    lines = [line.split() for line in output.splitlines()]
+    assert ["intransigence", "6.2", "mean_j", "(R*[j]", "-", "R[j][j])"] in lines  # (0.875 - 1.0 + 1.0 - 0.75) / 2
+    assert ["upper_bound_distance", "0.0", "mean_j", "(U[j]", "-", "R[T][j])"] in lines
+    assert ["upper", "bound", "(multi-task)", "62.5", "average", "accuracy", "of", "runs/multi_task-9"] in lines
+    assert ["R*", "(one", "model", "per", "task)", "93.8", "average", "accuracy", "of", "runs/per_task-9"] in lines
+
+
+def test_one_reference_for_several_seeds():
+    runs = [make_run(1, final=0.5), make_run(2, final=0.75)]
+    data = json.loads(call(*runs, *references("per_task", "multi_task"), "--json").output)
+    assert [one["metrics"]["intransigence"]["value"] for one in data["runs"]] == [0.0625, 0.0625]
+    assert [one["metrics"]["upper_bound_distance"]["value"] for one in data["runs"]] == [0.0, -0.125]
+    (group,) = data["aggregates"]
+    assert group["metrics"]["intransigence"]["mean"] == 0.0625
+    assert group["metrics"]["upper_bound_distance"]["mean"] == -0.0625
+    assert [(one["run"], one["matrix"]["protocol"]) for one in data["references"]] == [
+        ("runs/per_task-9", "per_task"),
+        ("runs/multi_task-9", "multi_task"),
+    ]
+    assert data["references"][1]["metrics"]["average_accuracy"]["value"] == 0.625
+    output = call(*runs, "--reference", "runs/per_task-9", "--reference", "runs/multi_task-9").output
+    assert output.count("mean of 2 seeds") == 2
+    assert [line.split() for line in output.splitlines() if line.startswith("runs/x-2")][1] == [
+        "runs/x-2",
+        "6.2",
+        "-12.5",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "changes", "message"),
+    [
+        ("per_task", {"tasks": ("a", "c")}, "runs/per_task-9: has no score on b, which runs/x-1 learned"),
+        ("multi_task", {"tasks": ("c", "a", "b")}, "is no upper bound for runs/x-1, for it learned c besides"),
+        ("multi_task", {"metric": "f1"}, "its scores are f1, those of runs/x-1 exact_match"),
+        ("per_task", {"rows": []}, "run in progress: 0 of 2 tasks learned; finish it with --resume"),
+        ("zero_shot", {}, r"protocol: zero_shot; name one .*; FWT needs each run's own zero-shot row"),
+        (
+            "sequential",
+            {"rows": [[0.5, 0.5]] * 2},
+            r"protocol: sequential; name one .* multi_task \(the upper bound\)$",
+        ),
+    ],
+)
+def test_a_reference_that_does_not_fit_is_one_line(protocol: str, changes: dict, message: str):
+    baseline = make_baseline(protocol, **changes)
+    with pytest.raises(UsageError, match=message) as refused:
+        call(make_run(1), "--reference", baseline)
+    assert "\n" not in str(refused.value)
+
+
+def test_further_tasks_learned_alone_do_no_harm():
+    make_baseline("per_task", tasks=("c", "b", "a"))
+    data = json.loads(call(make_run(1), "--reference", "runs/per_task-9", "--json").output)
+    assert data["runs"][0]["metrics"]["intransigence"]["value"] == 0.0625
+
+
+def test_two_references_of_one_kind():
+    with pytest.raises(UsageError, match="is the second with protocol: per_task, after runs/per_task-9; name one"):
+        call(make_run(1), *references("per_task"), "--reference", "runs/per_task-9")
+
+
+def test_a_reference_needs_metrics():
+    with pytest.raises(UsageError, match="--csv holds scores only"):
+        call(make_run(1), *references("per_task"), "--csv")
+
+
+def test_a_reference_that_was_made_otherwise_is_warned_of():
+    runs = [make_run(1), make_run(2)]
+    fair = call(*runs, *references("per_task"))
+    assert fair.stderr == ""
+    unfair = make_baseline("multi_task", extra="tuning: {rank: 8}\nmodel: {name: t5}\ntraining: {epochs: 3}\n")
+    assert call(*runs, "--reference", unfair).stderr == (
+        "warning: runs/multi_task-9 and runs/x-1, runs/x-2 differ in tuning, model: the comparison may not be fair\n"
+    )
+
+
+@pytest.mark.parametrize("protocol", ["per_task", "multi_task", "zero_shot"])
+def test_a_baseline_by_itself(protocol: str):
+    output = call(make_baseline(protocol)).output
+    assert "after" not in output
+    assert f"(protocol: {protocol})" in output
+
+
 def test_csv_leaves_what_was_not_measured_empty():
     lines = list(csv.reader(call(make_run(1), "--csv").output.splitlines()))
     assert lines == [
@@ -147,7 +255,7 @@ def test_nothing_heavy_is_imported(folder: Path):
         "app(sys.argv[1:], standalone_mode=False); heavy = {{'torch', 'numpy', 'datasets', 'transformers'}}; "
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
     )
-    runs = [make_run(1), make_run(2)]
+    runs = [make_run(1), make_run(2), *references("per_task", "multi_task")]
     for extra, found in (("pass", "[]"), ("import numpy", "['numpy']")):
         done = subprocess.run(
             [sys.executable, "-c", probe.format(extra=extra), *runs], capture_output=True, text=True, check=True

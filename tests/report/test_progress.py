@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from clkit.engine.events import Plan
-from clkit.report.progress import LiveProgress, PlainProgress, duration, evaluation_progress, progress
+from clkit.report.progress import LiveProgress, PlainProgress, duration, evaluation_progress, print_plan, progress
 
 PLAN = Plan(
     name="toy",
+    protocol="sequential",
     tasks=["first", "second"],
-    steps=[4, 6],
+    steps={"first": 4, "second": 6},
     examples=[(32, 8), (48, 8)],
     dropped=[{}, {"test": 131}],
     model={"family": "seq2seq", "parameters": 200, "trainable": 50},
@@ -65,6 +67,65 @@ def test_the_live_display_keeps_the_rows_and_gives_the_terminal_back() -> None:
     assert "steps/s" in printed
     assert "migu_masked_share 0.7" in printed
     assert printed.count("\x1b[?25h") == printed.count("\x1b[?25l") == 1  # the cursor is hidden, and shown again
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_all_tasks_learned_together_are_one_training(terminal: bool) -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=100, force_terminal=terminal, highlight=False, color_system=None)
+    listener = progress(console)
+    listener.started(replace(PLAN, protocol="multi_task", steps={"all-tasks": 10}, memory={}))
+    listener.task_started("all-tasks", 0, 10)
+    for step in range(1, 11):
+        listener.stepped(step)
+        listener.logged({"step": step, "task_loss": 0.5})
+    listener.evaluated("all-tasks", {"first": 0.875, "second": 0.5}, 65.0)
+    listener.finished()
+    printed = out.getvalue()
+    assert "toy: 2 tasks learned together, seq2seq model, 200 parameters, 50 trained (25.0%)\n" in printed
+    assert "task 1 of" not in printed
+    assert "10/10" in printed
+    assert "0:00 left" in printed
+    assert "after all-tasks: first 87.5  second 50.0  (1:05)" in printed
+    if not terminal:
+        assert "\nall-tasks: 10 steps\n" in printed
+
+
+def test_tasks_learned_alone_are_counted() -> None:
+    out = io.StringIO()
+    listener = progress(Console(file=out, width=100))
+    listener.started(replace(PLAN, protocol="per_task"))
+    listener.task_started("second", 1, 6)
+    lines = out.getvalue().splitlines()
+    assert lines[0].startswith("toy: 2 tasks, each learned alone, seq2seq model")
+    assert lines[-1] == "task 2 of 2, second: 6 steps"
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows"),
+    [
+        ({}, [["first", "32", "8", "4", "–"], ["second", "48", "8", "6", "131", "test"]]),
+        (
+            {"protocol": "multi_task", "steps": {"all-tasks": 10}},
+            [
+                ["first", "32", "8", "–", "–"],
+                ["second", "48", "8", "–", "131", "test"],
+                ["all-tasks", "80", "16", "10", "–"],
+            ],
+        ),
+        (
+            {"protocol": "zero_shot", "steps": {}},
+            [["first", "32", "8", "–", "–"], ["second", "48", "8", "–", "131", "test"]],
+        ),
+    ],
+    ids=["sequential", "multi_task", "zero_shot"],
+)
+def test_a_plan_before_the_run(changes: dict[str, object], rows: list[list[str]]) -> None:
+    out = io.StringIO()
+    print_plan(Console(file=out, width=100), replace(PLAN, **changes))
+    first, _, *table = out.getvalue().splitlines()
+    assert [line.split() for line in table] == rows
+    assert ("trained" in first) == bool(replace(PLAN, **changes).steps)
 
 
 def test_testing_shows_nothing_in_a_pipe() -> None:

@@ -8,8 +8,9 @@ import re
 import pytest
 from rich.console import Console, RenderableType
 
-from clkit.matrix import AccuracyMatrix, aggregate
-from clkit.report.tables import SeedGroup, make_console, matrix_table, metrics_table, runs_table, show_number
+from clkit.matrix import AccuracyMatrix
+from clkit.report.tables import SeedGroup, Shown, make_console, matrix_table, metrics_table, runs_table, show_number
+from clkit.seeds import aggregate
 
 ORDER4 = (
     "mnli cb wic copa qqp boolqa rte imdb yelp amazon sst2 dbpedia agnews multirc yahoo".split()  # noqa: SIM905
@@ -22,6 +23,10 @@ def triangle(tasks: list[str], learned: int | None = None, **changes) -> Accurac
     rows = [[1 - 0.01 * (i - j) if j <= i else None for j in range(size)] for i in range(size)]
     values = {"counts": [500] * size, "zero_shot": [0.125] * size, "rows": rows[:learned], **changes}
     return AccuracyMatrix(tasks=tasks, **values)
+
+
+def shown(runs: dict[str, AccuracyMatrix], role: str = "") -> list[Shown]:
+    return [Shown(name, matrix.metrics(), matrix.is_fraction, role) for name, matrix in runs.items()]
 
 
 def rendered(renderable: RenderableType, width: int) -> list[str]:
@@ -100,7 +105,7 @@ def test_metrics_show_the_formula_or_the_reason():
 def test_runs_side_by_side_with_the_mean_over_seeds():
     runs = {f"runs/x-{seed}": triangle(["a", "b"], rows=[[1.0, 0.5], [seed / 10, 1.0]]) for seed in (6, 8)}
     groups = [SeedGroup(list(runs), aggregate(list(runs.values())))]
-    lines = rendered(runs_table(runs, groups), 80)
+    lines = rendered(runs_table(shown(runs), groups), 80)
     first_and_bwt = [re.split(r"\s{2,}", line)[:4] for line in lines[3:] if line]
     assert first_and_bwt == [
         ["runs/x-6", "80.0", "80.0", "-40.0"],
@@ -112,8 +117,46 @@ def test_runs_side_by_side_with_the_mean_over_seeds():
     ]
 
 
+def test_references_stand_below_what_is_compared_with_them():
+    together = AccuracyMatrix(tasks=["a", "b"], counts=[500] * 2, rows=[[0.9, 0.8]], protocol="multi_task")
+    references = shown({"runs/mt": together}, "upper bound (multi-task)")
+    run = triangle(["a", "b"], rows=[[1.0, None], [0.5, 1.0]])
+    lines = rendered(metrics_table(run.metrics(), fraction=True, references=references), 80)
+    assert re.split(r"\s{2,}", lines[-1]) == ["upper bound (multi-task)", "85.0", "average accuracy of runs/mt"]
+    lines = rendered(runs_table(shown({"runs/x": run}), (), references), 80)
+    row = next(line for line in lines if line.startswith("upper bound"))
+    assert re.split(r"\s{2,}", row)[1:3] == ["85.0", "85.0"]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "rows", "zero_shot", "table"),
+    [
+        (
+            "multi_task",
+            [[1.0, 0.5]],
+            [0.125, 0.0],
+            [["zero-shot", "together"], ["a", "12.5", "100.0"], ["b", "0.0", "50.0"]],
+        ),
+        ("multi_task", [], None, [["together"], ["a", "–"], ["b", "–"]]),
+        ("per_task", [[1.0, None]], [0.0, 0.0], [["zero-shot", "alone"], ["a", "0.0", "100.0"], ["b", "0.0", "–"]]),
+        ("zero_shot", [], [0.125, 0.0], [["zero-shot"], ["a", "12.5"], ["b", "0.0"]]),
+    ],
+)
+def test_a_baseline_has_a_row_per_task(protocol: str, rows: list, zero_shot: list | None, table: list[list[str]]):
+    matrix = AccuracyMatrix(tasks=["a", "b"], counts=[8, 8], zero_shot=zero_shot, rows=rows, protocol=protocol)
+    lines = rendered(matrix_table(matrix, 80), 80)
+    assert lines[0].startswith("exact_match in percent; ")
+    assert [line.split() for line in lines[2:] if not line.startswith("─")] == table
+
+
+def test_fifteen_tasks_of_a_baseline_keep_their_names():
+    matrix = AccuracyMatrix(tasks=ORDER4, counts=[500] * 15, rows=[[0.5] * 15], protocol="multi_task")
+    lines = rendered(matrix_table(matrix, 80), 80)
+    assert [line.split()[0] for line in lines[4:]] == ORDER4
+
+
 def test_names_are_no_markup():
-    lines = rendered(runs_table({"runs/[bold]x[/]:smile:": triangle(["a", "b"])}), 80)
+    lines = rendered(runs_table(shown({"runs/[bold]x[/]:smile:": triangle(["a", "b"])})), 80)
     assert "[bold]x[/]:smile:" in "".join(line.split()[0] for line in lines if line)
 
 
