@@ -1,7 +1,7 @@
 """The methods that the tables compare: every row of the MIGU paper's T5 table, each with MIGU, and what it lacks.
 
 A method is a list of overrides of a recipe. Thresholds with MIGU are the paper's: 0.7; O-LoRA 0.05, LoRA replay 0.4.
-Replay keeps 10 % of each task rather than the paper's 2 %, which of the few examples here would be less than one a label.
+Replay keeps 10 % of each task rather than the paper's 2 %: of the few examples here that is less than one a label.
 """
 
 from __future__ import annotations

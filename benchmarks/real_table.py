@@ -17,7 +17,7 @@ from methods import METHODS
 from runs import Job, markdown, means, slug, train_all
 
 from clkit.atomic import write_json
-from clkit.matrix import aggregate
+from clkit.seeds import aggregate
 
 TUNING_SEED = 7
 SEEDS = (42, 1024, 2048)

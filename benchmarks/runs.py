@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from clkit.matrix import AccuracyMatrix, Aggregate
+from clkit.matrix import AccuracyMatrix
+from clkit.seeds import Aggregate
 
 
 @dataclass(frozen=True)

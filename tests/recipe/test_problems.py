@@ -11,7 +11,7 @@ from clkit.recipe.loading import load_recipe
 from clkit.strategies.registry import strategy_names
 
 START = "name: mine\nmodel: {name: embedded:tiny-t5}\nbenchmark: {name: sample}\n"
-SECTIONS = "name, seed, model, benchmark, tasks, prompt, data, tuning, strategies, training, evaluation, saving"
+SECTIONS = "name, seed, model, benchmark, tasks, prompt, data, tuning, strategies, protocol, training, evaluation, saving"
 KNOWN = ", ".join(sorted(strategy_names()))
 MIGU_KEYS = "name, threshold, mask, layers, count_padding, first_task, source"
 UNKNOWN_TAG = "not valid YAML: could not determine a constructor for the tag"
@@ -75,11 +75,11 @@ def problems_of(text: str | bytes) -> list[str]:
             "data: {test_per_task: few}",
             "data.test_per_task: 'few' is not a whole number (allowed: a whole number from 1 or null)",
         ),
-        ("tuning: {rank: 3}", "tuning.method: missing (allowed: full, lora, incremental_lora)"),
+        ("tuning: {rank: 3}", "tuning.method: missing (allowed: full, incremental_lora, lora)"),
         (
             "tuning: {method: lor}",
             "tuning.method: 'lor' is not one of the choices, did you mean 'lora'? "
-            "(allowed: full, lora, incremental_lora)",
+            "(allowed: full, incremental_lora, lora)",
         ),
         ("tuning: {method: lora, rank: 0}", "tuning.rank: 0 is out of range (allowed: a whole number from 1)"),
         (

@@ -1,0 +1,110 @@
+"""python benchmarks/forgetting_by_group.py RUN [--examples 100]
+
+Which parameters forget: how much of the change in the earlier tasks' loss each group of parameters causes.
+
+RUN is a finished run with full tuning whose models were all kept (`saving.models: all`, the default). For each task i
+after the first, the loss of the earlier tasks (nats per answer token, on their test examples) is computed with the
+model before task i, with the model after it, with only one group moved to its new values ("alone"), and with all groups
+moved but that one ("without"). The groups' shares need not add up to one: the loss is not additive.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from runs import markdown
+from torch import Tensor
+
+from clkit.cli.output import quiet_libraries
+from clkit.engine.evaluation import task_prompts
+from clkit.models.groups import parameter_groups
+from clkit.models.likelihood import IGNORED, summed_cross_entropy
+from clkit.models.loading import LoadedModel, load_model
+from clkit.recipe.recipe import Recipe
+from clkit.runs import RunFolder
+from clkit.tasks.loading import load_tasks
+from clkit.tasks.task import Task
+
+BATCH = 32
+
+
+@torch.inference_mode()
+def answer_loss(loaded: LoadedModel, task: Task, recipe: Recipe, examples: int) -> float:
+    """Mean −log p of an answer token over the first test examples of a task."""
+    prompts = task_prompts(task, "test", loaded.tokenizer, recipe.prompt)[:examples]
+    encoded = loaded.family.encode(loaded.tokenizer, prompts, task.test["answer"][:examples])
+    rows = [dict(zip(encoded, values, strict=True)) for values in zip(*encoded.values(), strict=True)]
+    collate = loaded.family.collator(loaded.tokenizer, loaded.model)
+    total, tokens = 0.0, 0
+    for start in range(0, len(rows), BATCH):
+        batch = collate(rows[start : start + BATCH])
+        labels = batch.pop("labels")
+        total += float(summed_cross_entropy(loaded.model(**batch).logits, labels))
+        tokens += int((labels != IGNORED).sum())
+    return total / tokens
+
+
+def weights(recipe: Recipe, stage: Path) -> dict[str, Tensor]:
+    """The parameters as they were saved after a task."""
+    return {
+        name: value.detach()
+        for name, value in load_model(recipe.model, recipe.tuning, [stage]).model.named_parameters()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--examples", type=int, default=100, help="test examples of each earlier task")
+    arguments = parser.parse_args()
+    quiet_libraries()
+    run = RunFolder.open(arguments.run)
+    recipe = Recipe.load(run.recipe_path)
+    if recipe.tuning.method != "full":
+        parser.error("the run must have been made with full tuning")
+    tasks = load_tasks(recipe)
+    stages = [stage for stage in run.stages() if stage.index > 0]
+    loaded = load_model(recipe.model, recipe.tuning, [stages[0].folder])
+    loaded.model.eval()
+    groups = parameter_groups(loaded.model, loaded.family)
+    parameters = dict(loaded.model.named_parameters())
+
+    def loss(values: dict[str, Tensor], earlier: list[Task]) -> float:
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(values[name])
+        return sum(answer_loss(loaded, task, recipe, arguments.examples) for task in earlier) / len(earlier)
+
+    rows: dict[str, list[tuple[float, float]]] = {group: [] for group in groups}
+    changes = []
+    for index in range(1, len(stages)):
+        old, new = weights(recipe, stages[index - 1].folder), weights(recipe, stages[index].folder)
+        earlier = tasks[:index]
+        before, after = loss(old, earlier), loss(new, earlier)
+        changes.append(after - before)
+        print(f"{stages[index].name}: loss of the earlier tasks {before:.2f} -> {after:.2f}", flush=True)
+        for group, names in groups.items():
+            alone = loss(old | {name: new[name] for name in names}, earlier) - before
+            without = loss(new | {name: old[name] for name in names}, earlier) - before
+            rows[group].append((alone, without))
+    total = sum(changes)
+    print(f"\nall groups: {total / len(changes):+.2f} nats per answer token, mean over {len(changes)} tasks\n")
+    table = []
+    for group, pairs in rows.items():
+        alone, without = (sum(values) for values in zip(*pairs, strict=True))
+        count = sum(parameters[name].numel() for name in groups[group])
+        table.append(
+            [
+                group,
+                f"{count:,}",
+                f"{alone / len(pairs):+.2f} ({alone / total:.0%})",
+                f"{without / len(pairs):+.2f} ({without / total:.0%})",
+            ]
+        )
+    print(markdown(["group", "parameters", "this group alone", "all but this group"], table))
+
+
+if __name__ == "__main__":
+    main()
