@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clkit.strategies.options import StrategyOptions
 
 BUILT_IN = {
+    "ewc": "clkit.strategies.ewc:EWC",
     "lwf": "clkit.strategies.lwf:LwF",
     "migu": "clkit.strategies.migu:MIGU",
     "olora": "clkit.strategies.olora:OLoRA",

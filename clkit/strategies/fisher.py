@@ -1,0 +1,175 @@
+"""The diagonal of the Fisher information, from single examples' scores ∂ log p / ∂θ, and the penalty it weighs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+
+from clkit.models.likelihood import IGNORED, summed_cross_entropy
+from clkit.strategies.base import Context
+
+Labels = Literal["data", "model"]
+
+#: Numbers of a parameter that the penalty works on at once on a CPU: what it reads and writes then stays in the cache.
+CPU_CHUNK = 2**18
+
+
+def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters in training, by name; tied ones appear once."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def precision_of(parameters: Iterable[torch.Tensor]) -> torch.dtype:
+    """The dtype that holds what is kept of these parameters: float32 at least, since squares of scores are tiny."""
+    return reduce(torch.promote_types, (parameter.dtype for parameter in parameters), torch.float32)
+
+
+def sum_of_squared_scores(
+    parameters: Mapping[str, nn.Parameter], log_likelihoods: Iterable[torch.Tensor]
+) -> torch.Tensor:
+    """Σ_n (∂ log p_n / ∂θ_i)² for every number θ_i in the parameters; no `.grad` is touched.
+
+    Args:
+        log_likelihoods: log p_n of one example each, scalars with a graph; taken one by one, so that a generator
+            keeps one graph in memory at a time.
+
+    Returns:
+        One flat tensor with the parameters' entries in their order, so that one reduction adds it over processes;
+        zero where an example's score does not reach a parameter. `unflatten` takes it apart.
+    """
+    tensors = list(parameters.values())
+    total = torch.zeros(
+        sum(tensor.numel() for tensor in tensors), dtype=precision_of(tensors), device=tensors[0].device
+    )
+    sums = list(unflatten(total, parameters).values())
+    for log_likelihood in log_likelihoods:
+        scores = torch.autograd.grad(log_likelihood, tensors, allow_unused=True)
+        for own, score in zip(sums, scores, strict=True):
+            if score is not None:
+                own.addcmul_(score.to(own), score.to(own))
+    return total
+
+
+def unflatten(flat: torch.Tensor, parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Views into the flat tensor by the parameters' names, in their shapes."""
+    parts = torch.split(flat, [parameter.numel() for parameter in parameters.values()])
+    return {name: part.view(parameter.shape) for (name, parameter), part in zip(parameters.items(), parts, strict=True)}
+
+
+def answer_log_likelihoods(context: Context, chosen: Sequence[int], labels: Labels) -> Iterator[torch.Tensor]:
+    """log p(answer | prompt) of each chosen example of the task, summed over the answer's tokens; scalars with a graph.
+
+    Args:
+        chosen: indices of `context.examples`.
+        labels: `data`: the gold answer; `model`: each of its tokens drawn from the model's own distribution given the
+            gold tokens before it, so that the mean of squared scores is the Fisher information in expectation. The
+            draw depends on the seed, the task and the example only, not on which process makes it.
+    """
+    assert context.examples is not None
+    for index in chosen:
+        example = context.collate([context.examples[index]])
+        batch = {name: tensor.to(context.model.device) for name, tensor in example.items()}
+        answer = batch.pop("labels")
+        logits = context.model(**batch).logits
+        if labels == "model":
+            seed = random.Random(f"fisher/{context.seed}/{context.task_index}/{index}").getrandbits(63)
+            answer = drawn_answer(logits.detach(), answer, torch.Generator().manual_seed(seed))
+        yield -summed_cross_entropy(logits, answer)
+
+
+def drawn_answer(logits: torch.Tensor, labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """The labels with every token replaced by one drawn from the model's distribution at its position.
+
+    Args:
+        logits: batch × sequence × vocabulary.
+        labels: batch × sequence; `IGNORED` stays where it is.
+        generator: on the CPU, so that every device draws the same.
+    """
+    due = labels != IGNORED
+    probabilities = logits[due].softmax(dim=-1, dtype=torch.float64).cpu()
+    drawn = torch.multinomial(probabilities, 1, generator=generator).squeeze(1)
+    return labels.masked_scatter(due, drawn.to(labels))
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Dropout off; afterwards every module is back in the mode that it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@dataclass
+class Anchor:
+    """One quadratic: by a parameter's name its diagonal Fisher F and its centre θ*, both in the parameter's shape."""
+
+    fisher: dict[str, torch.Tensor]
+    center: dict[str, torch.Tensor]
+
+    def to(self, device: torch.device) -> Anchor:
+        """The anchor on that device; in main memory pinned where there is CUDA, which then copies without waiting."""
+        return Anchor(_placed(self.fisher, device), _placed(self.center, device))
+
+
+def _placed(tensors: Mapping[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    moved = {name: tensor.to(device) for name, tensor in tensors.items()}
+    pin = device.type == "cpu" and torch.cuda.is_available()
+    return {name: tensor.pin_memory() for name, tensor in moved.items()} if pin else moved
+
+
+class QuadraticPenalty(torch.autograd.Function):
+    """λ/2 · Σ_k Σ_i F_ki (θ_i − θ*_ki)², and from the same pass its gradient λ · Σ_k F_ki (θ_i − θ*_ki).
+
+    Called as ``apply(strength, anchors, gradients, *parameters)``: λ; for each parameter its pairs (F_k, θ*_k), of its
+    shape and on any device; for each parameter a contiguous tensor of its shape and device, which the gradient is
+    written to and given back in.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        strength: float,
+        anchors: Sequence[Sequence[tuple[torch.Tensor, torch.Tensor]]],
+        gradients: Sequence[torch.Tensor],
+        *parameters: torch.Tensor,
+    ) -> torch.Tensor:
+        terms = []
+        for parameter, kept, gradient in zip(parameters, anchors, gradients, strict=True):
+            theta, out, device = parameter.reshape(-1), gradient.view(-1), parameter.device
+            # One parameter's at a time, since what is kept in main memory may not fit on the device.
+            pairs = [(_flat(fisher, device), _flat(center, device)) for fisher, center in kept]
+            chunk = CPU_CHUNK if device.type == "cpu" else theta.numel()
+            for start in range(0, theta.numel(), chunk):
+                part = slice(start, start + chunk)
+                own = out[part].zero_()
+                for fisher, center in pairs:
+                    distance = theta[part] - center[part]
+                    pull = fisher[part] * distance
+                    terms.append(torch.dot(pull, distance))
+                    own.add_(pull, alpha=strength)
+        ctx.save_for_backward(*gradients)
+        return strength / 2 * torch.stack(terms).sum()
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, scale: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        gradients = ctx.saved_tensors
+        if scale != 1:  # mixed precision's; in full precision another pass over all parameters is saved
+            gradients = [gradient * scale for gradient in gradients]
+        return None, None, None, *gradients
+
+
+def _flat(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    return tensor.to(device, non_blocking=True).reshape(-1)
