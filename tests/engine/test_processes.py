@@ -1,54 +1,218 @@
-"""Two processes (gloo) train as one does on the same global batch, and only one of them writes."""
+"""Two processes (gloo) train as one does on the same global batch, strategies included, and only one of them writes."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
+from accelerate.commands.launch import launch_command, launch_command_parser
 from safetensors.torch import load_file
 
+from clkit.engine.processes import processes
 from clkit.engine.sequence import train
+from clkit.errors import UsageError
+from clkit.recipe.recipe import Recipe
 from clkit.recipe.saving import recipe_yaml
 from clkit.runs import RunFolder
 from tests.toy import toy_recipe
 
+# The two ways to start two processes. Port 0: any free one, so that two of these tests can run side by side.
+ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0", "-m"]
+TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"]  # --: --run is not its own
+# 24 examples of the first task and 24 + 12 replayed ones of the second: whole batches. One that several processes
+# cannot share evenly is filled up by accelerate with examples from the start of the epoch.
+TRAINING = {"batch_size": 12, "micro_batch_size": 3, "epochs": 1.0}
+MIGU = {"name": "migu", "threshold": 0.8, "mask": "update", "first_task": "masked"}
 
-def test_two_processes_equal_one(tmp_path: Path, toy_t5: Path) -> None:
-    migu = [{"name": "migu", "mask": "update", "first_task": "masked"}]
-    recipe = toy_recipe(tmp_path, toy_t5, strategies=migu, training={"epochs": 1.0})
-    one = train(recipe, tmp_path / "one")
-    path = tmp_path / "toy.yaml"
-    path.write_text(recipe_yaml(recipe), "utf-8")
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "--",
-        "clkit",
-    ]
-    done = subprocess.run(
-        [*launch, "train", str(path), "--run", str(tmp_path / "two")],
+
+def launch(launcher: Sequence[str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *launcher, "clkit", *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
         timeout=300,
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("average_accuracy ") == 1
 
-    two = RunFolder.open(tmp_path / "two")
-    assert (two.path / "matrix.json").read_bytes() == (one.path / "matrix.json").read_bytes()
-    for ours, theirs in zip(one.stages()[1:], two.stages()[1:], strict=True):
-        a, b = (load_file(stage.folder / "model" / "model.safetensors") for stage in (ours, theirs))
-        for name in a:
+
+@dataclass
+class Pair:
+    """The runs of one recipe with one process and with two, and what the two printed."""
+
+    one: RunFolder
+    two: RunFolder
+    stdout: str
+
+    def logged(self, term: str, task: str = "second") -> tuple[list[Any], list[Any]]:
+        """The term's values in the lines of a task, of both runs."""
+        return tuple(
+            [line[term] for line in run.read_log() if line["event"] == "step" and line["task"] == task]
+            for run in (self.one, self.two)
+        )
+
+    def tensors(self, stage: int, file: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        return tuple(load_file(run.stages()[stage].folder / file) for run in (self.one, self.two))
+
+
+def both(recipe: Recipe, folder: Path, launcher: Sequence[str]) -> Pair:
+    one = train(recipe, folder / "one")
+    (folder / "toy.yaml").write_text(recipe_yaml(recipe), "utf-8")
+    done = launch(launcher, "train", str(folder / "toy.yaml"), "--run", str(folder / "two"))
+    assert done.returncode == 0, done.stderr
+    return Pair(one, RunFolder.open(folder / "two"), done.stdout)
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory, toy_t5: Path) -> Pair:
+    folder = tmp_path_factory.mktemp("full")
+    replay = {"name": "replay", "number": 12, "selection": "balanced"}
+    ewc = {"name": "ewc", "examples": 7}  # four of them on one process, three on the other
+    recipe = toy_recipe(folder, toy_t5, strategies=[replay, ewc, MIGU], training=TRAINING)
+    return both(recipe, folder, ACCELERATE)
+
+
+@pytest.fixture(scope="module")
+def incremental(tmp_path_factory: pytest.TempPathFactory, toy_t5: Path) -> Pair:
+    folder = tmp_path_factory.mktemp("incremental")
+    tuning = {"method": "incremental_lora", "rank": 4, "dropout": 0.0}  # each process would drop other units
+    recipe = toy_recipe(folder, toy_t5, strategies=[{"name": "olora"}, MIGU], tuning=tuning, training=TRAINING)
+    return both(recipe, folder, TORCHRUN)
+
+
+@pytest.fixture(params=["full", "incremental"])
+def pair(request: pytest.FixtureRequest) -> Pair:
+    return request.getfixturevalue(request.param)
+
+
+def moved_rows(before: torch.Tensor, after: torch.Tensor) -> set[int]:
+    return set((before != after).any(dim=1).nonzero().flatten().tolist())
+
+
+# --- both recipes -------------------------------------------------------------------------------------------------
+
+
+def test_one_process_writes(pair: Pair) -> None:
+    assert pair.stdout.count("average_accuracy ") == 1
+    assert (pair.two.path / "matrix.json").read_bytes() == (pair.one.path / "matrix.json").read_bytes()
+    lines = [
+        [(line["event"], line.get("task"), line.get("step")) for line in run.read_log()] for run in (pair.one, pair.two)
+    ]
+    assert lines[0] == lines[1]
+    assert len(set(lines[0])) == len(lines[0]) - 2  # three evaluations, which name no task
+    files = [sorted(file.relative_to(run.path) for file in run.path.rglob("*")) for run in (pair.one, pair.two)]
+    assert files[0] == files[1]
+
+
+def test_the_loss_and_the_masked_share_are_the_same(pair: Pair) -> None:
+    for task in ("first", "second"):
+        one, two = pair.logged("migu_masked_share", task)
+        assert one == two
+        one, two = pair.logged("task_loss", task)
+        assert two == pytest.approx(one, rel=1e-4)
+        one, two = pair.logged("grad_norm", task)
+        assert two == pytest.approx(one, rel=1e-3)
+
+
+# --- full tuning with replay, EWC and MIGU ------------------------------------------------------------------------
+
+
+def test_the_weights_are_the_same(full: Pair) -> None:
+    for stage in (1, 2):
+        one, two = full.tensors(stage, "model/model.safetensors")
+        for name in one:
             # Sums over processes are rounded in another order; another mask would differ by whole learning rates.
-            torch.testing.assert_close(a[name], b[name], atol=1e-3, rtol=0)
-    shares = [[line.get("migu_masked_share") for line in run.read_log()] for run in (one, two)]
-    assert shares[0] == shares[1]
+            torch.testing.assert_close(one[name], two[name], atol=1e-3, rtol=0)
+
+
+def test_migu_moves_the_same_rows(full: Pair, toy_t5: Path) -> None:
+    start = load_file(toy_t5 / "model.safetensors")
+    first, second = (full.tensors(stage, "model/model.safetensors") for stage in (1, 2))
+    layers = [name for name in start if "Attention." in name or "DenseReluDense" in name]
+    for before, after, steps in (((start, start), first, 2), (first, second, 3)):
+        shares = []
+        for name in layers:
+            if "relative_attention_bias" in name:
+                continue
+            one, two = (moved_rows(b[name], a[name]) for b, a in zip(before, after, strict=True))
+            assert one == two, name
+            shares.append(len(one) / len(start[name]))
+        assert min(shares) >= 0.2
+        assert max(shares) <= steps * 0.25  # ⌈0.2 · 16⌉ = 4 of 16 rows in a step
+        assert min(shares) < max(shares)
+
+
+def test_the_fisher_information_is_the_same(full: Pair, toy_t5: Path) -> None:
+    for stage in (1, 2):
+        one, two = full.tensors(stage, "strategies.safetensors")
+        assert one.keys() == two.keys()
+        fisher = [name for name in one if name.startswith("ewc/fisher/")]
+        assert len(fisher) == len(load_file(toy_t5 / "model.safetensors"))
+        for name in fisher:
+            torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-6 * float(one[name].max()))
+    one, two = full.logged("ewc_penalty")
+    assert one[0] == 0  # at the weights that the first task ended with
+    assert min(one[1:]) > 0
+    assert two == pytest.approx(one, rel=1e-3)
+
+
+def test_the_replayed_examples_are_the_same(full: Pair) -> None:
+    for stage in (1, 2):
+        one, two = ((run.stages()[stage].folder / "strategies.json").read_bytes() for run in (full.one, full.two))
+        assert one == two
+        assert one.count(b'"example"') == 12 * stage
+
+
+# --- incremental LoRA with O-LoRA and MIGU ------------------------------------------------------------------------
+
+
+def test_the_penalty_is_the_same(incremental: Pair) -> None:
+    one, two = incremental.logged("olora_penalty")
+    assert len(one) == 2
+    assert min(one) > 0
+    assert two == pytest.approx(one, rel=1e-4)
+
+
+def test_the_adapters_are_the_same(incremental: Pair) -> None:
+    for stage in (1, 2):
+        one, two = incremental.tensors(stage, "adapter/adapter_model.safetensors")
+        for name in one:
+            torch.testing.assert_close(one[name], two[name], atol=1e-3, rtol=0)
+            if "lora_B" in name:  # which starts at zero
+                nothing = torch.zeros_like(one[name])
+                assert moved_rows(nothing, one[name]) == moved_rows(nothing, two[name])
+                assert 4 <= len(moved_rows(nothing, one[name])) <= 8
+
+
+# --- launched in a way that starts one process --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asked", [1, 2])
+def test_several_processes_that_were_not_started_are_an_error(asked: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen from inside the one process that this command starts, with the environment that it gives."""
+    started: dict[str, Any] = {}
+
+    class Started:
+        returncode = 0
+
+        def __init__(self, command: list[str], env: dict[str, str]) -> None:
+            started.update(env)
+
+        def wait(self) -> None: ...
+
+    monkeypatch.setattr("accelerate.commands.launch.subprocess.Popen", Started)
+    arguments = ["--cpu", "--num_processes", str(asked), "-m", "clkit", "train", "quickstart"]
+    launch_command(launch_command_parser().parse_args(arguments))
+    for name in started.keys() - os.environ.keys():
+        monkeypatch.setenv(name, started[name])
+    if asked == 1:
+        assert processes().num_processes == 1
+    else:
+        with pytest.raises(UsageError, match="asked for several processes and started one; give it --multi_gpu"):
+            processes()
