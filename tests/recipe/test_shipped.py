@@ -17,11 +17,34 @@ from clkit.recipe.schema import recipe_schema
 from clkit.recipe.shipped import description, shipped_recipe, shipped_recipes
 
 SHIPPED = shipped_recipes()
+#: Rows of the paper's T5 table, and what stands beside it: tuning, learning rate, strategies with MIGU's threshold.
+PAPER: dict[str, tuple[str, float, list[str | float]]] = {
+    "t5_ft": ("full", 1e-4, []),
+    "t5_ft_random": ("full", 1e-4, ["migu", 0.7]),
+    "t5_ft_replay": ("full", 1e-4, ["replay"]),
+    "t5_ft_replay_migu": ("full", 1e-4, ["replay", "migu", 0.7]),
+    "t5_ewc": ("full", 1e-4, ["ewc"]),
+    "t5_ewc_migu": ("full", 1e-4, ["ewc", "migu", 0.7]),
+    "t5_lwf": ("full", 1e-4, ["lwf"]),
+    "t5_osf": ("full", 1e-4, ["osf"]),
+    "t5_lora": ("lora", 1e-3, []),
+    "t5_lora_migu": ("lora", 1e-3, ["migu", 0.7]),
+    "t5_lora_replay": ("lora", 1e-3, ["replay"]),
+    "t5_lora_replay_migu": ("lora", 1e-3, ["replay", "migu", 0.4]),
+    "t5_inclora": ("incremental_lora", 1e-3, []),
+    "t5_inclora_migu": ("incremental_lora", 1e-3, ["migu", 0.7]),
+    "t5_olora": ("incremental_lora", 1e-3, ["olora"]),
+    "t5_olora_migu": ("incremental_lora", 1e-3, ["olora", "migu", 0.05]),
+    "t5_zero_shot": ("full", 1e-4, []),
+    "t5_per_task": ("full", 1e-4, []),
+    "t5_multi_task": ("full", 1e-4, []),
+}
 every_recipe = pytest.mark.parametrize("name", SHIPPED)
 
 
 def test_the_shipped_recipes_are_found() -> None:
-    assert list(SHIPPED) == ["quickstart", *(f"t5_order{order}" for order in range(1, 7))]
+    orders = {f"t5_order{order}" for order in range(1, 7)}
+    assert set(SHIPPED) == {"quickstart", *orders, *PAPER, "t5_olora_order6", "t5_olora_migu_order6"}
     assert shipped_recipe("quickstart.yaml") == shipped_recipe("quickstart") == SHIPPED["quickstart"]
     assert shipped_recipe("quickstar") is None
 
@@ -78,6 +101,41 @@ def test_the_orders_share_the_papers_settings(order: int) -> None:
         "first_task": "unmasked",
         "source": "magnitude",
     }
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_each_row_of_the_papers_table_has_its_settings(name: str) -> None:
+    recipe = load_recipe(name)
+    written: list[str | float] = []
+    for options in recipe.strategies:
+        written += [options.name, *([options.model_dump()["threshold"]] if options.name == "migu" else [])]
+    assert (recipe.tuning.method, recipe.training.learning_rate, written) == PAPER[name]
+    baseline = name.removeprefix("t5_")
+    assert recipe.protocol == (baseline if baseline in ("zero_shot", "per_task", "multi_task") else "sequential")
+    if recipe.tuning.method != "full":
+        assert (recipe.tuning.rank, recipe.tuning.alpha, recipe.tuning.targets) == (8, 32, ["q", "v"])
+        assert recipe.tuning.dropout == (0.1 if "olora" in name else 0.05)
+    assert recipe.data.train_per_label == 1000
+    assert recipe.training.batch_size == 64
+
+
+def test_order_six_of_o_lora_weighs_each_task_as_published() -> None:
+    for name in ("t5_olora_order6", "t5_olora_migu_order6"):
+        recipe = load_recipe(name)
+        tasks = [task.name for task in recipe.task_recipes()]
+        options = recipe.strategies[0].model_dump()
+        own = options["per_task"]
+
+        def weight(task: str, key: str, own: dict = own, options: dict = options) -> float:
+            value = own.get(task, {}).get(key)
+            return options[key] if value is None else value
+
+        assert [weight(task, "lambda1") for task in tasks] == [0] + [0.5] * 8 + [5] * 6
+        assert {task: weight(task, "lambda2") for task in tasks if weight(task, "lambda2")} == {
+            **dict.fromkeys(["COPA", "QQP", "SST-2", "yahoo", "BoolQA"], 0.1),
+            **dict.fromkeys(["RTE", "WiC"], 0.3),
+        }
+        assert recipe.training.per_task["MNLI"].epochs == 2
 
 
 @pytest.mark.parametrize("path", generated_files(), ids=lambda path: path.name)
