@@ -17,7 +17,7 @@ from runs import Job, markdown, means, slug, train_all
 
 from clkit.seeds import aggregate
 
-LORA_RATE = "5e-3"
+LORA_RATE = "1e-3"
 SHOWN = ("average_accuracy", "bwt", "forgetting", "learning_accuracy")
 
 
