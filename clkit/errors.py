@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from clkit.redaction import redact
+
 
 class ClkitError(Exception):
-    """Something went wrong while running. The message says what, where and what to do."""
+    """Something went wrong while running. The message says what, where and what to do, and never a password."""
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redact(message))
 
 
 class UsageError(ClkitError):
@@ -21,7 +26,7 @@ class RecipeError(ClkitError):
     exit_code = 2
 
     def __init__(self, problems: list[str]) -> None:
-        self.problems = problems
+        self.problems = [redact(problem) for problem in problems]
         more = f" (+{len(problems) - 1} more: `clkit validate` lists all)" if len(problems) > 1 else ""
         super().__init__(problems[0] + more)
 
@@ -46,3 +51,9 @@ class RunError(ClkitError):
     """A run folder is missing, incomplete or unreadable."""
 
     exit_code = 2
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, in one line: the first one, with the next where it ends in a colon."""
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -144,6 +144,10 @@ class AccuracyMatrix:
             if definition.needs is None or definition.needs in given
         }
 
+    def header(self) -> dict[str, Any]:
+        """What is known before any score: the arguments that make this matrix without its rows."""
+        return {key: value for key, value in self.to_json().items() if key not in ("zero_shot", "rows")}
+
     def to_json(self) -> dict[str, Any]:
         """The content of `matrix.json`."""
         return {

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from clkit.comparison import compare_recipes
 from clkit.errors import UsageError
 from clkit.matrix import AccuracyMatrix, Protocol, Row
-from clkit.runs import RunFolder, compare_recipes
+from clkit.runs import RunFolder
 
 #: What a finished run of each protocol is, as an argument of `AccuracyMatrix.metrics`, and how it is called.
 ROLES: dict[Protocol, tuple[str, str]] = {

@@ -4,12 +4,14 @@
 
     runs/t5_order1-42/
       recipe.yaml               the resolved recipe
-      env.json                  versions, seed, command; the number of this layout
+      env.json                  versions, seed, command; the number of this layout; the recipe's SHA-256
+      lock.json                 who writes the run, while someone does (`clkit.lock`)
       log.jsonl                 one JSON object per line, while training
       matrix.json metrics.json  the scores so far, and what follows from them
       tasks/00-zero-shot/       predictions.jsonl, done.json
-      tasks/01-dbpedia/         the model or adapter, predictions.jsonl, and done.json, which is written last;
-                                01-all-tasks/ where all tasks are learned together
+      tasks/01-dbpedia/         the model or adapter, predictions.jsonl, and done.json, which is written last
+                                and seals the other files (`clkit.manifest`); 01-all-tasks/ where all tasks are learned
+                                together
 """
 
 from __future__ import annotations
@@ -20,18 +22,22 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from clkit.atomic import sync, write_atomically, write_json
+from clkit.comparison import parse_recipe
 from clkit.errors import RunError, UsageError
+from clkit.lock import LOCK_FILE
+from clkit.manifest import DONE_FILE, MODEL_PARTS, Done, read_object, seal_files, text_sha256
 from clkit.matrix import AccuracyMatrix
 
-#: Raised whenever an older clkit would misread the folder. 2: matrix.json says its protocol.
+#: Raised whenever an older clkit would misread the folder. 2: matrix.json says its protocol. Manifests came without a
+#: new number, for an older clkit does not look at them.
 FORMAT = 2
 ZERO_SHOT = "zero-shot"
 PACKAGES = ("clkit", "torch", "transformers", "datasets", "peft", "tokenizers", "accelerate")
@@ -39,7 +45,7 @@ PACKAGES = ("clkit", "torch", "transformers", "datasets", "peft", "tokenizers", 
 
 @dataclass(frozen=True)
 class Stage:
-    """A finished stage: the zero-shot evaluation (index 0) or a training (from 1), with what `done.json` holds."""
+    """A finished stage: the zero-shot evaluation (index 0) or a training (from 1), with what the engine says of it."""
 
     index: int
     name: str
@@ -68,7 +74,7 @@ class RunFolder:
             run._empty()
         run.path.mkdir(parents=True, exist_ok=True)
         # env.json comes first: it is what tells a half-made run folder from a folder of the user's.
-        write_json(run.env_path, {"format": FORMAT, **environment})
+        write_json(run.env_path, {"format": FORMAT, "recipe_sha256": text_sha256(recipe_yaml), **environment})
         write_atomically(run.recipe_path, recipe_yaml)
         return run
 
@@ -82,7 +88,7 @@ class RunFolder:
         run = cls(Path(path))
         if run.path.exists() and not run.path.is_dir():
             raise UsageError(f"{run.path} is a file; choose a folder with --run DIR")
-        if not run.path.is_dir() or not any(run.path.iterdir()):
+        if run.is_empty():
             return
         if not overwrite:
             raise UsageError(
@@ -91,7 +97,7 @@ class RunFolder:
             )
         # A recipe.yaml may well lie in a folder of the user's; an env.json with a format is clkit's own.
         try:
-            ours = "format" in _read_object(run.env_path)
+            ours = "format" in read_object(run.env_path)
         except RunError:
             ours = False
         if not ours:
@@ -151,6 +157,10 @@ class RunFolder:
     def metrics_path(self) -> Path:
         return self.path / "metrics.json"
 
+    def is_empty(self) -> bool:
+        """Whether nothing is there yet, or nothing but a lock."""
+        return not self.path.is_dir() or all(entry.name == LOCK_FILE for entry in self.path.iterdir())
+
     def recipe_yaml(self) -> str:
         """The text of the resolved recipe.
 
@@ -168,7 +178,7 @@ class RunFolder:
         Raises:
             RunError: it cannot be read or is no YAML mapping.
         """
-        data = _parse_recipe(self.recipe_yaml(), str(self.recipe_path))
+        data = parse_recipe(self.recipe_yaml(), str(self.recipe_path))
         if not isinstance(data, dict):
             raise RunError(f"{self.recipe_path} must hold a YAML mapping")
         return data
@@ -179,7 +189,7 @@ class RunFolder:
         Raises:
             RunError: it is damaged, or another clkit wrote it in a layout that this one does not know.
         """
-        data = _read_object(self.env_path)
+        data = read_object(self.env_path)
         found = data.get("format")
         if type(found) is not int or found < 1:
             raise RunError(f"{self.env_path}: 'format' must be a number from 1, got {found!r}")
@@ -229,7 +239,7 @@ class RunFolder:
         """
         if not self.matrix_path.is_file():
             raise RunError(f"{self.path} has no matrix.json yet: nothing was evaluated so far")
-        data = _read_object(self.matrix_path)
+        data = read_object(self.matrix_path)
         try:
             return AccuracyMatrix.from_json(data)
         except ValueError as error:
@@ -246,7 +256,7 @@ class RunFolder:
             RunError: the stage is finished already.
         """
         folder = self.stage_folder(index, name)
-        if (folder / "done.json").exists():
+        if (folder / DONE_FILE).exists():
             raise RunError(f"{folder} is finished already")
         if folder.exists():
             shutil.rmtree(folder)
@@ -254,22 +264,39 @@ class RunFolder:
         return folder
 
     def finish_stage(self, index: int, name: str, payload: Mapping[str, Any]) -> None:
-        """Mark a stage as finished: its files are brought to disk first, `done.json` comes last."""
+        """Mark a stage as finished: its files are brought to disk first; `done.json` with their manifest comes last."""
         folder = self.stage_folder(index, name)
         for file in folder.rglob("*"):
             sync(file)
-        write_json(folder / "done.json", payload)
+        Done(dict(payload), seal_files(folder)).write(folder)
+
+    def drop_model(self, index: int, name: str) -> None:
+        """Remove the model of a finished stage; its `done.json` says so first, so that it is never taken for lost."""
+        folder = self.stage_folder(index, name)
+        done = Done.read(folder)
+        if done.files is not None:
+            kept = {file: seal for file, seal in done.files.items() if file.split("/")[0] not in MODEL_PARTS}
+            replace(done, files=kept, model_kept=False).write(folder)
+        for part in MODEL_PARTS:
+            shutil.rmtree(folder / part, ignore_errors=True)
 
     def stages(self) -> list[Stage]:
         """The finished stages in order; the zero-shot evaluation, where there is one, comes first with index 0.
 
         Raises:
-            RunError: a task is finished although one before it is not, or two stages have the same number.
+            RunError: a `done.json` is damaged, a task is finished although one before it is not, or two stages have the
+                same number.
         """
+        try:
+            return self._stages()
+        except RunError as error:
+            raise RunError(f"{error}; see `clkit doctor {self.path}`") from error
+
+    def _stages(self) -> list[Stage]:
         done = [
-            Stage(index, name, folder, _read_object(folder / "done.json"))
-            for index, name, folder in self._stage_folders()
-            if (folder / "done.json").is_file()
+            Stage(index, name, folder, Done.read(folder).payload)
+            for index, name, folder in self.stage_folders()
+            if (folder / DONE_FILE).is_file()
         ]
         for before, stage in zip([None, *done], done, strict=False):
             expected = before.index + 1 if before else min(stage.index, 1)
@@ -286,12 +313,51 @@ class RunFolder:
             RunError: the finished stages have a gap; nothing is removed then.
         """
         finished = {stage.folder for stage in self.stages()}
-        removed = [folder for _, _, folder in self._stage_folders() if folder not in finished]
+        removed = [folder for _, _, folder in self.stage_folders() if folder not in finished]
         for folder in removed:
             shutil.rmtree(folder)
         return removed
 
-    def _stage_folders(self) -> list[tuple[int, str, Path]]:
+    def check_before_resuming(self, folders: Sequence[Path]) -> None:
+        """Refuse to go on from what is not as the run left it.
+
+        Args:
+            folders: of the finished stages whose files are about to be loaded, the last one for its model.
+
+        Raises:
+            RunError: the recipe or a file of these stages is missing or was changed, or the model was not kept.
+        """
+        if self.recipe_is_original() is False:
+            raise RunError(
+                f"{self.recipe_path} was changed after the run began, so it does not say what was trained: put the old "
+                "one back, or train anew with --overwrite"
+            )
+        for folder in folders:
+            done = Done.read(folder)
+            if not done.model_kept and folder == folders[-1]:
+                raise RunError(
+                    f"{folder}: the model of this stage was not kept (saving.models: last), so nothing can go on from "
+                    "it; train anew with --overwrite"
+                )
+            damaged = [found for found in done.check(folder) if found.state in ("missing", "changed")]
+            if damaged:
+                more = f" (and {len(damaged) - 1} more: `clkit doctor {self.path}`)" if len(damaged) > 1 else ""
+                raise RunError(
+                    f"{folder / damaged[0].path} is {damaged[0].state} ({damaged[0].note}){more}, and --resume would "
+                    f"go on from it: put it back, or remove {folder} and the stages after it to train them anew"
+                )
+
+    def recipe_is_original(self) -> bool | None:
+        """Whether `recipe.yaml` is as the run began with it; None where an older clkit did not record that.
+
+        Raises:
+            RunError: `recipe.yaml` or `env.json` cannot be read.
+        """
+        recorded = self.environment().get("recipe_sha256")
+        return None if recorded is None else recorded == text_sha256(self.recipe_yaml())
+
+    def stage_folders(self) -> list[tuple[int, str, Path]]:
+        """Number, name and folder of every stage that was begun, in order."""
         found = []
         for folder in (self.path / "tasks").glob("*-*"):
             parts = re.fullmatch(r"(\d{2,})-(.+)", folder.name)
@@ -300,8 +366,9 @@ class RunFolder:
         return sorted(found)
 
     def _empty(self) -> None:
-        # env.json goes last, so that --overwrite can be repeated after an interruption.
-        for entry in sorted(self.path.iterdir(), key=lambda entry: entry == self.env_path):
+        # env.json goes last, so that --overwrite can be repeated after an interruption. The lock is the writer's own.
+        entries = [entry for entry in self.path.iterdir() if entry.name != LOCK_FILE]
+        for entry in sorted(entries, key=lambda entry: entry == self.env_path):
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
             else:
@@ -325,80 +392,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def compare_recipes(old_yaml: str, new_yaml: str) -> list[str]:
-    """The dotted keys in which two resolved recipes differ; lists of named things by name: `strategies.migu.threshold`.
-
-    Raises:
-        RunError: one of the two is no YAML.
-    """
-    old, new = _parse_recipe(old_yaml, "the old recipe"), _parse_recipe(new_yaml, "the new recipe")
-    return list(_differences("", old, new))
-
-
-def seed_groups(runs: Iterable[RunFolder]) -> list[list[RunFolder]]:
-    """Groups of two or more runs whose recipes are equal but for the seed, and whose seeds all differ.
-
-    The same seed twice is no second draw, and a mean over it would look surer than it is: such a group is left out.
-
-    Raises:
-        RunError: a recipe cannot be read.
-    """
-    groups: dict[str, list[tuple[Any, RunFolder]]] = {}
-    for run in runs:
-        recipe = run.recipe()
-        seed = recipe.pop("seed", None)
-        groups.setdefault(json.dumps(recipe, sort_keys=True, default=str), []).append((seed, run))
-    return [
-        [run for _, run in group]
-        for group in groups.values()
-        if len({str(seed) for seed, _ in group}) == len(group) > 1
-    ]
-
-
-def _parse_recipe(text: str, where: str) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RunError(f"{where} is no YAML: {' '.join(str(error).split())}") from error
-
-
-def _differences(key: str, old: Any, new: Any) -> Iterable[str]:
-    if type(old) is not type(new):
-        yield key
-        return
-    is_list = isinstance(old, list)
-    old, new = _by_name(old), _by_name(new)
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        if old != new:
-            yield key
-        return
-    for name in [*old, *(name for name in new if name not in old)]:
-        below = f"{key}.{name}" if key else str(name)
-        if name in old and name in new:
-            yield from _differences(below, old[name], new[name])
-        else:
-            yield below
-    if is_list and old.keys() == new.keys() and list(old) != list(new):
-        yield key  # the same strategies or tasks, in another order
-
-
-def _by_name(value: Any) -> Any:
-    """A list of mappings as a mapping by their names, where each has its own."""
-    if not isinstance(value, list) or not value or not all(isinstance(item, dict) and "name" in item for item in value):
-        return value
-    named = {item["name"]: item for item in value}
-    return named if len(named) == len(value) else value
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from error
-    if not isinstance(data, dict):
-        raise RunError(f"{path} must hold a JSON object")
-    return data

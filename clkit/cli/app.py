@@ -8,6 +8,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
+from traceback import format_exception
+from types import TracebackType
 from typing import Annotated, NoReturn
 
 import typer
@@ -22,7 +25,8 @@ from clkit.cli.schema import schema
 from clkit.cli.show import show
 from clkit.cli.train import train
 from clkit.cli.validate import validate
-from clkit.errors import ClkitError
+from clkit.errors import ClkitError, first_line
+from clkit.redaction import redact
 
 INTERRUPTED = 130
 
@@ -72,8 +76,12 @@ def clkit(
 
 def main() -> NoReturn:
     """Run the command line and exit: 0 fine, 1 failed, 2 wrong use or recipe, 3 gate failed, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a name may hold what the terminal's encoding lacks
+            stream.reconfigure(errors="backslashreplace")
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    if len(arguments) < len(sys.argv) - 1:  # a traceback is asked for
+    if len(arguments) < len(sys.argv) - 1:
+        sys.excepthook = _print_traceback
         sys.exit(app(args=arguments, prog_name="clkit", standalone_mode=False) or 0)
     sys.exit(_one_line(arguments))
 
@@ -93,11 +101,21 @@ def _one_line(arguments: list[str]) -> int:
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # no space left, no permission: nothing that clkit could do better
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return _failed(f"{where}{error.strerror or first_line(error)}", 1)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         return _failed(f"{reason} (unexpected: please report it, with the output of the same command with --debug)", 1)
 
 
 def _failed(message: str, code: int) -> int:
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    line = " ".join(redact(message).split())
+    # A name may hold control characters, which would reach the terminal as commands.
+    shown = "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in line)
+    typer.echo(f"error: {shown}", err=True)
     return code
+
+
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    sys.stderr.write(redact("".join(format_exception(kind, error, trace))))

@@ -82,9 +82,9 @@ def _means(
 ) -> list[SeedGroup]:
     if len(folders) < 2:
         return []
+    from clkit.comparison import seed_groups
     from clkit.errors import RunError
     from clkit.report.tables import SeedGroup
-    from clkit.runs import seed_groups
     from clkit.seeds import aggregate
 
     groups = [[str(folder.path) for folder in group] for group in seed_groups(folders.values())]

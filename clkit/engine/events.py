@@ -34,6 +34,9 @@ class Plan:
 class Listener:
     """Hears what happens in a run. Every method may be overridden; none needs to be."""
 
+    def noted(self, remark: str) -> None:
+        """Something that the user should know before the run starts, in one line."""
+
     def started(self, plan: Plan) -> None:
         """Everything is loaded."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clkit.atomic import write_jsonl
+from clkit.comparison import resuming_differences
 from clkit.engine.evaluation import Examiner
 from clkit.engine.events import Listener
 from clkit.engine.learner import Prepared, fit, prepare
@@ -17,11 +17,12 @@ from clkit.engine.processes import processes
 from clkit.engine.protocols import PlannedStage, lineage, planned_stages
 from clkit.engine.state import save_strategies
 from clkit.errors import UsageError
+from clkit.lock import locked
 from clkit.matrix import AccuracyMatrix
 from clkit.models.loading import save_model
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.saving import recipe_yaml
-from clkit.runs import ZERO_SHOT, RunFolder, compare_recipes, environment
+from clkit.runs import ZERO_SHOT, RunFolder, environment
 
 
 def train(
@@ -41,25 +42,41 @@ def train(
 
     Raises:
         UsageError: the run folder exists already, or, with ``resume``, holds another recipe.
+        RunError: another process writes the run folder, or, with ``resume``, something in it is damaged.
         ClkitError: the run failed; what was finished stays.
     """
     path = Path(run) if run is not None else Path("runs", f"{recipe.name}-{recipe.seed}")
     process = processes()
     listener = listener if listener and process.is_main_process else Listener()
-    earlier = RunFolder.open(path) if resume and path.is_dir() and any(path.iterdir()) else None
-    if earlier is not None:
-        _refuse_changed_recipe(earlier, recipe)
-    elif process.is_main_process:
-        RunFolder.check_free(path, overwrite=overwrite)
+    if not process.is_main_process:
+        process.wait_for_everyone()  # until the main process has the lock
+        return _train(recipe, path, resume=resume, overwrite=overwrite, listener=listener)
+    if not resume:
+        RunFolder.check_free(path, overwrite=overwrite)  # before a lock is put into a folder of the user's
+    with locked(path) as remark:
+        if remark is not None:
+            listener.noted(remark)
+        process.wait_for_everyone()
+        return _train(recipe, path, resume=resume, overwrite=overwrite, listener=listener)
+
+
+def _train(recipe: Recipe, path: Path, *, resume: bool, overwrite: bool, listener: Listener) -> RunFolder:
+    process = processes()
+    earlier = RunFolder.open(path) if resume and not RunFolder(path).is_empty() else None
+    differing = _refuse_changed_recipe(earlier, recipe) if earlier else []
     trained = [stage.folder for stage in earlier.stages() if stage.index > 0] if earlier else []
+    gone_on_from = _gone_on_from(recipe, trained)
+    if earlier is not None and process.is_main_process:
+        loaded = gone_on_from if recipe.tuning.method == "incremental_lora" else gone_on_from[-1:]
+        earlier.check_before_resuming(loaded)
     # Everything is loaded before anything is written, so that a wrong recipe neither leaves a folder nor empties one.
-    prepared = prepare(recipe, _gone_on_from(recipe, trained))
+    prepared = prepare(recipe, gone_on_from)
     process.wait_for_everyone()
     if process.is_main_process:
         now = environment(recipe.seed, sys.argv)
         if earlier is not None:
             earlier.discard_unfinished()
-            earlier.append_log({"event": "resumed", **now})
+            earlier.append_log({"event": "resumed", "differing": differing, **now})
         else:
             RunFolder.create(path, recipe_yaml(recipe), now, overwrite=overwrite)
     process.wait_for_everyone()
@@ -77,13 +94,15 @@ def _gone_on_from(recipe: Recipe, trained: Sequence[Path]) -> Sequence[Path]:
     return trained[lineage(stages, len(trained))] if len(trained) < len(stages) else []
 
 
-def _refuse_changed_recipe(earlier: RunFolder, recipe: Recipe) -> None:
-    different = compare_recipes(earlier.recipe_yaml(), recipe_yaml(recipe))
-    if different:
+def _refuse_changed_recipe(earlier: RunFolder, recipe: Recipe) -> list[str]:
+    """The keys in which the recipe differs from the run's, where none of them decides the result."""
+    different = resuming_differences(earlier, recipe)
+    if different.result:
         raise UsageError(
-            f"{earlier.path}: --resume needs the recipe of the run, but these keys differ: {', '.join(different)}; "
-            "take the changes back, or train into another folder with --run DIR"
+            f"{earlier.path}: --resume needs the recipe of the run, but these keys differ: "
+            f"{', '.join(different.result)}; take the changes back, or train into another folder with --run DIR"
         )
+    return different.other
 
 
 class _Sequence:
@@ -145,9 +164,7 @@ class _Sequence:
         )
         built_on = self._recipe.tuning.method == "incremental_lora" and planned.position > 0
         if self._main and self._recipe.saving.models == "last" and not built_on and index > 0:
-            before = self._folder.stage_folder(index, self._prepared.stages[index - 1].name)
-            for part in ("model", "adapter"):
-                shutil.rmtree(before / part, ignore_errors=True)
+            self._folder.drop_model(index, self._prepared.stages[index - 1].name)
         return row
 
     def _evaluate(self, stage_name: str, tested: Sequence[str], stage: Path) -> tuple[list[float | None], float]:
@@ -169,7 +186,7 @@ class _Sequence:
     def _finish(self, index: int, name: str, payload: Mapping[str, Any]) -> None:
         if self._main:
             self._folder.append_log({"event": "evaluated", "stage": name, **payload})
-            self._folder.finish_stage(index, name, payload)
+            self._folder.finish_stage(index, name, {**payload, "matrix": self._matrix.header()})
         processes().wait_for_everyone()
 
     def _write_matrix(self) -> None:

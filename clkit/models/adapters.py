@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
-from clkit.errors import ModelError
+from clkit.errors import ModelError, first_line
 from clkit.models.layers import linear_layers
 from clkit.recipe.section import did_you_mean
 from clkit.recipe.sections import AdapterTuning
@@ -55,15 +58,37 @@ def _refuse_tied(model: PreTrainedModel, targets: Sequence[str], layers: Mapping
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """The model with an adapter that was saved before, ready to be trained further.
+    """The model with a LoRA adapter that was saved before as safetensors, ready to be trained further.
 
     Raises:
-        ModelError: the folder holds no adapter that fits the model.
+        ModelError: the folder holds no such adapter, or one that does not fit the model.
     """
+    kind, stored = _stored_adapter(folder)
+    if kind != "LORA":
+        raise ModelError(f"the adapter in {folder} is of the kind {kind!r}; clkit saves and reads LORA only")
     try:
-        return PeftModel.from_pretrained(model, folder, is_trainable=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"the adapter in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+        loaded = PeftModel.from_pretrained(model, folder, is_trainable=True)
+    except Exception as error:  # no narrower: a damaged configuration can raise anything below peft
+        raise ModelError(f"the adapter in {folder} cannot be loaded ({first_line(error)})") from error
+    different = stored ^ set(get_peft_model_state_dict(loaded))
+    if different:  # peft would keep random values for what is missing, and only warn
+        raise ModelError(f"the adapter in {folder} does not fit the model: '{min(different)}' is in one of them only")
+    return loaded
+
+
+def _stored_adapter(folder: Path) -> tuple[object, set[str]]:
+    """The kind of a saved adapter, and the names of its weights. peft would go on to look for a pickle, and online."""
+    for name in (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME):
+        if not (folder / name).is_file():
+            pickle = (folder / WEIGHTS_NAME).is_file() and name == SAFETENSORS_WEIGHTS_NAME
+            reason = f"; {WEIGHTS_NAME} is a pickle, which can run any code, and is not read" if pickle else ""
+            raise ModelError(f"the adapter in {folder} has no {name}{reason}")
+    try:
+        kind = json.loads((folder / CONFIG_NAME).read_text("utf-8"))["peft_type"]
+        with safe_open(folder / SAFETENSORS_WEIGHTS_NAME, framework="pt") as file:
+            return kind, set(file.keys())
+    except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
+        raise ModelError(f"the adapter in {folder} is damaged ({first_line(error)})") from error
 
 
 def merge_adapter(model: PeftModel) -> PreTrainedModel:

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import json
+import re
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from peft import PeftModel
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from clkit.embedded import embedded_model_folder
-from clkit.errors import ModelError
+from clkit.errors import ModelError, first_line
 from clkit.models.adapters import add_adapter, load_adapter, merge_adapter
 from clkit.models.family import Family, family_of
 from clkit.models.groups import freeze
 from clkit.recipe.sections import ModelSection, Tuning
+from clkit.redaction import redact
 
 EMBEDDED = "embedded:"
+JSON_FILES = ("config.json", "tokenizer_config.json", "tokenizer.json")
+#: A tokenizer's own files, of which a model's folder has one or more.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model", "vocab.json", "vocab.txt")
 
 
 @dataclass
@@ -41,10 +52,10 @@ def load_model(section: ModelSection, tuning: Tuning, stages: Sequence[Path] = (
         ModelError: the model cannot be found or loaded, or belongs to no known family.
     """
     if tuning.method == "full":
-        loaded = _load_base(str(stages[-1] / "model"), None) if stages else _load_base(section.name, section.revision)
+        loaded = _load_base(section, stages[-1] if stages else None)
         freeze(loaded.model, loaded.family, tuning.freeze)
         return loaded
-    loaded = _load_base(section.name, section.revision)
+    loaded = _load_base(section)
     if not stages:
         loaded.model = add_adapter(loaded, tuning)
         return loaded
@@ -73,27 +84,127 @@ def save_model(loaded: LoadedModel, stage: Path) -> None:
     loaded.tokenizer.save_pretrained(stage / part)
 
 
-def _load_base(name: str, revision: str | None) -> LoadedModel:
-    source = str(embedded_model_folder(name.removeprefix(EMBEDDED))) if name.startswith(EMBEDDED) else name
-    if source.startswith("/") and not Path(source, "config.json").is_file():
-        missing = "has no config.json" if Path(source).is_dir() else "does not exist"
-        raise ModelError(f"model.name: the folder {source} {missing}; name a folder that save_pretrained wrote")
+@dataclass(frozen=True)
+class _Origin:
+    """Where a model comes from, and how an error names it."""
+
+    source: str
+    subject: str
+    advice: str
+
+    @classmethod
+    def of(cls, section: ModelSection, stage: Path | None) -> _Origin:
+        """The recipe's model, or the one that was saved in a stage's folder."""
+        if stage is not None:
+            folder = stage.resolve() / "model"
+            return cls(str(folder), f"the saved model in {folder}", "train anew with --overwrite")
+        name = section.name
+        if name.startswith(EMBEDDED):
+            try:
+                folder = embedded_model_folder(name.removeprefix(EMBEDDED))
+            except ModelError as error:
+                raise ModelError(f"model.name: {error}") from None
+            return cls(str(folder), f"model.name: '{name}'", "install clkit again")
+        if Path(name).is_absolute():
+            return cls(name, f"model.name: the folder {name}", "name a folder that save_pretrained wrote")
+        advice = (
+            "without a network use a local folder, a model already in the hub's cache, or model.name=embedded:tiny-t5"
+        )
+        return cls(name, f"model.name: '{name}'", advice)
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder, where it is one."""
+        return Path(self.source) if Path(self.source).is_absolute() else None
+
+
+def _load_base(section: ModelSection, stage: Path | None = None) -> LoadedModel:
+    origin = _Origin.of(section, stage)
+    if origin.folder is not None:
+        _check_folder(origin, origin.folder)
+    if section.trust_remote_code:
+        _warn_of_code(section.name)
+    revision = section.revision if stage is None else None
+    arguments = {"revision": revision, "trust_remote_code": section.trust_remote_code}
     try:
-        config = AutoConfig.from_pretrained(source, revision=revision)
+        config = AutoConfig.from_pretrained(origin.source, **arguments)
         family = family_of(config)
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        model = family.load(source, revision=revision)
-    except (OSError, ValueError) as error:
-        raise ModelError(_explain(name, error)) from error
+        tokenizer = AutoTokenizer.from_pretrained(origin.source, **arguments)
+        model = family.load(origin.source, **arguments)
+    except ModelError as error:
+        raise ModelError(f"{origin.subject}: {error}") from error
+    except Exception as error:  # no narrower: hub, configuration, tokenizer and weights share no base class
+        raise ModelError(_explain(origin, revision, error)) from error
     return LoadedModel(model, tokenizer, family)
 
 
-def _explain(name: str, error: Exception) -> str:
-    first_line = str(error).strip().splitlines()[0]
-    return (
-        f"model.name: '{name}' cannot be loaded ({first_line}); without a network use a local folder, "
-        "a model already in the hub's cache, or model.name=embedded:tiny-t5"
-    )
+@cache
+def _warn_of_code(name: str) -> None:
+    print(f"warning: model.trust_remote_code: Python code that comes with {redact(name)} is run", file=sys.stderr)
+
+
+def _check_folder(origin: _Origin, folder: Path) -> None:
+    """Refuse what transformers reports without the file, or fills up with an empty vocabulary or another model."""
+    if not (folder / "config.json").is_file():
+        missing = "has no config.json" if folder.is_dir() else "does not exist"
+        raise ModelError(f"{origin.subject} {missing}; {origin.advice}")
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{origin.subject} holds an adapter beside the model; remove it, or merge the two with peft's "
+            "merge_and_unload()"
+        )
+    for name in JSON_FILES:
+        if (folder / name).is_file():
+            _check_json(origin, folder / name)
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise ModelError(
+            f"{origin.subject} has no tokenizer (none of {', '.join(TOKENIZER_FILES)}); "
+            "save the model's tokenizer into it"
+        )
+
+
+def _check_json(origin: _Origin, file: Path) -> None:
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(
+            f"{origin.subject} has a damaged {file.name} ({first_line(error)}); {origin.advice}"
+        ) from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{origin.subject} has a damaged {file.name} (it holds no object); {origin.advice}")
+
+
+def _explain(origin: _Origin, revision: str | None, error: Exception) -> str:
+    """One line that says why the model cannot be loaded, and what to do."""
+    said = str(error)
+    if "custom code" in said or "trust_remote_code" in said:
+        return (
+            f"{origin.subject} needs Python code that comes with it (auto_map); read that code, and if you trust it, "
+            "set model.trust_remote_code: true"
+        )
+    unknown = re.search("model type `(.+?)` but Transformers does not recognize", said)
+    if unknown:
+        return (
+            f"{origin.subject}: model type '{unknown[1]}' is unknown to the installed transformers; name another model"
+        )
+    pickle = _pickle(origin, revision)
+    if pickle is not None and "safetensors" in said:
+        return (
+            f"{origin.subject} has its weights in {pickle} only, a pickle, which can run any code and is not read; if "
+            "you trust it, load it with transformers and save_pretrained() it to a folder, which writes safetensors"
+        )
+    return f"{origin.subject} cannot be loaded ({first_line(error).rstrip('.')}); {origin.advice}"
+
+
+def _pickle(origin: _Origin, revision: str | None) -> str | None:
+    """The pickle that holds a model's weights, if there is one in its folder or in the hub's cache."""
+    if origin.folder is not None:
+        return next((file.name for file in sorted(origin.folder.glob("*.bin"))), None)
+    with suppress(HFValidationError):
+        for name in ("pytorch_model.bin", "pytorch_model.bin.index.json"):
+            if isinstance(try_to_load_from_cache(origin.source, name, revision=revision), str):
+                return name
+    return None
 
 
 def describe(loaded: LoadedModel) -> dict[str, Any]:

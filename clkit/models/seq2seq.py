@@ -10,6 +10,7 @@ from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, PreTrain
 from transformers.modeling_outputs import BaseModelOutput
 
 from clkit.models.family import UNFINISHED, Batch, Collator, Family
+from clkit.models.weights import read_weights
 
 #: Tokens that the encoder is given at once where there is no accelerator: with more its activations leave the cache.
 CPU_TOKENS = 2048
@@ -45,7 +46,7 @@ class Seq2Seq(Family):
 
     @classmethod
     def load(cls, name: str, **arguments: Any) -> PreTrainedModel:
-        return AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32, **arguments)
+        return read_weights(AutoModelForSeq2SeqLM, name, **arguments)
 
     def encode(
         self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], answers: Sequence[str]

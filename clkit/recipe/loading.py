@@ -23,9 +23,12 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         UsageError: there is no such recipe.
         RecipeError: with one line per problem: file, line, key path, and what is allowed.
     """
-    written = overridden(read_recipe(recipe_path(source)), overrides)
+    path = recipe_path(source)
     try:
+        written = overridden(read_recipe(path), overrides)
         return Recipe.model_validate(written.plain())
+    except RecursionError:
+        raise RecipeError([f"{_shown(path)}: nested too deeply; a recipe has a few levels"]) from None
     except ValidationError as error:
         raise RecipeError(problem_lines(error, written)) from None
 
@@ -39,7 +42,12 @@ def recipe_path(source: str | Path, folder: Path | None = None) -> Path:
     Raises:
         UsageError: there is neither.
     """
-    path = (folder or Path()) / Path(source).expanduser()
+    try:
+        path = (folder or Path()) / Path(source).expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:  # too long a name, or an unknown ~user
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"no recipe {str(source)[:60]!r} ({reason})") from None
     if path.exists() and not path.is_dir():  # not is_file(): `clkit validate <(make-recipe)` hands over a pipe
         return path
     shipped = shipped_recipe(str(source))

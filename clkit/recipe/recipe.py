@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from clkit.matrix import Protocol
-from clkit.recipe.section import Section, did_you_mean
+from clkit.recipe.section import NOT_THE_RESULT, Section, did_you_mean
 from clkit.recipe.sections import (
     BenchmarkSection,
     DataSection,
@@ -51,7 +51,9 @@ class Recipe(Section):
     )
     training: TrainingSection = Field(TrainingSection(), description="How each task is trained.")
     evaluation: EvaluationSection = Field(EvaluationSection(), description="How and when the tasks are tested.")
-    saving: SavingSection = Field(SavingSection(), description="What the run keeps.")
+    saving: Annotated[SavingSection, NOT_THE_RESULT] = Field(
+        SavingSection(), description="What the run keeps. May differ on `--resume`."
+    )
 
     @model_validator(mode="after")
     def _is_coherent(self) -> Recipe:

@@ -17,10 +17,30 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f", did you mean '{close[0]}'?" if close else ""
 
 
+#: Marks a key that does not decide a run's result, alone or with all keys below it: ``Annotated[int, NOT_THE_RESULT]``.
+#: Such a key may differ on `--resume`, and its description says so. Whether a result stays the same to the last bit is
+#: what counts: `evaluation.batch_size`, say, decides how sentences are padded, which can turn a close answer.
+NOT_THE_RESULT = "not the result"
+
+
 class Section(BaseModel):
     """A part of a recipe. Values are strict (no ``"3"`` for 3, no ``true`` for 1.0) and cannot be changed later."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @classmethod
+    def decides_result(cls, key: str) -> bool:
+        """Whether the key, with dots where it lies below others, may change a run's result (`NOT_THE_RESULT`)."""
+        first, _, below = key.partition(".")
+        field = cls.model_fields.get(first)
+        if field is None:
+            return True
+        if NOT_THE_RESULT in field.metadata:
+            return False
+        section = field.annotation
+        if below and isinstance(section, type) and issubclass(section, Section):
+            return section.decides_result(below)
+        return True
 
     @model_validator(mode="wrap")
     @classmethod
@@ -67,21 +87,34 @@ class WrittenIn(str):
 
 
 def absolute(value: Any) -> Any:
-    """A path made absolute: from the recipe file's folder, or from the current folder where no file is known."""
+    """A path made absolute: from the recipe file's folder, or from the current folder where no file is known.
+
+    Raises:
+        ValueError: it is empty, too long, or otherwise no path.
+    """
     if not isinstance(value, str):
         return value
-    base = getattr(value, "base", Path.cwd())
-    return str((base / Path(value).expanduser()).resolve())
+    if not value.strip():
+        raise ValueError("is empty; give a path")
+    try:
+        path = (getattr(value, "base", Path.cwd()) / Path(value).expanduser()).resolve()
+        path.exists()  # the system says only now that a name is too long
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"cannot be a path ({reason})") from None
+    return str(path)
 
 
 def hub_or_folder(value: Any) -> Any:
-    """A name on the hub, made absolute where it is written as a path or names an existing folder."""
+    """A name on the hub, made absolute where it is written as a path or names an existing folder.
+
+    Raises:
+        ValueError: it is written as a path, and is none.
+    """
     if not isinstance(value, str) or value.startswith("embedded:"):
         return value
-    written_as_path = value.startswith((".", "/", "~"))
-    if written_as_path or (getattr(value, "base", Path.cwd()) / value).is_dir():
-        return absolute(value)
-    return value
+    path = absolute(value)
+    return path if value.startswith((".", "/", "~")) or Path(path).is_dir() else value
 
 
 DataPath = Annotated[str, BeforeValidator(absolute)]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from clkit.recipe.section import DataPath, HubOrFolder, Section
+from clkit.recipe.section import NOT_THE_RESULT, DataPath, HubOrFolder, Section
 from clkit.recipe.task_recipe import Name
 
 
@@ -17,6 +17,11 @@ class ModelSection(Section):
         description="A hub name (`google-t5/t5-large`), a local folder, or `embedded:tiny-t5`, which needs no download."
     )
     revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
+    trust_remote_code: bool = Field(
+        False,
+        description="Run the Python code that comes with the model (`auto_map` in its config.json). Such code can do "
+        "anything on this machine: read it first.",
+    )
 
 
 class BenchmarkSection(Section):
@@ -128,7 +133,9 @@ class TrainingSection(Section):
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations in the backward pass: less memory, more time."
     )
-    log_every: Annotated[int, Field(ge=1)] = Field(10, description="Optimizer steps between two lines of the log.")
+    log_every: Annotated[int, Field(ge=1), NOT_THE_RESULT] = Field(
+        10, description="Optimizer steps between two lines of the log. May differ on `--resume`."
+    )
     per_task: dict[str, TaskTraining] = Field(
         {}, description="Other epochs or learning rates for single tasks, by name."
     )

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from clkit.recipe.section import DataPath, HubOrFolder, Section
 
 # A name becomes part of a folder name in the run, so it must not be able to leave that folder.
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=80)]
+# With any ending, these are devices on Windows, and no folder can be called so.
+_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+
+
+def _usable(name: str) -> str:
+    if _DEVICES.fullmatch(name):
+        raise ValueError(f"'{name}' is a device on Windows, where no folder can be called so; choose another name")
+    if name.endswith("."):
+        raise ValueError(f"'{name}' ends in a dot, which Windows drops from a folder's name; choose another name")
+    return name
+
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=80), AfterValidator(_usable)]
 
 TEXT = (
     "Column that holds the input, or a template with columns in braces "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from clkit.recipe.dialect import RecipeLoader
 from clkit.recipe.section import WrittenIn
 
 COMMAND_LINE = "command line"
+MOST_VALUES = 100_000
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,10 @@ def extended(parent: Written, child: Written) -> Written:
     return merged(Written(value, parent.place), Written(child.value, parent.place))
 
 
+def _shortened(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:40]}..."
+
+
 def _given(recipe: Written, key: str) -> bool:
     return key in recipe.value and recipe.value[key].value is not None
 
@@ -108,6 +114,8 @@ def parse(text: str, base: Path, place: str, *, lines: bool = True) -> Written |
         loader = RecipeLoader(text)
         node = loader.get_single_node()
         return None if node is None else _Reader(loader, base, place, lines).read(node)
+    except RecursionError:
+        raise RecipeError([f"{place}: nested too deeply; a recipe has a few levels"]) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{place}:{mark.line + 1}" if lines and mark else place
@@ -115,8 +123,6 @@ def parse(text: str, base: Path, place: str, *, lines: bool = True) -> Written |
     except yaml.reader.ReaderError as error:
         where = f"{place}:{text.count(chr(10), 0, error.position) + 1}" if lines else place
         raise RecipeError([f"{where}: not valid YAML: the character {error.character:#x} must be escaped"]) from None
-    except ValueError as error:  # a scalar that its own tag does not fit, such as `!!int abc`
-        raise RecipeError([f"{place}: not valid YAML: {error}"]) from None
 
 
 @dataclass(frozen=True)
@@ -125,9 +131,12 @@ class _Reader:
     base: Path
     file: str
     lines: bool
+    count: Iterator[int] = field(default_factory=count)
 
     def read(self, node: yaml.Node, key: yaml.Node | None = None, inside: tuple[yaml.Node, ...] = ()) -> Written:
         place = self.place(key or node)
+        if next(self.count) > MOST_VALUES:  # a few aliases of aliases stand for billions of values
+            raise RecipeError([f"{place}: more than {MOST_VALUES:,} values; a recipe has a few hundred at most"])
         if node in inside:
             raise RecipeError([f"{place}: not valid YAML: an alias stands for something that it is a part of"])
         inside = (*inside, node)
@@ -135,15 +144,39 @@ class _Reader:
             return Written({self.key(name): self.read(entry, name, inside) for name, entry in node.value}, place)
         if isinstance(node, yaml.SequenceNode):
             return Written([self.read(entry, None, inside) for entry in node.value], place)
-        value = self.loader.construct_object(node)
+        value = self.scalar(node)
         return Written(WrittenIn(value, self.base) if isinstance(value, str) else value, place)
 
     def key(self, node: yaml.Node) -> str | int:
-        value = self.loader.construct_object(node, deep=True) if isinstance(node, yaml.ScalarNode) else node
+        value = self.scalar(node) if isinstance(node, yaml.ScalarNode) else node
+        if value == "<<":
+            raise RecipeError(
+                [f"{self.place(node)}: merge keys (<<) are not read; write the keys out, or use `extends`"]
+            )
         if isinstance(value, str) or type(value) is int:
             return value
         written = node.value if isinstance(node, yaml.ScalarNode) else "a list or mapping"
         raise RecipeError([f"{self.place(node)}: the key {written} is not text; put it in quotes"])
+
+    def scalar(self, node: yaml.Node) -> str | int | float | bool | None:
+        try:
+            value = self.loader.construct_object(node)
+        except (ValueError, LookupError, AttributeError):  # a scalar that its own tag does not fit, such as `!!int abc`
+            kind = node.tag.rpartition(":")[2]
+            reason = f"{_shortened(node.value)!r} is no {kind}"
+            raise RecipeError([f"{self.place(node)}: not valid YAML: {reason}"]) from None
+        if isinstance(value, str):
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise RecipeError(
+                    [f"{self.place(node)}: half of a surrogate pair; write the whole character"]
+                ) from None
+        if value is None or isinstance(value, str | int | float | bool):
+            return value
+        raise RecipeError(
+            [f"{self.place(node)}: the tag !!{node.tag.rpartition(':')[2]} is not read; write text in quotes"]
+        )
 
     def place(self, node: yaml.Node) -> str:
         return f"{self.file}:{node.start_mark.line + 1}" if self.lines else self.file

@@ -134,6 +134,9 @@ class PlainProgress(Listener):
     def _line(self, text: str) -> None:
         self._console.print(text, soft_wrap=True)
 
+    def noted(self, remark: str) -> None:
+        self._line(remark)
+
     def started(self, plan: Plan) -> None:
         self._plan = plan
         self._clock = _Clock(plan)
@@ -188,6 +191,9 @@ class LiveProgress(Listener):
     def show(self) -> None:
         """Take the terminal's last lines for the display, until `finished`."""
         self._live.start()
+
+    def noted(self, remark: str) -> None:
+        self._console.print(remark, soft_wrap=True)
 
     def _render(self) -> Table:
         grid = Table.grid(expand=True)
