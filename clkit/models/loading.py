@@ -129,6 +129,8 @@ def _load_base(section: ModelSection, stage: Path | None = None) -> LoadedModel:
     try:
         config = AutoConfig.from_pretrained(origin.source, **arguments)
         family = family_of(config)
+        if origin.folder is not None:
+            _check_tokenizer(origin.folder)
         tokenizer = AutoTokenizer.from_pretrained(origin.source, **arguments)
         model = family.load(origin.source, **arguments)
     except ModelError as error:
@@ -144,7 +146,7 @@ def _warn_of_code(name: str) -> None:
 
 
 def _check_folder(origin: _Origin, folder: Path) -> None:
-    """Refuse what transformers reports without the file, or fills up with an empty vocabulary or another model."""
+    """Refuse damage that transformers would report without naming the file, and what it would add by itself."""
     if not (folder / "config.json").is_file():
         missing = "has no config.json" if folder.is_dir() else "does not exist"
         raise ModelError(f"{origin.subject} {missing}; {origin.advice}")
@@ -156,10 +158,13 @@ def _check_folder(origin: _Origin, folder: Path) -> None:
     for name in JSON_FILES:
         if (folder / name).is_file():
             _check_json(origin, folder / name)
+
+
+def _check_tokenizer(folder: Path) -> None:
+    """Refuse a folder without a tokenizer: transformers would make one with an empty vocabulary."""
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise ModelError(
-            f"{origin.subject} has no tokenizer (none of {', '.join(TOKENIZER_FILES)}); "
-            "save the model's tokenizer into it"
+            f"there is no tokenizer (none of {', '.join(TOKENIZER_FILES)}); save the model's tokenizer beside it"
         )
 
 

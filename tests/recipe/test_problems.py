@@ -200,7 +200,7 @@ def test_neither_benchmark_nor_tasks() -> None:
         ("name: a\nseed: \x07\n", "my.yaml:2: not valid YAML: the character 0x7 must be escaped"),
         ("name: a\n1.5: b\n", "my.yaml:2: the key 1.5 is not text; put it in quotes"),
         ("name: a\n[b]: c\n", "my.yaml:2: the key a list or mapping is not text; put it in quotes"),
-        ("name: a\nseed: !!int b\n", "my.yaml: not valid YAML: invalid literal for int() with base 10: 'b'"),
+        ("name: a\nseed: !!int b\n", "my.yaml:2: not valid YAML: 'b' is no int"),
         ("name: a\nx: &x [*x]\n", "my.yaml:2: not valid YAML: an alias stands for something that it is a part of"),
         ("name: !ref b\n", "my.yaml:1: not valid YAML: could not determine a constructor for the tag '!ref'"),
         ("name: !!python/name:os.system\n", f"my.yaml:1: {UNKNOWN_TAG} 'tag:yaml.org,2002:python/name:os.system'"),
