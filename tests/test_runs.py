@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ import pytest
 from clkit import runs
 from clkit.atomic import write_json
 from clkit.errors import RunError, UsageError
+from clkit.lock import LOCK_FILE, locked
+from clkit.manifest import Done
 from clkit.matrix import AccuracyMatrix
-from clkit.runs import ZERO_SHOT, RunFolder, compare_recipes, environment, seed_groups
+from clkit.runs import ZERO_SHOT, RunFolder, environment
 
 RECIPE = "name: tiny\nseed: 42\n"
 
@@ -32,7 +35,8 @@ class TestCreate:
     def test_new(self, run: RunFolder):
         assert run.recipe_yaml() == RECIPE
         assert run.recipe() == {"name": "tiny", "seed": 42}
-        assert run.environment() == {"format": 2, "seed": 42}
+        assert run.environment() == {"format": 2, "recipe_sha256": sha256(RECIPE.encode()).hexdigest(), "seed": 42}
+        assert run.recipe_is_original()
 
     def test_into_an_empty_folder(self, tmp_path: Path):
         RunFolder.create(tmp_path, RECIPE, {})
@@ -253,42 +257,97 @@ class TestStages:
         assert run.stages() == []
 
 
-class TestCompareRecipes:
-    def test_dotted_keys(self):
-        old = "seed: 1\ntraining: {epochs: 1.0, batch_size: 8}\ntasks: [{name: a, labels: [x, y]}, {name: b}]\n"
-        new = "seed: 1\ntraining: {epochs: 2.0, batch_size: 8}\ntasks: [{name: a, labels: [y, x]}, {name: b}]\n"
-        assert compare_recipes(old, old) == []
-        assert compare_recipes(old, new) == ["training.epochs", "tasks.a.labels"]
+class TestLock:
+    def test_a_lock_alone_leaves_a_folder_empty(self, tmp_path: Path):
+        with locked(tmp_path):
+            assert RunFolder(tmp_path).is_empty()
+            RunFolder.create(tmp_path, RECIPE, {})
+            assert not RunFolder(tmp_path).is_empty()
 
-    def test_strategies_by_name(self):
-        old = "strategies: [{name: migu, threshold: 0.7}, {name: ewc}]"
-        new = "strategies: [{name: migu, threshold: 0.5}, {name: replay}]"
-        assert compare_recipes(old, new) == ["strategies.migu.threshold", "strategies.ewc", "strategies.replay"]
-
-    def test_order_counts_in_lists_and_not_in_mappings(self):
-        assert compare_recipes("s: [{name: a}, {name: b}]", "s: [{name: b}, {name: a}]") == ["s"]
-        assert compare_recipes("p: {a: {name: 1}, b: {name: 2}}", "p: {b: {name: 2}, a: {name: 1}}") == []
-
-    def test_missing_key_null_and_type(self):
-        assert compare_recipes("a: null", "{}") == ["a"]
-        assert compare_recipes("a: null", "a: {b: 1}") == ["a"]
-        assert compare_recipes("a: true", "a: 1") == ["a"]
-
-    def test_damaged(self):
-        with pytest.raises(RunError, match="the old recipe is no YAML"):
-            compare_recipes("a: [", "a: 1")
+    def test_overwriting_keeps_the_writers_own_lock(self, run: RunFolder):
+        with locked(run.path):
+            RunFolder.create(run.path, RECIPE, {}, overwrite=True)
+            assert (run.path / LOCK_FILE).exists()
+        assert sorted(entry.name for entry in run.path.iterdir()) == ["env.json", "recipe.yaml"]
 
 
-def test_seed_groups(tmp_path: Path):
-    def make(name: str, recipe: str) -> RunFolder:
-        return RunFolder.create(tmp_path / name, recipe, {})
+class TestDamage:
+    @pytest.fixture
+    def stage(self, run: RunFolder) -> Path:
+        folder = run.start_stage(1, "a")
+        for part in ("model", "adapter"):
+            (folder / part).mkdir()
+            (folder / part / "weights").write_text("w")
+        (folder / "strategies.json").write_text("{}")
+        run.finish_stage(1, "a", {"row": [0.5]})
+        return folder
 
-    one, two = make("one", "name: x\nseed: 1\n"), make("two", "name: x\nseed: 2\n")
-    other = make("other", "name: y\nseed: 1\n")
-    again = make("again", "name: x\nseed: 1\n")
-    assert seed_groups([one, other, two]) == [[one, two]]
-    assert seed_groups([one, again]) == []  # the same seed twice is no second draw
-    assert seed_groups([one]) == []
+    def test_a_whole_stage_can_be_gone_on_from(self, run: RunFolder, stage: Path):
+        run.check_before_resuming([stage])
+
+    @pytest.mark.parametrize(
+        ("file", "content", "message"),
+        [
+            (
+                "model/weights",
+                "x",
+                "is changed \\(of the right size, but its sha256 differs\\), and --resume would go on",
+            ),
+            ("strategies.json", "", "is changed \\(0 bytes instead of 2\\)"),
+            (
+                "strategies.json",
+                None,
+                "is missing \\(2 bytes\\), .* put it back, or remove .*01-a and the stages after it",
+            ),
+        ],
+    )
+    def test_a_damaged_one_cannot(self, run: RunFolder, stage: Path, file: str, content: str | None, message: str):
+        if content is None:
+            (stage / file).unlink()
+        else:
+            (stage / file).write_text(content)
+        with pytest.raises(RunError, match=f"{file} {message}") as refused:
+            run.check_before_resuming([stage])
+        assert "\n" not in str(refused.value)
+
+    def test_one_without_a_manifest_can(self, run: RunFolder, stage: Path):
+        write_json(stage / "done.json", {"row": [0.5]})
+        (stage / "strategies.json").unlink()
+        run.check_before_resuming([stage])
+
+    def test_a_model_that_was_dropped_is_not_lost(self, run: RunFolder, stage: Path):
+        run.drop_model(1, "a")
+        assert sorted(path.name for path in stage.iterdir()) == ["done.json", "strategies.json"]
+        assert [found.state for found in Done.read(stage).check(stage)] == ["whole"]
+        assert run.stages()[0].payload == {"row": [0.5]}
+        with pytest.raises(RunError, match=r"was not kept \(saving.models: last\), so nothing can go on from it"):
+            run.check_before_resuming([stage])
+        run.check_before_resuming([stage, finish(run, 2, "b")])  # full tuning: only the last model is loaded
+
+    def test_done_json_says_so_before_the_model_goes(
+        self, run: RunFolder, stage: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        def interrupt(path: Path, **_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(runs.shutil, "rmtree", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run.drop_model(1, "a")
+        found = {one.path: one.state for one in Done.read(stage).check(stage)}
+        assert found == {"strategies.json": "whole", "adapter/weights": "unknown", "model/weights": "unknown"}
+
+    def test_a_recipe_changed_by_hand(self, run: RunFolder, stage: Path):
+        run.recipe_path.write_text(RECIPE + "# a remark\n")
+        with pytest.raises(RunError, match=r"recipe.yaml was changed after the run began"):
+            run.check_before_resuming([stage])
+        write_json(run.env_path, {"format": 2})  # of an older clkit
+        assert run.recipe_is_original() is None
+        run.check_before_resuming([stage])
+
+    def test_a_damaged_done_json_is_named(self, run: RunFolder, stage: Path):
+        (stage / "done.json").write_text((stage / "done.json").read_text().replace("0.5", "0.6"))
+        with pytest.raises(RunError, match=r"01-a/done\.json was changed .*; see `clkit doctor .*run`"):
+            run.stages()
 
 
 def test_environment_holds_no_environment_variable(monkeypatch: pytest.MonkeyPatch):

@@ -51,7 +51,7 @@ def train(
     if not process.is_main_process:
         process.wait_for_everyone()  # until the main process has the lock
         return _train(recipe, path, resume=resume, overwrite=overwrite, listener=listener)
-    if not resume:
+    if not resume or RunFolder(path).is_empty():
         RunFolder.check_free(path, overwrite=overwrite)  # before a lock is put into a folder of the user's
     with locked(path) as remark:
         if remark is not None:
