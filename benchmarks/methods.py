@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FULL_RATES = (3e-4, 1e-3, 3e-3)
+FULL_RATES = (1e-4, 3e-4, 1e-3)
 LORA_RATES = (1e-3, 3e-3, 1e-2)
 
 
