@@ -94,7 +94,8 @@ class EWC(Strategy):
 
     The task's loss is a mean over tokens, so the Bayesian λ would be N_old / (N_new · tokens of an answer): near 1 for
     tasks of one size. The scores of learned answers are close to 0, however, and λ in use is larger by orders of
-    magnitude.
+    magnitude. On the quickstart, 10² still forgets and 10⁵ learns new tasks badly; from 10³ to 10⁴, between which the
+    default lies, it does neither.
 
     With LoRA, the adapter's parameters have a Fisher and are held. With MIGU, the mask falls on the gradient of loss
     and penalty together, since the penalty's is added first.
