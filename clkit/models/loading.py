@@ -16,6 +16,7 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from clkit.embedded import embedded_model_folder
@@ -198,6 +199,10 @@ def _explain(origin: _Origin, revision: str | None, error: Exception) -> str:
             f"{origin.subject} has its weights in {pickle} only, a pickle, which can run any code and is not read; if "
             "you trust it, load it with transformers and save_pretrained() it to a folder, which writes safetensors"
         )
+    if origin.folder is not None and "no file named model.safetensors" in said:
+        return f"{origin.subject} has no model.safetensors; {origin.advice}"
+    if isinstance(error, SafetensorError):
+        return f"{origin.subject} has damaged weights ({first_line(error)}); {origin.advice}"
     return f"{origin.subject} cannot be loaded ({first_line(error).rstrip('.')}); {origin.advice}"
 
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import PreTrainedModel
-
-from clkit.errors import ModelError, first_line
 
 
 def read_weights(auto_class: Any, name: str, **arguments: Any) -> PreTrainedModel:
@@ -20,28 +17,23 @@ def read_weights(auto_class: Any, name: str, **arguments: Any) -> PreTrainedMode
         auto_class: the `transformers` class that makes the model, such as `AutoModelForSeq2SeqLM`.
 
     Raises:
-        ModelError: weights are damaged or missing, or have another shape than the model's.
+        ValueError: weights are missing, or have another shape than the model's.
         OSError: there are no weights in safetensors.
+        SafetensorError: they are damaged.
     """
-    try:
-        model, found = auto_class.from_pretrained(
-            name,
-            dtype=torch.float32,
-            use_safetensors=True,  # a .bin file is a pickle, and reading one can run any code
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **arguments,
-        )
-    except SafetensorError as error:
-        raise ModelError(f"its weights are damaged or cut short ({first_line(error)}); copy them again") from error
+    model, found = auto_class.from_pretrained(
+        name,
+        dtype=torch.float32,
+        use_safetensors=True,  # a .bin file is a pickle, and reading one can run any code
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+        **arguments,
+    )
     for key, stored, wanted in sorted(found["mismatched_keys"]):
-        raise ModelError(
-            f"its weights do not fit its config.json ('{key}' is {list(stored)}, not {list(wanted)}); "
-            "copy the whole model again"
-        )
+        raise ValueError(f"its weights do not fit its config.json: '{key}' is {list(stored)}, not {list(wanted)}")
     missing = sorted(found["missing_keys"])
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ModelError(f"its weights are incomplete (no '{missing[0]}'{more}); copy the whole model again")
+        raise ValueError(f"its weights are incomplete: no '{missing[0]}'{more}")
     loaded: PreTrainedModel = model
     return loaded

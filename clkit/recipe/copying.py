@@ -23,6 +23,8 @@ def copy_recipe(name: str, target: Path, *, overwrite: bool = False) -> list[Pat
         raise UsageError(f"'{target}' is the recipe itself")
     if target.exists() and not overwrite:
         raise UsageError(f"'{target}' exists; --force replaces it")
+    if not target.parent.is_dir():
+        raise UsageError(f"there is no folder '{target.parent}'; make it first")
     written = [target]
     try:
         shutil.copyfile(source, target)

@@ -7,7 +7,8 @@ from pathlib import Path
 from clkit.embedded import embedded_model_folder
 from clkit.errors import ModelError
 from clkit.recipe.recipe import Recipe
-from clkit.recipe.task_recipe import FilesSource, FolderSource, HubSource, TaskRecipe
+from clkit.recipe.task_recipe import FilesSource, FolderSource, HubSource, SampleSource, TaskRecipe
+from clkit.tasks.sample import SAMPLE_TASKS, unknown_sample
 
 FOLDER_FILES = ("train.json", "test.json", "labels.json")
 
@@ -44,6 +45,8 @@ def _missing_of_task(task: TaskRecipe) -> list[str]:
     if isinstance(source, FilesSource):
         files = {"train": source.train, "test": source.test}
         return [f"{key}.{use}: no file '{file}'" for use, file in files.items() if not Path(file).is_file()]
+    if isinstance(source, SampleSource) and source.task not in SAMPLE_TASKS:
+        return [f"{key}.task: {unknown_sample(source.task)}"]
     if isinstance(source, HubSource) and _is_local(source.dataset) and not Path(source.dataset).is_dir():
         return [f"{key}.dataset: no folder '{source.dataset}'"]
     return []

@@ -56,10 +56,9 @@ def recipe_path(source: str | Path, folder: Path | None = None) -> Path:
     if path.is_dir():
         raise UsageError(f"'{source}' is a folder; name a recipe file in it")
     if len(Path(source).parts) > 1:
-        raise UsageError(f"no recipe file '{source}'")
-    known = shipped_recipes()
-    name = str(source).removesuffix(".yaml")
-    raise UsageError(f"no recipe '{source}'{did_you_mean(name, known)} (shipped: {', '.join(known)}; or a file's path)")
+        raise UsageError(f"no recipe file '{source}'; correct the path, or name a shipped recipe (`clkit ls recipes`)")
+    hint = did_you_mean(str(source).removesuffix(".yaml"), shipped_recipes())
+    raise UsageError(f"no recipe '{source}'{hint} (give a file's path, or a shipped recipe: `clkit ls recipes`)")
 
 
 def read_recipe(path: Path, children: tuple[Path, ...] = ()) -> Written:
@@ -110,9 +109,13 @@ def read_text(path: Path) -> str:
         RecipeError: it cannot be read, or is not UTF-8.
     """
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        content = path.read_bytes()
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise RecipeError([f"{_shown(path)}: not UTF-8 text ({error.reason} at byte {error.start})"]) from None
+        line = content.count(b"\n", 0, error.start) + 1
+        raise RecipeError(
+            [f"{_shown(path)}:{line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8"]
+        ) from None
     except OSError as error:
         raise RecipeError([f"{_shown(path)}: cannot be read: {error.strerror}"]) from None
 

@@ -49,7 +49,9 @@ def overridden(recipe: Written, overrides: Sequence[str]) -> Written:
 def _split(override: str) -> tuple[str, Written]:
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
-        raise RecipeError([f"{COMMAND_LINE}: '{override}' is no override; write key=value, as in training.epochs=2"])
+        raise RecipeError(
+            [f"{COMMAND_LINE}: '{override}' is no override; write key=value without spaces, as in training.epochs=2"]
+        )
     try:
         value = parse(text, Path.cwd(), COMMAND_LINE, lines=False)
     except RecipeError as error:

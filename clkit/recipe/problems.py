@@ -113,6 +113,8 @@ def _mismatch(details: ErrorDetails, path: Path, schema: JsonSchema, recipe: Wri
         what = f"{word} is out of range"
     elif details["type"] == "literal_error":
         what = f"{word} is not one of the choices{did_you_mean(str(value), choices(schema))}"
+    elif details["type"] in ("int_type", "float_type") and _is_number(value):
+        what = f"{word} is text; write the number without quotes"
     elif details["type"] == "string_type" and isinstance(value, int | float):
         what = f"{word} is not text; put it in quotes"
     elif details["type"].endswith("_type"):
@@ -121,6 +123,14 @@ def _mismatch(details: ErrorDetails, path: Path, schema: JsonSchema, recipe: Wri
         what = f"{word} does not fit"
     limits = "" if allowed(schema) == kind(schema) else f" (allowed: {allowed(schema)})"
     return path, _shown(path, recipe), what + limits
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value if isinstance(value, str) else "")
+    except ValueError:
+        return False
+    return True
 
 
 def _missing(details: ErrorDetails, path: Path, schema: JsonSchema, recipe: Written) -> _Message:

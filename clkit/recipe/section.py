@@ -95,13 +95,14 @@ def absolute(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if not value.strip():
-        raise ValueError("is empty; give a path")
+        raise ValueError("is empty; give a name or a path")
     try:
         path = (getattr(value, "base", Path.cwd()) / Path(value).expanduser()).resolve()
         path.exists()  # the system says only now that a name is too long
     except (OSError, RuntimeError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ValueError(f"cannot be a path ({reason})") from None
+        shown = value if len(value) <= 60 else f"{value[:60]}..."
+        raise ValueError(f"{shown!r} cannot be a path ({str(reason).rstrip('.')})") from None
     return str(path)
 
 

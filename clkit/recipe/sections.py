@@ -75,7 +75,7 @@ class AdapterTuning(Section):
     """What every tuning with LoRA adapters says."""
 
     method: Literal["lora", "incremental_lora"]
-    rank: Annotated[int, Field(ge=1)] = Field(8, description="Rank r of the adapter.")
+    rank: Annotated[int, Field(ge=1, le=100_000)] = Field(8, description="Rank r of the adapter.")
     alpha: Annotated[float, Field(gt=0)] = Field(32.0, description="Scale α: the adapter's output is times α/r.")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="Dropout before the adapter.")
     targets: list[str] | None = Field(
@@ -101,21 +101,23 @@ Tuning = Annotated[FullTuning | LoraTuning | IncrementalLoraTuning, Field(discri
 class TaskTraining(Section):
     """What one task does differently in training."""
 
-    epochs: Annotated[float, Field(gt=0)] | None = Field(None, description="Passes over this task's data.")
-    learning_rate: Annotated[float, Field(gt=0)] | None = Field(None, description="Peak learning rate on this task.")
+    epochs: Annotated[float, Field(gt=0, le=100_000)] | None = Field(None, description="Passes over this task's data.")
+    learning_rate: Annotated[float, Field(gt=0, le=1000)] | None = Field(
+        None, description="Peak learning rate on this task."
+    )
 
 
 class TrainingSection(Section):
     """How each task is trained."""
 
-    batch_size: Annotated[int, Field(ge=1)] = Field(
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         64, description="Examples per optimizer step, over all micro-batches and processes together."
     )
-    micro_batch_size: Annotated[int, Field(ge=1)] | None = Field(
+    micro_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
         None, description="Examples per forward pass on each process; without it, the whole share of the process."
     )
-    learning_rate: Annotated[float, Field(gt=0)] = Field(1e-4, description="Peak learning rate of AdamW.")
-    epochs: Annotated[float, Field(gt=0)] = Field(1.0, description="Passes over each task's data.")
+    learning_rate: Annotated[float, Field(gt=0, le=1000)] = Field(1e-4, description="Peak learning rate of AdamW.")
+    epochs: Annotated[float, Field(gt=0, le=100_000)] = Field(1.0, description="Passes over each task's data.")
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant", description="Course of the learning rate after warm-up; it starts anew with each task."
     )
@@ -156,7 +158,9 @@ class EvaluationSection(Section):
     answer: Literal["generate", "rank"] = Field(
         "generate", description="`generate` greedily, or `rank` the labels by their likelihood."
     )
-    batch_size: Annotated[int, Field(ge=1)] = Field(64, description="Examples of similar length per batch, at most.")
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        64, description="Examples of similar length per batch, at most."
+    )
     max_new_tokens: Annotated[int, Field(ge=1)] = Field(
         50, description="Longest free-form answer in tokens; tasks with labels stop after their longest label."
     )

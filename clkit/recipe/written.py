@@ -119,10 +119,32 @@ def parse(text: str, base: Path, place: str, *, lines: bool = True) -> Written |
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{place}:{mark.line + 1}" if lines and mark else place
-        raise RecipeError([f"{where}: not valid YAML: {error.problem or error.context}"]) from None
+        raise RecipeError([f"{where}: not valid YAML: {_reason(error)}"]) from None
     except yaml.reader.ReaderError as error:
         where = f"{place}:{text.count(chr(10), 0, error.position) + 1}" if lines else place
         raise RecipeError([f"{where}: not valid YAML: the character {error.character:#x} must be escaped"]) from None
+
+
+_COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+
+# What PyYAML says of the mistakes that people make most, and what they have to do.
+_ADVICE = {
+    "mapping values are not allowed here": "put text that holds a colon in quotes",
+    "found character '\\t'": "indent with spaces, not with tabs",
+    "undefined alias": "put text that begins with * in quotes",
+    "found character": "put text that begins with it in quotes",
+}
+
+
+def _reason(error: yaml.MarkedYAMLError) -> str:
+    reason = str(error.problem or error.context)
+    if reason.startswith("but ") and error.context:
+        reason = f"{error.context}, {reason}"
+    begin, end = error.context_mark, error.problem_mark
+    if begin and end and begin.line < end.line:
+        reason += f" (in what begins on line {begin.line + 1})"
+    advice = next((advice for said, advice in _ADVICE.items() if said in reason), None)
+    return f"{reason}; {advice}" if advice else reason
 
 
 @dataclass(frozen=True)
@@ -140,6 +162,8 @@ class _Reader:
         if node in inside:
             raise RecipeError([f"{place}: not valid YAML: an alias stands for something that it is a part of"])
         inside = (*inside, node)
+        if not isinstance(node, yaml.ScalarNode) and node.tag not in _COLLECTIONS:
+            raise self.unread_tag(node)
         if isinstance(node, yaml.MappingNode):
             return Written({self.key(name): self.read(entry, name, inside) for name, entry in node.value}, place)
         if isinstance(node, yaml.SequenceNode):
@@ -174,9 +198,11 @@ class _Reader:
                 ) from None
         if value is None or isinstance(value, str | int | float | bool):
             return value
-        raise RecipeError(
-            [f"{self.place(node)}: the tag !!{node.tag.rpartition(':')[2]} is not read; write text in quotes"]
-        )
+        raise self.unread_tag(node)
+
+    def unread_tag(self, node: yaml.Node) -> RecipeError:
+        tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+        return RecipeError([f"{self.place(node)}: the tag {tag} is not read; remove it"])
 
     def place(self, node: yaml.Node) -> str:
         return f"{self.file}:{node.start_mark.line + 1}" if self.lines else self.file

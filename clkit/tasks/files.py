@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from clkit.errors import DataError
 from clkit.recipe.task_recipe import FilesSource
-from clkit.tasks.rows import ReadRows, Source, Template, answer_text, check_columns, read_utf8
+from clkit.tasks.rows import ReadRows, Source, Template, answer_text, check_columns, json_fault, read_utf8
 
 # Python's own limit is 128 KiB per field, shorter than a long document; this is the largest that every system takes.
 _LONGEST_FIELD = 2**31 - 1
@@ -37,9 +37,8 @@ def _rows(path: Path, template: Template, label: str) -> ReadRows:
     if path.suffix.lower() not in readers:
         raise DataError(f"{path}: unknown kind of file '{path.suffix}'; give a {' or '.join(readers)} file")
     lines, inputs, answers = [], [], []
-    for line, record in readers[path.suffix.lower()](path):
+    for line, record in readers[path.suffix.lower()](path, (*template.columns, label)):
         where = f"{path}:{line}"
-        check_columns(record, (*template.columns, label), where)
         lines.append(line)
         inputs.append(template.render(record, where))
         answers.append(answer_text(record[label], where, label))
@@ -48,21 +47,26 @@ def _rows(path: Path, template: Template, label: str) -> ReadRows:
     return ReadRows(inputs, answers, lambda index: f"{path}:{lines[index]}")
 
 
-def _jsonl(path: Path) -> Iterator[Record]:
+def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[Record]:
     # Not splitlines(): it also splits at characters such as U+2028, which may stand inside a JSON string.
     for number, line in enumerate(read_utf8(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}:{number}: broken JSON ({error.msg}); write one object per line") from None
+        except (ValueError, RecursionError) as error:
+            if line.strip() == "[":
+                raise DataError(
+                    f"{path}:{number}: a JSON list begins here; write one object per line (`jq -c '.[]'` makes them)"
+                ) from None
+            raise DataError(f"{path}:{number}: broken JSON ({json_fault(error)}); write one object per line") from None
         if not isinstance(record, dict):
             raise DataError(f"{path}:{number}: the record is no object; write one object per line")
+        check_columns(record, columns, f"{path}:{number}")
         yield number, record
 
 
-def _csv(path: Path) -> Iterator[Record]:
+def _csv(path: Path, columns: Sequence[str]) -> Iterator[Record]:
     csv.field_size_limit(_LONGEST_FIELD)
     reader = csv.reader(io.StringIO(read_utf8(path), newline=""), strict=True)
     header: list[str] = []
@@ -76,6 +80,9 @@ def _csv(path: Path) -> Iterator[Record]:
                 header = fields
                 if len(set(header)) != len(header):
                     raise DataError(f"{path}:{first_line}: a column's name stands twice; give each column its own")
+                if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
+                    raise DataError(f"{path}:{first_line}: no commas between the columns' names; write CSV with commas")
+                check_columns(header, columns, f"{path}:{first_line}")
                 continue
             if len(fields) != len(header):
                 raise DataError(

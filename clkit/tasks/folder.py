@@ -8,7 +8,7 @@ from typing import Any
 
 from clkit.errors import DataError
 from clkit.recipe.task_recipe import FolderSource
-from clkit.tasks.rows import ReadRows, Source, Template, answer_text, check_columns, read_utf8
+from clkit.tasks.rows import ReadRows, Source, Template, answer_text, check_columns, json_fault, read_utf8
 
 _TEXT = Template("sentence")
 _LABEL = "label"
@@ -60,8 +60,9 @@ def _labels(path: Path) -> tuple[str, ...]:
 def _list(path: Path) -> list[Any]:
     try:
         value = json.loads(read_utf8(path))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: broken JSON ({error.msg}); correct the file") from None
+    except (ValueError, RecursionError) as error:
+        line = error.lineno if isinstance(error, json.JSONDecodeError) else 1
+        raise DataError(f"{path}:{line}: broken JSON ({json_fault(error)}); correct the file") from None
     if not isinstance(value, list) or not value:
         raise DataError(f"{path}: holds no list, or an empty one; write a JSON list")
     return value

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from clkit.errors import DataError
-from clkit.recipe.section import did_you_mean
 from clkit.recipe.sections import DataSection
 from clkit.recipe.task_recipe import FilesSource, FolderSource, HubSource, TaskRecipe
 from clkit.tasks.files import read_files
 from clkit.tasks.folder import read_folder
 from clkit.tasks.hub import read_hub
 from clkit.tasks.rows import ReadRows, Rows, Source
-from clkit.tasks.sample import SAMPLE_TASKS, sample_rows
+from clkit.tasks.sample import SAMPLE_TASKS, sample_rows, unknown_sample
 from clkit.tasks.splits import Draw, carve_validation, gold_labels, infer_labels, limit, with_gold
 from clkit.tasks.task import Task
 
@@ -97,13 +96,12 @@ def _read(recipe: TaskRecipe) -> Source:
         return read_hub(source)
     if isinstance(source, FilesSource):
         return read_files(source)
-    return _read_sample(source.task)
+    return _read_sample(recipe.name, source.task)
 
 
-def _read_sample(name: str) -> Source:
+def _read_sample(task: str, name: str) -> Source:
     if name not in SAMPLE_TASKS:
-        hint = did_you_mean(name, SAMPLE_TASKS)
-        raise DataError(f"source.task: the sample has no task '{name}'{hint} (tasks: {', '.join(SAMPLE_TASKS)})")
+        raise DataError(f"tasks.{task}.source.task: {unknown_sample(name)}")
 
     def rows(split: str, pairs: list[tuple[str, str]]) -> ReadRows:
         texts, labels = zip(*pairs, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -123,6 +124,13 @@ def check_columns(columns: Iterable[str], needed: Iterable[str], where: str) -> 
         if column not in known:
             hint = did_you_mean(column, known)
             raise DataError(f"{where}: no column '{column}'{hint} (columns: {', '.join(known) or 'none'})")
+
+
+def json_fault(error: ValueError | RecursionError) -> str:
+    """What is wrong with a JSON text, from the error of `json.loads`; the line is left to the caller."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg}, column {error.colno}"
+    return "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
 
 
 def read_utf8(path: Path) -> str:

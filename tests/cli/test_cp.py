@@ -55,7 +55,7 @@ def test_a_recipe_is_not_copied_onto_itself() -> None:
     ("arguments", "expected"),
     [
         (["quikstart", "my.yaml"], "no recipe 'quikstart', did you mean 'quickstart'?"),
-        (["quickstart", "none/my.yaml"], "'none/my.yaml' cannot be written: No such file or directory"),
+        (["quickstart", "none/my.yaml"], "there is no folder 'none'; make it first"),
     ],
 )
 def test_what_cannot_be_copied(arguments: list[str], expected: str) -> None:

@@ -41,7 +41,7 @@ def test_resolved_with_an_override_it_loads_as_the_same_recipe(tmp_path: Path) -
     [
         (["quickstart", "seed=1"], UsageError, "'seed=1' changes the recipe, but the file is shown as it is"),
         (["quickstart", "seed=x", "--resolved"], RecipeError, "command line: seed: 'x' is not a whole number"),
-        (["none.yaml"], UsageError, "no recipe 'none.yaml' (shipped: "),
+        (["none.yaml"], UsageError, "no recipe 'none.yaml' (give a file's path"),
     ],
 )
 def test_what_cannot_be_shown(arguments: list[str], kind: type[Exception], expected: str) -> None:

@@ -11,7 +11,9 @@ from clkit.recipe.loading import load_recipe
 from clkit.strategies.registry import strategy_names
 
 START = "name: mine\nmodel: {name: embedded:tiny-t5}\nbenchmark: {name: sample}\n"
-SECTIONS = "name, seed, model, benchmark, tasks, prompt, data, tuning, strategies, protocol, training, evaluation, saving"
+SECTIONS = (
+    "name, seed, model, benchmark, tasks, prompt, data, tuning, strategies, protocol, training, evaluation, saving"
+)
 KNOWN = ", ".join(sorted(strategy_names()))
 MIGU_KEYS = "name, threshold, mask, layers, count_padding, first_task, source"
 UNKNOWN_TAG = "not valid YAML: could not determine a constructor for the tag"
@@ -34,17 +36,23 @@ def problems_of(text: str | bytes) -> list[str]:
     ("line", "expected"),
     [
         ("trainin: 3", f"unknown key 'trainin', did you mean 'training'? (known keys: {SECTIONS})"),
-        ("training: {learning_rate: abc}", "training.learning_rate: 'abc' is not a number (allowed: a number above 0)"),
-        ("training: {learning_rate: true}", "training.learning_rate: true is not a number (allowed: a number above 0)"),
-        ("training: {epochs: 0}", "training.epochs: 0 is out of range (allowed: a number above 0)"),
-        ("training: {epochs: .inf}", "training.epochs: inf is out of range (allowed: a number above 0)"),
+        (
+            "training: {learning_rate: abc}",
+            "training.learning_rate: 'abc' is not a number (allowed: a number above 0, up to 1000)",
+        ),
+        (
+            "training: {learning_rate: true}",
+            "training.learning_rate: true is not a number (allowed: a number above 0, up to 1000)",
+        ),
+        ("training: {epochs: 0}", "training.epochs: 0 is out of range (allowed: a number above 0, up to 100000)"),
+        ("training: {epochs: .inf}", "training.epochs: inf is out of range (allowed: a number above 0, up to 100000)"),
         (
             "training: {batch_size: 1.5}",
-            "training.batch_size: 1.5 is not a whole number (allowed: a whole number from 1)",
+            "training.batch_size: 1.5 is not a whole number (allowed: a whole number from 1, up to 1000000)",
         ),
         (
             "training: {batch_size: null}",
-            "training.batch_size: null is not a whole number (allowed: a whole number from 1)",
+            "training.batch_size: null is not a whole number (allowed: a whole number from 1, up to 1000000)",
         ),
         (
             "training: {precision: bf61}",
@@ -81,7 +89,10 @@ def problems_of(text: str | bytes) -> list[str]:
             "tuning.method: 'lor' is not one of the choices, did you mean 'lora'? "
             "(allowed: full, incremental_lora, lora)",
         ),
-        ("tuning: {method: lora, rank: 0}", "tuning.rank: 0 is out of range (allowed: a whole number from 1)"),
+        (
+            "tuning: {method: lora, rank: 0}",
+            "tuning.rank: 0 is out of range (allowed: a whole number from 1, up to 100000)",
+        ),
         (
             "tuning: {method: lora, rnk: 0}",
             "tuning: unknown key 'rnk', did you mean 'rank'? (known keys: method, rank, alpha, dropout, targets)",
@@ -193,10 +204,17 @@ def test_neither_benchmark_nor_tasks() -> None:
         ("", "my.yaml: the file is empty; `clkit cp quickstart FILE` makes one to start from"),
         ("# only a comment\n", "my.yaml: the file is empty; `clkit cp quickstart FILE` makes one to start from"),
         ("\n- a\n", "my.yaml:2: a recipe is a mapping of keys to values, such as `name: my_recipe`"),
-        (b"name: \xff\n", "my.yaml: not UTF-8 text (invalid start byte at byte 6)"),
+        (b"name: \xff\n", "my.yaml:1: byte 0xff is not UTF-8; save the file as UTF-8"),
         ("name: a\nseed: 1\nname: b\n", "my.yaml:3: not valid YAML: the key 'name' stands twice"),
-        ("name: a\nmodel: {name: b\n", "my.yaml:3: not valid YAML: expected ',' or '}', but got '<stream end>'"),
-        ("name: a\n\tseed: 1\n", "my.yaml:2: not valid YAML: found character '\\t' that cannot start any token"),
+        (
+            "name: a\nmodel: {name: b\n",
+            "my.yaml:3: not valid YAML: expected ',' or '}', but got '<stream end>' (in what begins on line 2)",
+        ),
+        (
+            "name: a\n\tseed: 1\n",
+            "my.yaml:2: not valid YAML: found character '\\t' that cannot start any token; "
+            "indent with spaces, not with tabs",
+        ),
         ("name: a\nseed: \x07\n", "my.yaml:2: not valid YAML: the character 0x7 must be escaped"),
         ("name: a\n1.5: b\n", "my.yaml:2: the key 1.5 is not text; put it in quotes"),
         ("name: a\n[b]: c\n", "my.yaml:2: the key a list or mapping is not text; put it in quotes"),

@@ -74,7 +74,7 @@ def test_csv_keeps_what_was_written(tmp_path_factory: pytest.TempPathFactory, pa
         (".jsonl", '{"text": {}, "label": "x"}', ":1: 'text' is an object, not text"),
         (".jsonl", b'{"text": "a"}\n\xff', ":2: byte 0xff is not UTF-8; save the file as UTF-8"),
         (".csv", "text,label\n", ": no records"),
-        (".csv", "text;label\na;b\n", ":2: no column 'text' (columns: text;label)"),
+        (".csv", "text;label\na;b\n", ":1: no commas between the columns' names; write CSV with commas"),
         (".csv", "text,label\na,x\na, b,x\n", ":3: the header has 2 fields, this record 3"),
         (".csv", "text,label\na\n", ":2: the header has 2 fields, this record 1"),
         (".csv", "text,text\na,x\n", ":1: a column's name stands twice"),

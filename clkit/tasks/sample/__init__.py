@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+from clkit.recipe.section import did_you_mean
 from clkit.tasks.sample import words
 
 # Divisible by 3, 4 and 5, so that each task is balanced exactly.
@@ -124,3 +125,8 @@ def _fill(frame: str, vocabulary: words.Vocabulary, label: str, rng: random.Rand
 
     sentence = re.sub(r"\{(\w+)\}", word, frame)
     return sentence[0].upper() + sentence[1:]
+
+
+def unknown_sample(name: str) -> str:
+    """What to say of a task that the sample does not have."""
+    return f"the sample has no task '{name}'{did_you_mean(name, SAMPLE_TASKS)} (tasks: {', '.join(SAMPLE_TASKS)})"
