@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from clkit.comparison import compare_recipes
 from clkit.errors import UsageError
 from clkit.matrix import AccuracyMatrix, Protocol, Row
+from clkit.recovery import recover_matrix
 from clkit.runs import RunFolder
 
 #: What a finished run of each protocol is, as an argument of `AccuracyMatrix.metrics`, and how it is called.
@@ -73,7 +74,10 @@ def open_references(runs: Iterable[RunFolder]) -> list[Reference]:
     """
     references: dict[Protocol, Reference] = {}
     for run in runs:
-        found = Reference(run, run.read_matrix())
+        matrix, remarks = recover_matrix(run)
+        found = Reference(run, matrix)
+        if remarks:
+            raise UsageError(f"--reference {found.name}: {remarks[0]}; a comparison needs a run that is whole")
         protocol = found.matrix.protocol
         if protocol not in ROLES:
             hint = "; FWT needs each run's own zero-shot row (evaluation.zero_shot)" if protocol == "zero_shot" else ""

@@ -129,13 +129,22 @@ class RunFolder:
         Raises:
             RunError: there is none, or it cannot be opened.
         """
+        return cls.open(cls.newest_path(root))
+
+    @classmethod
+    def newest_path(cls, root: str | Path = "runs") -> Path:
+        """Where the newest run is, be it whole or not.
+
+        Raises:
+            RunError: there is none.
+        """
         written = {
             run.path: max(file.stat().st_mtime_ns for file in (run.recipe_path, run.matrix_path) if file.is_file())
             for run in (cls(recipe.parent) for recipe in Path(root).glob("*/recipe.yaml"))
         }
         if not written:
             raise RunError(f"no run in {root}/: start one with `clkit train`, or name a run folder")
-        return cls.open(max(written, key=lambda path: (written[path], path)))
+        return max(written, key=lambda path: (written[path], path))
 
     @property
     def recipe_path(self) -> Path:

@@ -17,6 +17,7 @@ import typer
 
 from clkit import __version__
 from clkit.cli.cp import cp
+from clkit.cli.doctor import doctor
 from clkit.cli.eval import evaluate
 from clkit.cli.inspect_magnitudes import inspect_magnitudes
 from clkit.cli.ls import ls
@@ -41,6 +42,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "eval": evaluate,
     "matrix": matrix,
     "inspect-magnitudes": inspect_magnitudes,
+    "doctor": doctor,
     "ls": ls,
     "cp": cp,
     "show": show,

@@ -37,6 +37,7 @@ def matrix(
     Example: clkit matrix runs/t5_order1-42 runs/t5_order1-43 --reference runs/per_task-42
     """
     from clkit.errors import UsageError
+    from clkit.recovery import recover_matrix
     from clkit.references import open_references, reference_rows
     from clkit.runs import RunFolder
 
@@ -48,14 +49,20 @@ def matrix(
         raise UsageError("--reference is for metrics, and --csv holds scores only; use --json")
     opened = [RunFolder.open(run) for run in runs] if runs else [RunFolder.newest()]
     folders = {str(folder.path): folder for folder in opened}
-    matrices = {name: folder.read_matrix() for name, folder in folders.items()}
+    recovered = {name: recover_matrix(folder) for name, folder in folders.items()}
+    for name, one in recovered.items():
+        for remark in one.remarks:
+            typer.echo(f"warning: {remark}", err=True)
+        if one.remarks:
+            typer.echo(f"warning: `clkit doctor {name}` lists all that is damaged", err=True)
+    matrices = {name: one.matrix for name, one in recovered.items()}
     if as_csv:
         _print_csv(matrices)
         return
     references = open_references(RunFolder.open(path) for path in reference or [])
     rows = {name: reference_rows(references, one, name) for name, one in matrices.items()}
-    for one in references:
-        _warn_of_differences(one, folders)
+    for baseline in references:
+        _warn_of_differences(baseline, folders)
     metrics = {name: one.metrics(**rows[name]) for name, one in matrices.items()}
     means = _means(folders, matrices, rows)
     if as_json:

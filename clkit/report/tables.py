@@ -12,6 +12,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from clkit.manifest import Checked, State
 from clkit.matrix import AccuracyMatrix, Metric, Protocol, Row
 from clkit.seeds import Aggregate
 
@@ -29,6 +30,7 @@ HEADS = {
 }
 # They stand in a table of their own: beside the others they would not fit into 80 columns.
 REFERENCE_HEADS = {"intransigence": "intransi-\ngence", "upper_bound_distance": "distance to\nupper bound"}
+STATES: dict[State, str] = {"whole": "green", "missing": "bold red", "changed": "bold red"}  # and the others: yellow
 BASELINES: dict[Protocol, tuple[str, str]] = {
     "multi_task": ("all tasks learned together", "together"),
     "per_task": ("each task learned by a model of its own", "alone"),
@@ -232,4 +234,16 @@ def scores_table(scores: Mapping[str, tuple[float, int]]) -> Table:
     table.add_column("examples", justify="right")
     for task, (score, examples) in scores.items():
         table.add_row(task, show_number(score, fraction=True), f"{examples:,}")
+    return table
+
+
+def checked_table(checked: Sequence[Checked]) -> Table:
+    """What `clkit doctor` found of a run, in the order in which it looked."""
+    table = _table(gap=2)
+    table.add_column("of the run", overflow="fold")
+    table.add_column("state", no_wrap=True)
+    table.add_column("what was found", overflow="fold")
+    for found in checked:
+        state = Text(found.state, style=STATES.get(found.state, "yellow"))
+        table.add_row(Text(found.path), state, Text(found.note))
     return table

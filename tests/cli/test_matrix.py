@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from clkit.atomic import write_json
 from clkit.cli.matrix import matrix
 from clkit.errors import RunError, UsageError
 from clkit.matrix import AccuracyMatrix
-from clkit.runs import RunFolder
+from clkit.recovery import recover_matrix
+from clkit.runs import ZERO_SHOT, RunFolder
 
 
 @pytest.fixture(autouse=True)
@@ -236,6 +240,153 @@ def test_damaged_matrix_is_one_line():
     with pytest.raises(RunError, match=r"runs/x-1/matrix\.json cannot be read") as refused:
         call(run)
     assert "\n" not in str(refused.value)
+
+
+def make_stages(rows: dict[str, list[float | None]], *, sealed: bool = True) -> RunFolder:
+    """A run of the tasks a and b with finished stages, whose `matrix.json` holds them all."""
+    run = RunFolder.create("runs/s-1", "name: s\nseed: 1\n", {})
+    matrix = AccuracyMatrix(tasks=["a", "b"], counts=[4, 4])
+    for index, (name, row) in enumerate(rows.items(), start=0 if ZERO_SHOT in rows else 1):
+        run.start_stage(index, name)
+        payload = {"row": row, "matrix": matrix.header()}
+        if sealed:
+            run.finish_stage(index, name, payload)
+        else:
+            write_json(run.stage_folder(index, name) / "done.json", {"row": row})
+        if index:
+            matrix.add_row(row)
+        else:
+            matrix.zero_shot = row
+    run.write_matrix(matrix)
+    return run
+
+
+ROWS: dict[str, list[float | None]] = {ZERO_SHOT: [0.0, 0.25], "a": [1.0, None], "b": [0.5, 0.75]}
+
+
+def shown(run: RunFolder) -> tuple[list[object], str]:
+    """The zero-shot row and the others, and what was said on stderr."""
+    result = call(str(run.path), "--json")
+    (one,) = json.loads(result.stdout)["runs"]
+    return [one["matrix"]["zero_shot"], *one["matrix"]["rows"]], result.stderr
+
+
+def test_a_whole_run_is_shown_without_a_warning():
+    assert shown(make_stages(ROWS)) == (list(ROWS.values()), "")
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"tasks": ["a"]}'])
+def test_a_damaged_matrix_is_made_anew_from_the_stages(content: str | None):
+    run = make_stages(ROWS)
+    run.matrix_path.unlink() if content is None else run.matrix_path.write_text(content)
+    rows, said = shown(run)
+    assert rows == list(ROWS.values())
+    first, second = said.splitlines()
+    assert first.startswith("warning: runs/s-1/matrix.json")
+    assert first.endswith(": shown from the done.json of the stages")
+    assert second == "warning: `clkit doctor runs/s-1` lists all that is damaged"
+    assert "bwt" in call("runs/s-1").stdout  # the metrics are those of a finished run
+
+
+def test_a_wrong_score_is_never_shown():
+    run = make_stages(ROWS)
+    data = json.loads(run.matrix_path.read_text())
+    data["rows"][1] = [0.75, 0.75]
+    write_json(run.matrix_path, data)
+    rows, said = shown(run)
+    assert rows == list(ROWS.values())
+    assert "matrix.json does not hold the scores of the stages: shown from the done.json of the stages" in said
+
+
+def test_a_crash_before_the_matrix_was_written():
+    run = make_stages(ROWS)
+    run.write_matrix(AccuracyMatrix(tasks=["a", "b"], counts=[4, 4], zero_shot=[0.0, 0.25], rows=[[1.0, None]]))
+    rows, said = shown(run)
+    assert rows == list(ROWS.values())
+    assert "matrix.json lacks stage 2: shown" in said
+
+
+@pytest.mark.parametrize(("index", "name"), list(enumerate(ROWS)))
+@pytest.mark.parametrize("content", [None, "{", '{"row": [1, 1], "sha256": "0"}'])
+def test_a_damaged_stage_is_named_and_its_scores_come_from_the_matrix(index: int, name: str, content: str | None):
+    run = make_stages(ROWS)
+    done = run.stage_folder(index, name) / "done.json"
+    done.unlink() if content is None else done.write_text(content)
+    rows, said = shown(run)
+    assert rows == list(ROWS.values())
+    assert said.startswith(f"warning: {done} ")
+
+
+def test_without_the_matrix_only_what_is_whole_is_shown():
+    run = make_stages({"a": [1.0, None], "b": [0.5, 0.75]})
+    run.matrix_path.unlink()
+    (run.stage_folder(1, "a") / "done.json").write_text("{")
+    rows, said = shown(run)
+    assert rows == [None]  # the row after b says nothing without the one before it
+    assert "tasks/01-a/done.json cannot be read" in said
+    assert "runs/s-1: without the scores of stage 1, those from stage 2 on are left out" in said
+    assert "0 of 2 tasks learned" in call("runs/s-1").stdout
+
+
+@pytest.mark.parametrize("part", ["matrix.json", "tasks/01-a/done.json", "tasks/02-b/done.json"])
+def test_no_single_bit_makes_a_wrong_number(part: str):
+    """Flip the lowest bit of each byte in turn: the right scores are shown, or one line says why none are."""
+    run = make_stages({"a": [1.0, None], "b": [0.5, 0.75]})
+    path = run.path / part
+    original = path.read_bytes()
+    for place in range(len(original)):
+        path.write_bytes(original[:place] + bytes([original[place] ^ 1]) + original[place + 1 :])
+        matrix, _ = recover_matrix(run)
+        assert (matrix.tasks, matrix.counts, matrix.rows) == (["a", "b"], [4, 4], [[1.0, None], [0.5, 0.75]])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            lambda run: run.matrix_path.unlink(),
+            "matrix.json is missing; nor can it be made anew: the stages were made by an older clkit",
+        ),
+        (
+            lambda run: write_json(run.stage_folder(1, "a") / "done.json", {"row": [0.9, None]}),
+            "matrix.json and the done.json of stage 1 disagree, and neither is sealed",
+        ),
+        (
+            lambda run: shutil.copytree(run.stage_folder(1, "a"), run.stage_folder(1, "x")),
+            "the folders of two stages have number 1",
+        ),
+    ],
+)
+def test_what_cannot_be_told_is_refused_in_one_line(damage: Callable[[RunFolder], object], message: str):
+    run = make_stages(ROWS, sealed=False)
+    damage(run)
+    with pytest.raises(RunError, match=message) as refused:
+        call(str(run.path))
+    assert "\n" not in str(refused.value)
+
+
+def test_stages_of_an_older_clkit_are_shown_as_they_are():
+    assert shown(make_stages(ROWS, sealed=False)) == (list(ROWS.values()), "")
+
+
+def test_stages_of_two_runs_are_not_mixed():
+    run = make_stages(ROWS)
+    other = AccuracyMatrix(tasks=["a", "c"], counts=[4, 4])
+    folder = run.stage_folder(2, "b")
+    (folder / "done.json").unlink()
+    run.finish_stage(2, "b", {"row": [0.5, 0.5], "matrix": other.header()})
+    with pytest.raises(RunError, match="the stages disagree about the run's tasks"):
+        call(str(run.path))
+
+
+def test_a_damaged_reference_is_refused():
+    run = make_stages({"a": [1.0, None], "b": [0.5, 0.75]})
+    baseline = RunFolder.open(make_baseline("multi_task"))
+    header = baseline.read_matrix().header()
+    baseline.start_stage(1, "all-tasks")
+    baseline.finish_stage(1, "all-tasks", {"row": [0.25, 0.25], "matrix": header})
+    with pytest.raises(UsageError, match=r"--reference .*matrix.json does not hold the scores .*a run that is whole"):
+        call(str(run.path), "--reference", str(baseline.path))
 
 
 def test_equal_recipes_with_other_tasks_are_not_averaged():

@@ -1,0 +1,45 @@
+"""`clkit doctor`: whether a run is whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def doctor(
+    run: Annotated[
+        Path | None, typer.Argument(help="Run folder; without it, the newest in runs/.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every finding as JSON.")] = False,
+) -> None:
+    """Check every file of a run: whole, missing, changed, unknown or unfinished.
+
+    Exits with 0 if the run is finished and whole, otherwise with 1. It changes nothing.
+
+    Example: clkit doctor runs/quickstart-42
+    """
+    import json
+
+    from clkit.cli.output import stderr, stdout
+    from clkit.doctor import advice, examine, is_whole
+    from clkit.runs import RunFolder
+
+    path = run if run is not None else RunFolder.newest_path()
+    with stderr().status(f"reading {path}"):  # shown on a terminal only
+        checked = list(examine(path))
+    whole = is_whole(checked)
+    if as_json:
+        document = {"run": str(path), "whole": whole, "checked": [found._asdict() for found in checked]}
+        typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        from clkit.report.tables import checked_table
+
+        console = stdout()
+        console.print(str(path), style="bold", soft_wrap=True)
+        console.print(checked_table(checked))
+        for line in ["everything is whole"] if whole else advice(path, checked):
+            console.print(line, soft_wrap=True)
+    if not whole:
+        raise typer.Exit(1)
