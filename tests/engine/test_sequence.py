@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from clkit.doctor import examine, is_whole
 from clkit.engine.evaluate import evaluate
+from clkit.engine.events import Listener
 from clkit.engine.sequence import train
 from clkit.errors import ClkitError, ModelError, RunError, UsageError
+from clkit.lock import LOCK_FILE, Holder, locked
 from clkit.models.loading import load_model
 from clkit.recipe.recipe import Recipe
 from clkit.runs import RunFolder
@@ -193,3 +197,82 @@ def test_a_half_written_stage_is_trained_again(tmp_path: Path, toy_t5: Path) -> 
     run = train(recipe, tmp_path / "run", resume=True)
     assert (run.path / "matrix.json").read_bytes() == whole
     assert (run.path / "tasks" / "02-second" / "model").is_dir()
+
+
+class Heard(Listener):
+    """Remembers the remarks."""
+
+    def __init__(self) -> None:
+        self.remarks: list[str] = []
+
+    def noted(self, remark: str) -> None:
+        self.remarks.append(remark)
+
+
+SHORT: dict[str, Any] = {"training": {"epochs": 1.0}, "evaluation": {"zero_shot": False}}
+
+
+def test_a_run_that_is_being_written_is_left_alone(tmp_path: Path, toy_t5: Path) -> None:
+    recipe = toy_recipe(tmp_path, toy_t5, **SHORT)
+    for flags in ({}, {"resume": True}):
+        with locked(tmp_path / "run"), pytest.raises(RunError, match="run is being written by process"):
+            train(recipe, tmp_path / "run", **flags)
+    run = train(recipe, tmp_path / "run")
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    for flags in ({"resume": True}, {"overwrite": True}):
+        with locked(run.path), pytest.raises(RunError, match="run is being written by process"):
+            train(recipe, run.path, **flags)
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+def test_the_lock_of_a_dead_process_is_taken_over_with_a_word(tmp_path: Path, toy_t5: Path) -> None:
+    recipe = toy_recipe(tmp_path, toy_t5, **SHORT)
+    (tmp_path / "run").mkdir()
+    dead = replace(Holder.this_process(), pid=4711)
+    (tmp_path / "run" / LOCK_FILE).write_text(json.dumps(asdict(dead)))
+    heard = Heard()
+    run = train(recipe, tmp_path / "run", listener=heard)
+    assert heard.remarks == [f"{run.path}: took over the lock of {dead}, which ended without giving it back"]
+    assert not (run.path / LOCK_FILE).exists()
+    assert is_whole(list(examine(run.path)))
+
+
+def test_resuming_from_damage_is_refused_until_the_stage_is_removed(tmp_path: Path, toy_t5: Path) -> None:
+    recipe = toy_recipe(tmp_path, toy_t5, strategies=MIGU_UPDATE, **SHORT)
+    run = train(recipe, tmp_path / "run")
+    first, second = (stage.folder for stage in run.stages())
+    whole = run.matrix_path.read_bytes()
+    (second / "done.json").unlink()
+    weights_file = first / "model" / "model.safetensors"
+    content = bytearray(weights_file.read_bytes())
+    content[-1] ^= 1
+    weights_file.write_bytes(content)
+    with pytest.raises(RunError, match=r"01-first/model/model\.safetensors is changed .* remove .*01-first"):
+        train(recipe, run.path, resume=True)
+    assert second.exists()  # nothing was discarded
+    shutil.rmtree(first)
+    train(recipe, run.path, resume=True)
+    assert run.matrix_path.read_bytes() == whole
+    assert is_whole(list(examine(run.path)))
+
+
+def test_what_does_not_decide_the_result_may_differ_on_resuming(tmp_path: Path, toy_t5: Path) -> None:
+    recipe = toy_recipe(tmp_path, toy_t5, **SHORT)
+    whole = train(recipe, tmp_path / "whole")
+    run = train(recipe, tmp_path / "run")
+    shutil.rmtree(run.stages()[-1].folder)
+    changed = toy_recipe(
+        tmp_path,
+        toy_t5,
+        training={"epochs": 1.0, "log_every": 3},
+        evaluation=SHORT["evaluation"],
+        saving={"models": "last"},
+    )
+    train(changed, run.path, resume=True)
+    assert (run.matrix_path.read_bytes(), run.recipe_yaml()) == (whole.matrix_path.read_bytes(), whole.recipe_yaml())
+    a, b = weights(whole.path, recipe), weights(run.path, recipe)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    (resumed,) = [line for line in run.read_log() if line["event"] == "resumed"]
+    assert resumed["differing"] == ["training.log_every", "saving.models"]
+    assert not (run.path / "tasks" / "01-first" / "model").exists()
+    assert is_whole(list(examine(run.path)))
