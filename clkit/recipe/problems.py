@@ -134,7 +134,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _missing(details: ErrorDetails, path: Path, schema: JsonSchema, recipe: Written) -> _Message:
-    return path, _shown(path, recipe), f"missing (needed: {_without_stop(resolved(schema)['description'])})"
+    described = resolved(schema).get("description")  # a plugin's options may leave it out
+    needed = _without_stop(described) if described else kind(schema)
+    return path, _shown(path, recipe), f"missing (needed: {needed})"
 
 
 def _unknown_key(details: ErrorDetails, path: Path, schema: JsonSchema, recipe: Written) -> _Message:

@@ -31,6 +31,21 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "tests" / "plugin_package"
 MODULE_CLASS = "clkit_first_tasks_only:FirstTasksOnly"
 
+UNDESCRIBED = """
+from typing import Literal
+
+import clkit
+
+
+class OwnOptions(clkit.StrategyOptions):
+    name: Literal["undescribed:Own"]
+    steps: int
+
+
+class Own(clkit.Strategy):
+    name = "own"
+    Options = OwnOptions
+"""
 BARE = '''
 import clkit
 
@@ -195,6 +210,13 @@ def test_a_module_in_the_current_folder(tmp_path: Path) -> None:
     done = clkit("validate", "quickstart", "strategies=[{name: 'mine:Bare'}]", cwd=tmp_path)
     assert done.returncode == 0, done.stdout
     assert "strategies: mine:Bare" in done.stdout.splitlines()
+
+
+def test_a_missing_option_without_a_description_is_named_with_its_type(importable: Path) -> None:
+    (importable / "undescribed.py").write_text(UNDESCRIBED)
+    assert problems("strategies=[{name: 'undescribed:Own'}]") == [
+        "strategies.undescribed:Own.steps: missing (needed: a whole number)"
+    ]
 
 
 def test_a_strategy_without_options_takes_its_name_only(importable: Path) -> None:
