@@ -107,8 +107,19 @@ def _one_line(arguments: list[str]) -> int:
         where = f"{error.filename}: " if error.filename is not None else ""
         return _failed(f"{where}{error.strerror or first_line(error)}", 1)
     except Exception as error:
+        if _out_of_memory(error):
+            return _failed("out of memory; a smaller training.micro_batch_size or evaluation.batch_size needs less", 1)
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         return _failed(f"{reason} (unexpected: please report it, with the output of the same command with --debug)", 1)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # Without an import of torch: its error has this name on an accelerator, and none of its own on a CPU.
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator: can't allocate memory" in str(error)
+    )
 
 
 def _failed(message: str, code: int) -> int:
