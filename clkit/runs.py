@@ -35,6 +35,7 @@ from clkit.errors import RunError, UsageError
 from clkit.lock import LOCK_FILE
 from clkit.manifest import DONE_FILE, MODEL_PARTS, Done, read_object, seal_files, text_sha256
 from clkit.matrix import AccuracyMatrix
+from clkit.redaction import recordable
 
 #: Raised whenever an older clkit would misread the folder. 2: matrix.json says its protocol. Manifests came without a
 #: new number, for an older clkit does not look at them.
@@ -327,6 +328,20 @@ class RunFolder:
             shutil.rmtree(folder)
         return removed
 
+    def check_links(self) -> None:
+        """Refuse symbolic links where a run is written, for they would lead the writing out of its folder.
+
+        Raises:
+            RunError: there is one.
+        """
+        stages = [folder for _, _, folder in self.stage_folders()]
+        for path in (self.log_path, self.path / LOCK_FILE, self.path / "tasks", *stages):
+            if path.is_symlink():
+                raise RunError(
+                    f"{path} is a symbolic link, and clkit writes nothing outside of a run folder: "
+                    f"put what it leads to in its place ({path.readlink()})"
+                )
+
     def check_before_resuming(self, folders: Sequence[Path]) -> None:
         """Refuse to go on from what is not as the run left it.
 
@@ -385,13 +400,13 @@ class RunFolder:
 
 
 def environment(seed: int, command: Sequence[str]) -> dict[str, Any]:
-    """What `env.json` records of a run. Environment variables are left out: they may hold tokens."""
+    """What `env.json` records of a run. Environment variables are left out: they may hold tokens; so may a command."""
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "seed": seed,
-        "command": list(command),
+        "command": [recordable(argument) for argument in command],
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

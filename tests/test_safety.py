@@ -15,15 +15,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from clkit.atomic import write_jsonl
 from clkit.cli import app
-from clkit.errors import ClkitError, ModelError, RecipeError
+from clkit.engine.evaluation import Answers
+from clkit.engine.sequence import train
+from clkit.errors import ClkitError, ModelError, RecipeError, RunError
 from clkit.models import loading
 from clkit.models.loading import load_model, save_model
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.sections import FullTuning, LoraTuning, ModelSection
 from clkit.recipe.task_recipe import Name
 from clkit.redaction import redact
-from clkit.runs import RunFolder
+from clkit.runs import RunFolder, environment
 
 TOKEN = "hf_" + "aB3dE6gH9k" * 3 + "Lm4N"
 LORA = LoraTuning(method="lora", rank=2)
@@ -204,6 +207,29 @@ class TestNames:
         assert TypeAdapter(Name).validate_python(name) == name
 
 
+class TestLinks:
+    @pytest.mark.parametrize("linked", ["tasks", "log.jsonl", "lock.json", "tasks/01-a"])
+    def test_resuming_writes_through_none(self, tmp_path: Path, linked: str):
+        """Resuming removes unfinished stages: with `tasks` linked elsewhere, folders of the user's."""
+        run = RunFolder.create(tmp_path / "run", "name: x\n", {})
+        precious = tmp_path / "precious"
+        (precious / "02-thesis").mkdir(parents=True)
+        (run.path / linked).parent.mkdir(exist_ok=True)
+        (run.path / linked).symlink_to(precious)
+        with pytest.raises(RunError, match="is a symbolic link, and clkit writes nothing outside of a run folder"):
+            train(Recipe.load("quickstart"), run.path, resume=True)
+        assert (precious / "02-thesis").is_dir()
+        assert sorted(path.name for path in run.path.iterdir()) == sorted(
+            {"env.json", "recipe.yaml", linked.partition("/")[0]}
+        )
+
+    def test_odd_predictions_stay_in_their_line(self, tmp_path: Path):
+        odd = ["../../x", "a\nb", "\x00", "\u2028", "\x1b[31m", '"}', "…"]
+        write_jsonl(tmp_path / "predictions.jsonl", Answers("a", odd, ["x"] * len(odd)).records())
+        lines = (tmp_path / "predictions.jsonl").read_text("utf-8").rstrip("\n").split("\n")
+        assert [json.loads(line)["prediction"] for line in lines] == odd
+
+
 class TestTokens:
     @pytest.mark.parametrize(
         ("text", "shown"),
@@ -259,6 +285,12 @@ class TestTokens:
         printed = capsys.readouterr().err
         assert "401: https://***@hub.example refuses ***" in printed
         assert ("Traceback" in printed) == bool(debug)
+
+    def test_the_record_of_a_run_holds_none(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setenv("HF_TOKEN", "not-of-any-form")
+        found = environment(42, ["clkit", f"model.name={TOKEN}", "x=not-of-any-form", "y=https://me:pw@h/x", "\udcff"])
+        assert found["command"] == ["clkit", "model.name=***", "x=***", "y=https://***@h/x", "\\udcff"]
+        json.dumps(found, ensure_ascii=False).encode()
 
     def test_a_hub_error_of_a_model(self, monkeypatch: pytest.MonkeyPatch):
         def refuse(*_: object, **__: object) -> None:

@@ -53,6 +53,8 @@ def train(
         return _train(recipe, path, resume=resume, overwrite=overwrite, listener=listener)
     if not resume or RunFolder(path).is_empty():
         RunFolder.check_free(path, overwrite=overwrite)  # before a lock is put into a folder of the user's
+    else:
+        RunFolder(path).check_links()
     with locked(path) as remark:
         if remark is not None:
             listener.noted(remark)
