@@ -38,7 +38,7 @@ import clkit
 
 
 class OwnOptions(clkit.StrategyOptions):
-    name: Literal["undescribed:Own"]
+    name: Literal["own"]
     steps: int
 
 
