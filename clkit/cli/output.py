@@ -27,10 +27,12 @@ def stderr() -> Console:
 def quiet_libraries() -> None:
     """Silence the progress bars and warnings of the libraries below, which would tear the display; errors remain."""
     import datasets
+    import huggingface_hub
     import transformers
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
+    huggingface_hub.utils.logging.set_verbosity_error()  # one line for each of five tries to reach the hub
     transformers.utils.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
     warnings.filterwarnings("ignore", module=r"(torch|transformers|accelerate|peft|datasets)\b")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
 
+from clkit.cli.output import quiet_libraries
 from clkit.engine.sequence import train
 from tests.bad_inputs.corpus import Case, arguments_of, call, lay_out, read_cases
 from tests.toy import toy_recipe
@@ -46,3 +48,9 @@ def test_message(
 
     assert (shown(printed.err), shown(printed.out), code) == (case.stderr.strip(), case.stdout.strip(), case.exit)
     assert len(printed.err.splitlines()) <= 1
+
+
+def test_the_hubs_retries_add_no_lines() -> None:
+    """Without a network, and without HF_HUB_OFFLINE, the hub's client tries six times and warns each time."""
+    quiet_libraries()
+    assert not logging.getLogger("huggingface_hub.utils._http").isEnabledFor(logging.WARNING)
