@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from typing import TYPE_CHECKING
@@ -27,12 +28,11 @@ def stderr() -> Console:
 def quiet_libraries() -> None:
     """Silence the progress bars and warnings of the libraries below, which would tear the display; errors remain."""
     import datasets
-    import huggingface_hub
     import transformers
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
-    huggingface_hub.utils.logging.set_verbosity_error()  # one line for each of five tries to reach the hub
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it warns of each of six tries to reach the hub
     transformers.utils.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
     warnings.filterwarnings("ignore", module=r"(torch|transformers|accelerate|peft|datasets)\b")
