@@ -30,9 +30,12 @@ def evaluate(
 
     from clkit.atomic import write_jsonl
     from clkit.cli.output import quiet_libraries, stderr, stdout
+    from clkit.errors import UsageError
     from clkit.recipe.recipe import Recipe
     from clkit.runs import RunFolder
 
+    if save is not None and not save.parent.is_dir():  # before the model answers for an hour
+        raise UsageError(f"--save: there is no folder '{save.parent}'; make it first")
     folder = RunFolder.open(run) if run is not None else RunFolder.newest()
     recipe = Recipe.load(tasks_of or folder.recipe_path, overrides or [])
     quiet_libraries()
