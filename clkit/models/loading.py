@@ -134,6 +134,7 @@ def _load_base(section: ModelSection, stage: Path | None = None) -> LoadedModel:
             _check_tokenizer(origin.folder)
         tokenizer = AutoTokenizer.from_pretrained(origin.source, **arguments)
         model = family.load(origin.source, **arguments)
+        _check_vocabulary(tokenizer, model)
     except ModelError as error:
         raise ModelError(f"{origin.subject}: {error}") from error
     except Exception as error:  # no narrower: hub, configuration, tokenizer and weights share no base class
@@ -166,6 +167,15 @@ def _check_tokenizer(folder: Path) -> None:
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise ModelError(
             f"there is no tokenizer (none of {', '.join(TOKENIZER_FILES)}); save the model's tokenizer beside it"
+        )
+
+
+def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+    tokens, rows = max(tokenizer.get_vocab().values()) + 1, model.get_input_embeddings().weight.shape[0]
+    if tokens > rows:
+        raise ModelError(
+            f"its tokenizer has {tokens:,} tokens, more than the {rows:,} that the model embeds; "
+            "save the model's own tokenizer beside it"
         )
 
 

@@ -46,7 +46,13 @@ class Seq2Seq(Family):
 
     @classmethod
     def load(cls, name: str, **arguments: Any) -> PreTrainedModel:
-        return read_weights(AutoModelForSeq2SeqLM, name, **arguments)
+        model = read_weights(AutoModelForSeq2SeqLM, name, **arguments)
+        for key in ("decoder_start_token_id", "eos_token_id"):  # without them no answer begins or ends
+            if getattr(model.generation_config, key) is None:
+                setattr(model.generation_config, key, getattr(model.config, key, None))
+            if getattr(model.generation_config, key) is None:
+                raise ValueError(f"neither its generation_config.json nor its config.json has a {key}")
+        return model
 
     def encode(
         self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], answers: Sequence[str]
