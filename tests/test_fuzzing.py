@@ -55,11 +55,13 @@ def clkit(*arguments: str) -> int:
         app.main()
     code, said = ended.value.code, err.getvalue()
     errors = [line for line in said.splitlines() if not line.startswith("warning: ")]
+    if "--resume" in arguments:  # progress comes before it
+        errors = errors[-1:]
     assert code in (0, 1, 2), said
     assert "please report it" not in said, said
     if code == 0:
         assert not any(line.startswith("error: ") for line in errors), said
-    elif arguments[0] == "validate" and not errors:
+    elif arguments[0] in ("validate", "doctor") and not errors:  # what they found is their result
         assert out.getvalue().strip()
     else:
         assert len(errors) == 1, said
@@ -211,7 +213,7 @@ def test_data_files(toy_t5: Path, data: st.DataObject, kind: str) -> None:
         Path("labels.json").write_text('["w0", "w1"]', "utf-8")
         content = good
         for _ in range(draw(st.integers(1, 3))):
-            content = spoilt_bytes(lambda strategy: draw(strategy), content)
+            content = spoilt_bytes(draw, content)
         Path(f"train.{kind}").write_bytes(content)
         clkit("train", "my.yaml", "--dry-run")
 
@@ -225,18 +227,34 @@ def finished(request: pytest.FixtureRequest, toy_t5: Path, tmp_path_factory: pyt
     return train(toy_recipe(folder, toy_t5, tuning=tuning, **changes), folder / "run").path
 
 
+@contextmanager
+def damaged(run: Path, draw: st.DrawFn) -> Iterator[None]:
+    """A copy of the run at `run`, one or two of its files removed or damaged."""
+    with empty_folder() as here:
+        shutil.copytree(run, "run")
+        names = sorted(path.relative_to(here) for path in here.rglob("*") if path.is_file())
+        for file in draw(st.lists(st.sampled_from(names), min_size=1, max_size=2, unique=True)):
+            if draw(st.booleans()):
+                file.write_bytes(spoilt_bytes(draw, file.read_bytes()))
+            else:
+                file.unlink()
+        yield
+
+
 @given(data=st.data())
 @fuzzing(15)
 def test_run_folders(finished: Path, data: st.DataObject) -> None:
-    draw = data.draw
-    with empty_folder() as here:
-        shutil.copytree(finished, "run")
-        files = sorted(path for path in here.rglob("*") if path.is_file())
-        for file in draw(st.lists(st.sampled_from(files), min_size=1, max_size=2, unique=True)):
-            if draw(st.booleans()):
-                file.write_bytes(spoilt_bytes(lambda strategy: draw(strategy), file.read_bytes()))
-            else:
-                file.unlink()
+    with damaged(finished, data.draw):
         clkit("matrix", "run")
         clkit("matrix", "run", "--json")
-        clkit("eval", "run", "--stage", draw(st.sampled_from(["zero-shot", "1", "2"])), "data.test_per_task=2")
+        clkit("doctor", "run")
+        stage = data.draw(st.sampled_from(["zero-shot", "1", "2"]))
+        clkit("eval", "run", "--stage", stage, "data.test_per_task=2")
+
+
+@given(data=st.data())
+@fuzzing(6)
+def test_resuming(finished: Path, data: st.DataObject) -> None:
+    recipe = finished / "recipe.yaml"
+    with damaged(finished, data.draw):
+        clkit("train", str(recipe), "--run", "run", "--resume")
