@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,12 @@ from clkit.strategies.base import Strategy
 TENSORS = "strategies.safetensors"
 VALUES = "strategies.json"
 
+State = Mapping[str, Any]
+
 
 def save_strategies(strategies: Sequence[Strategy], folder: Path) -> None:
-    """Write every strategy's state into a task's folder."""
-    tensors: dict[str, torch.Tensor] = {}
-    values: dict[str, dict[str, Any]] = {}
-    for strategy in strategies:
-        values[strategy.options.name] = {}
-        for key, value in strategy.state_dict().items():
-            if isinstance(value, torch.Tensor):
-                tensors[f"{strategy.options.name}/{key}"] = value.detach().contiguous().cpu()
-            else:
-                values[strategy.options.name][key] = value
-    save_file(tensors, folder / TENSORS)
-    write_atomically(folder / VALUES, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    """Write every strategy's state between tasks into a task's folder."""
+    _write({strategy.options.name: strategy.state_dict() for strategy in strategies}, folder)
 
 
 def load_strategies(strategies: Sequence[Strategy], folder: Path) -> None:
@@ -39,14 +31,51 @@ def load_strategies(strategies: Sequence[Strategy], folder: Path) -> None:
     Raises:
         RunError: the state is missing or does not fit the strategies.
     """
+    _give_back({strategy.options.name: strategy.load_state_dict for strategy in strategies}, folder)
+
+
+def save_task_states(strategies: Sequence[Strategy], folder: Path) -> None:
+    """Write every strategy's state inside a task into a checkpoint's folder."""
+    _write({strategy.options.name: strategy.task_state_dict() for strategy in strategies}, folder)
+
+
+def load_task_states(strategies: Sequence[Strategy], folder: Path) -> None:
+    """Give every strategy back the state that `save_task_states` wrote.
+
+    Raises:
+        RunError: the state is missing or does not fit the strategies.
+    """
+    _give_back({strategy.options.name: strategy.load_task_state_dict for strategy in strategies}, folder)
+
+
+def _write(states: Mapping[str, State], folder: Path) -> None:
+    tensors: dict[str, torch.Tensor] = {}
+    values: dict[str, dict[str, Any]] = {}
+    for name, state in states.items():
+        values[name] = {}
+        for key, value in state.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{name}/{key}"] = value.detach().contiguous().cpu()
+            else:
+                values[name][key] = value
+    save_file(tensors, folder / TENSORS)
+    write_atomically(folder / VALUES, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def _give_back(takers: Mapping[str, Callable[[State], None]], folder: Path) -> None:
     try:
         values: Mapping[str, dict[str, Any]] = json.loads((folder / VALUES).read_text("utf-8"))
-        tensors = load_file(folder / TENSORS)
-        for strategy in strategies:
-            name = strategy.options.name
-            own = {key.removeprefix(f"{name}/"): t for key, t in tensors.items() if key.startswith(f"{name}/")}
-            strategy.load_state_dict({**values[name], **own})
+        # Cloned, because on a CPU the last bit of a matrix product can hang on where in memory a tensor lies.
+        tensors = {name: tensor.clone() for name, tensor in load_file(folder / TENSORS).items()}
+        for name, take in takers.items():
+            take({**values[name], **dict(_of(name, tensors))})
     except (OSError, ValueError, KeyError) as error:
         raise RunError(
             f"the strategies' state in {folder} cannot be read ({error}); train anew with --overwrite"
         ) from error
+
+
+def _of(strategy: str, tensors: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    for key, tensor in tensors.items():
+        if key.startswith(f"{strategy}/"):
+            yield key.removeprefix(f"{strategy}/"), tensor

@@ -28,6 +28,8 @@ from clkit.recipe.sections import ModelSection, Tuning
 from clkit.redaction import redact
 
 EMBEDDED = "embedded:"
+#: Bytes at whose multiples torch allocates.
+ALIGNMENT = 64
 JSON_FILES = ("config.json", "tokenizer_config.json", "tokenizer.json")
 #: A tokenizer's own files, of which a model's folder has one or more.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model", "vocab.json", "vocab.txt")
@@ -139,7 +141,20 @@ def _load_base(section: ModelSection, stage: Path | None = None) -> LoadedModel:
         raise ModelError(f"{origin.subject}: {error}") from error
     except Exception as error:  # no narrower: hub, configuration, tokenizer and weights share no base class
         raise ModelError(_explain(origin, revision, error)) from error
+    align(model)
     return LoadedModel(model, tokenizer, family)
+
+
+def align(model: torch.nn.Module) -> None:
+    """Move parameters to where the allocator puts them, if they lie elsewhere.
+
+    A loaded parameter lies in the file's mapped memory, at an address that hangs on the length of the file's header. On
+    a CPU the last bit of a matrix product can hang on that address, so without this a model that was saved and loaded
+    again would not go on as the one in memory does.
+    """
+    for parameter in model.parameters():
+        if parameter.data_ptr() % ALIGNMENT:
+            parameter.data = parameter.data.clone()
 
 
 @cache
