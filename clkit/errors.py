@@ -53,6 +53,12 @@ class RunError(ClkitError):
     exit_code = 2
 
 
+class InterruptionError(ClkitError):
+    """A signal asked the run to stop, and it did where nothing is lost."""
+
+    exit_code = 130
+
+
 def first_line(error: BaseException) -> str:
     """What another library's error says, in one line: the first one, with the next where it ends in a colon."""
     lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]

@@ -62,30 +62,42 @@ class Done:
     files: dict[str, FileSeal] | None
     model_kept: bool = True
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, name: str = DONE_FILE) -> None:
         """Write it into the stage's folder, sealed if it has a manifest."""
         content: dict[str, Any] = dict(self.payload)
         if self.files is not None:
             files = {name: {"bytes": seal.size, "sha256": seal.sha256} for name, seal in self.files.items()}
             content |= {"files": files, "model_kept": self.model_kept}
             content["sha256"] = _seal(content)
-        write_json(folder / DONE_FILE, content)
+        write_json(folder / name, content)
 
     @classmethod
-    def read(cls, folder: Path) -> Done:
+    def read(cls, folder: Path, name: str = DONE_FILE) -> Done:
         """Read it from a stage's folder.
 
         Raises:
             RunError: it is missing or damaged, or was changed after it was written.
         """
-        content = read_object(folder / DONE_FILE)
+        content = read_object(folder / name)
         seal = content.pop("sha256", None)
         if seal is None and "files" not in content:
             return cls(content, None)
         if seal != _seal(content):
-            raise RunError(f"{folder / DONE_FILE} was changed after it was written: its sha256 does not match")
+            raise RunError(f"{folder / name} was changed after it was written: its sha256 does not match")
         files = {name: FileSeal(file["bytes"], file["sha256"]) for name, file in content.pop("files").items()}
         return cls(files=files, model_kept=content.pop("model_kept"), payload=content)
+
+    def refuse_damage(self, folder: Path) -> None:
+        """Make sure that all files of the manifest are there and as they were written.
+
+        Raises:
+            RunError: one is not, or cannot be read; or there is no manifest.
+        """
+        if self.files is None:
+            raise RunError("it has no manifest")
+        for found in self.check(folder):
+            if found.state in ("missing", "changed"):
+                raise RunError(f"{found.path} is {found.state} ({found.note})")
 
     def check(self, folder: Path) -> Iterator[Checked]:
         """Compare a stage's folder with its manifest: every file of either, by its path in the folder.

@@ -11,7 +11,7 @@
       tasks/00-zero-shot/       predictions.jsonl, done.json
       tasks/01-dbpedia/         the model or adapter, predictions.jsonl, and done.json, which is written last
                                 and seals the other files (`clkit.manifest`); 01-all-tasks/ where all tasks are learned
-                                together
+                                together. Until it is trained checkpoints/, from then on trained.json
 """
 
 from __future__ import annotations
@@ -236,6 +236,25 @@ class RunFolder:
                 continue
         return lines
 
+    def cut_log(self, stages: Mapping[str, float]) -> None:
+        """Remove what the log says of stages that are not finished, before they are gone on with.
+
+        Args:
+            stages: for each of them the last step whose line stays. What has no step, as an evaluation, never does.
+        """
+
+        def stays(text: str) -> bool:
+            try:
+                line = json.loads(text)
+            except ValueError:  # a crash cut it short
+                return False
+            stage = line.get("task", line.get("stage"))
+            return stage not in stages or ("step" in line and line["step"] <= stages[stage])
+
+        if self.log_path.is_file():
+            lines = self.log_path.read_text(encoding="utf-8", errors="replace").split("\n")
+            write_atomically(self.log_path, "".join(f"{line}\n" for line in lines if stays(line)))
+
     def write_matrix(self, matrix: AccuracyMatrix) -> None:
         """Write `matrix.json`, and `metrics.json` from it."""
         write_json(self.matrix_path, matrix.to_json())
@@ -316,14 +335,14 @@ class RunFolder:
                 raise RunError(f"{self.path}: {stage.folder.name} is finished, but task {expected} is not")
         return done
 
-    def discard_unfinished(self) -> list[Path]:
-        """Remove the stage folders without `done.json` and return them. For `--resume`.
+    def discard_unfinished(self, but: Path | None = None) -> list[Path]:
+        """Remove the stage folders without `done.json`, but for one, and return them. For `--resume`.
 
         Raises:
             RunError: the finished stages have a gap; nothing is removed then.
         """
         finished = {stage.folder for stage in self.stages()}
-        removed = [folder for _, _, folder in self.stage_folders() if folder not in finished]
+        removed = [folder for _, _, folder in self.stage_folders() if folder not in finished | {but}]
         for folder in removed:
             shutil.rmtree(folder)
         return removed

@@ -17,7 +17,7 @@ def train(
         typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe: training.learning_rate=1e-4"),
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Run folder.  [default: runs/NAME-SEED]")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last finished task.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier run of the recipe stopped.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Load everything, show the plan, train nothing.")] = False,
     smoke: Annotated[

@@ -50,7 +50,7 @@ def task_steps(recipe: Recipe, task: str, examples: int) -> int:
 
 
 def training_arguments(recipe: Recipe, task: str, index: int, output: str) -> TrainingArguments:
-    """The Trainer's arguments for one task. It saves and evaluates nothing itself: the engine does.
+    """The Trainer's arguments for one task. It evaluates nothing, and saves when `CheckpointCallback` says so.
 
     Raises:
         RecipeError: the batch cannot be divided into processes and micro-batches.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,10 +79,20 @@ class Examiner:
 
     Batches hold examples of similar length, so little is spent on padding; a task with labels is given as many new
     tokens as its longest label takes and no more. Processes share the batches of a task.
+
+    Args:
+        between_batches: called before each batch; it may raise, to stop the test there.
     """
 
-    def __init__(self, tasks: Sequence[Task], evaluation: EvaluationSection, prompt: PromptSection) -> None:
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        evaluation: EvaluationSection,
+        prompt: PromptSection,
+        between_batches: Callable[[], None] = lambda: None,
+    ) -> None:
         self._tasks = {task.name: task for task in tasks}
+        self._between_batches = between_batches
         self._evaluation = evaluation
         self._prompt = prompt
         self._prompts: dict[str, tuple[list[str], list[int]]] = {}
@@ -103,6 +113,7 @@ class Examiner:
         # Before the first task, and outside training, nobody else has moved the model to the accelerator.
         loaded.model.to(state.device).eval()
         for batch in batches[state.process_index :: state.num_processes]:
+            self._between_batches()
             answers = self._answer(loaded, task, [prompts[index] for index in batch])
             answered += zip(batch, answers, strict=True)
             listener.answered(len(batch))

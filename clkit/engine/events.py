@@ -35,7 +35,7 @@ class Listener:
     """Hears what happens in a run. Every method may be overridden; none needs to be."""
 
     def noted(self, remark: str) -> None:
-        """Something that the user should know before the run starts, in one line."""
+        """Something that the user should know, in one line."""
 
     def started(self, plan: Plan) -> None:
         """Everything is loaded."""
@@ -45,6 +45,9 @@ class Listener:
 
     def task_started(self, task: str, index: int, steps: int) -> None:
         """Training of a stage begins: of a task, or of all at once. ``index`` counts the plan's stages from 0."""
+
+    def resumed(self, step: int) -> None:
+        """Training of the current task goes on from a checkpoint, after that many optimizer steps."""
 
     def stepped(self, step: int) -> None:
         """An optimizer step of the current task is done. ``step`` counts from 1."""

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import gc
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from datasets import Dataset, concatenate_datasets
 
 from clkit.engine.arguments import task_seed, task_steps, training_arguments
+from clkit.engine.checkpoints import Checkpoint, CheckpointCallback, CheckpointFolder
 from clkit.engine.evaluation import task_prompts
 from clkit.engine.events import Listener, Plan
+from clkit.engine.interruption import Interruption
 from clkit.engine.processes import processes
 from clkit.engine.protocols import PlannedStage, planned_stages
-from clkit.engine.state import load_strategies
+from clkit.engine.state import load_strategies, load_task_states
 from clkit.engine.trainer import TaskTrainer
 from clkit.errors import UsageError
 from clkit.models.loading import LoadedModel, begin_task, describe, load_model
@@ -99,13 +101,35 @@ def _load_model(recipe: Recipe, stages: Sequence[Path] = ()) -> LoadedModel:
     return load_model(recipe.model, recipe.tuning, stages)
 
 
-def fit(prepared: Prepared, index: int, listener: Listener, log: RunFolder | None = None) -> int:
-    """Teach the model what a stage learns; the optimizer steps that it took.
+@dataclass(frozen=True)
+class Fitted:
+    """What a stage's training took, all its attempts together; the seconds of those that were cut short left out."""
+
+    steps: int
+    training_seconds: float
+    saving_seconds: float
+
+
+def fit(
+    prepared: Prepared,
+    index: int,
+    listener: Listener,
+    run: RunFolder | None = None,
+    *,
+    interruption: Interruption | None = None,
+    gone_on_from: Checkpoint | None = None,
+) -> Fitted:
+    """Teach the model what a stage learns.
 
     Args:
         index: the stage among ``prepared.stages``, from 0.
-        log: the run whose log the loss terms go into.
+        run: whose log the loss terms go into, and in which the stage keeps its checkpoints. Without it, nothing stays.
+        gone_on_from: the checkpoint of an earlier attempt. Everything else is as before the first.
+
+    Raises:
+        InterruptionError: ``interruption`` asked for it. A checkpoint was saved.
     """
+    interruption = interruption or Interruption()
     recipe, loaded, strategies = prepared.recipe, prepared.loaded, prepared.strategies
     stage = prepared.stages[index]
     learned = prepared.learned(stage)
@@ -131,21 +155,38 @@ def fit(prepared: Prepared, index: int, listener: Listener, log: RunFolder | Non
         dataset = strategy.training_data(context, dataset)
     encoded = context.examples if dataset is own else _encode(loaded, dataset)
     listener.task_started(stage.name, index, task_steps(recipe, stage.name, len(encoded)))
-    with tempfile.TemporaryDirectory(prefix="clkit-") as scratch:  # the Trainer wants a folder, and leaves it empty
+    with TemporaryDirectory(prefix="clkit-") as scratch:
+        kept_in = run or RunFolder(Path(scratch))
+        folder = CheckpointFolder(kept_in.stage_folder(index + 1, stage.name), kept_in.log_path)
         trainer = TaskTrainer(
             context=context,
             strategies=strategies,
-            listener=_Logged(listener, log, stage.name),
+            listener=_Logged(listener, run if state.is_main_process else None, stage.name),
+            on_nan=recipe.training.on_nan,
             model=loaded.model,
-            args=training_arguments(recipe, stage.name, stage.position, scratch),
+            args=training_arguments(recipe, stage.name, stage.position, str(folder.partial)),
             train_dataset=encoded,
             data_collator=context.collate,
         )
-        trainer.train()
+        saving = CheckpointCallback(folder, recipe.saving, interruption, context, strategies, gone_on_from)
+        trainer.add_callback(saving)
+        for strategy in strategies:
+            strategy.before_training(context)
+        if gone_on_from is not None:
+            context.step = gone_on_from.step
+            context.pending.update(gone_on_from.pending)
+            load_task_states(strategies, gone_on_from.folder)
+            listener.resumed(gone_on_from.step)
+        try:
+            trainer.train(resume_from_checkpoint=str(gone_on_from.folder) if gone_on_from else None)
+        finally:
+            folder.remove_partial()
+    if trainer.state.global_step < trainer.state.max_steps:
+        interruption.check(f"after step {trainer.state.global_step} of '{stage.name}'")
     loaded.model.config.use_cache = True  # the Trainer turns it off for good, and it would be saved so
     for strategy in strategies:
         strategy.after_task(context)
-    return int(trainer.state.global_step)
+    return Fitted(trainer.state.global_step, saving.seconds, saving.saving_seconds)
 
 
 def _with_prompts(prepared: Prepared, tasks: Sequence[Task]) -> Dataset:

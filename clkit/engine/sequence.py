@@ -5,17 +5,24 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from accelerate.utils import broadcast_object_list
 
 from clkit.atomic import write_jsonl
 from clkit.comparison import resuming_differences
 from clkit.engine.evaluation import Examiner
 from clkit.engine.events import Listener
-from clkit.engine.learner import Prepared, fit, prepare
+from clkit.engine.failures import explained
+from clkit.engine.interruption import Interruption
+from clkit.engine.learner import Fitted, Prepared, fit, prepare
 from clkit.engine.processes import processes
 from clkit.engine.protocols import PlannedStage, lineage, planned_stages
 from clkit.engine.state import save_strategies
+from clkit.engine.unfinished import Unfinished, clear_for_resuming, find_unfinished, mark_trained
 from clkit.errors import UsageError
 from clkit.lock import locked
 from clkit.matrix import AccuracyMatrix
@@ -37,13 +44,14 @@ def train(
 
     Args:
         run: the run folder; `runs/NAME-SEED` where None.
-        resume: go on after the last finished task of an earlier run of the same recipe.
+        resume: go on where an earlier run of the same recipe stopped, also inside a task.
         overwrite: replace an earlier run.
 
     Raises:
         UsageError: the run folder exists already, or, with ``resume``, holds another recipe.
         RunError: another process writes the run folder, or, with ``resume``, something in it is damaged.
-        ClkitError: the run failed; what was finished stays.
+        InterruptionError: a signal asked the run to stop (Ctrl-C, SIGTERM, SIGUSR1), and all that it did is saved.
+        ClkitError: the run failed; what was saved stays.
     """
     path = Path(run) if run is not None else Path("runs", f"{recipe.name}-{recipe.seed}")
     process = processes()
@@ -66,34 +74,57 @@ def _train(recipe: Recipe, path: Path, *, resume: bool, overwrite: bool, listene
     process = processes()
     earlier = RunFolder.open(path) if resume and not RunFolder(path).is_empty() else None
     differing = _refuse_changed_recipe(earlier, recipe) if earlier else []
-    trained = [stage.folder for stage in earlier.stages() if stage.index > 0] if earlier else []
-    gone_on_from = _gone_on_from(recipe, trained)
+    finished = [stage.folder for stage in earlier.stages() if stage.index > 0] if earlier else []
+    unfinished = _find_unfinished(earlier, recipe, listener) if earlier else None
+    gone_on_from = _gone_on_from(recipe, finished, unfinished)
     if earlier is not None and process.is_main_process:
         loaded = gone_on_from if recipe.tuning.method == "incremental_lora" else gone_on_from[-1:]
-        earlier.check_before_resuming(loaded)
+        earlier.check_before_resuming([folder for folder in loaded if folder in finished])
     # Everything is loaded before anything is written, so that a wrong recipe neither leaves a folder nor empties one.
     prepared = prepare(recipe, gone_on_from)
     process.wait_for_everyone()
     if process.is_main_process:
         now = environment(recipe.seed, sys.argv)
         if earlier is not None:
-            earlier.discard_unfinished()
+            clear_for_resuming(earlier, recipe, unfinished)
             earlier.append_log({"event": "resumed", "differing": differing, **now})
         else:
             RunFolder.create(path, recipe_yaml(recipe), now, overwrite=overwrite)
     process.wait_for_everyone()
     folder = RunFolder.open(path)
     try:
-        _Sequence(prepared, folder, listener).run()
+        with Interruption() as interruption:
+            _Sequence(prepared, folder, listener, interruption, unfinished).run()
+    except Exception as error:
+        known = explained(error, folder.path)
+        if known is None:
+            raise
+        raise known from error
     finally:
         listener.finished()
     return folder
 
 
-def _gone_on_from(recipe: Recipe, trained: Sequence[Path]) -> Sequence[Path]:
-    """Of the folders of finished stages, those that the model of the next one went through."""
+def _find_unfinished(earlier: RunFolder, recipe: Recipe, listener: Listener) -> Unfinished | None:
+    """What all processes go on from: the main one looks, and reads every byte of it."""
+    found = [find_unfinished(earlier, recipe, listener.noted) if processes().is_main_process else None]
+    unfinished: Unfinished | None = broadcast_object_list(found)[0]
+    checkpoint = unfinished.checkpoint if unfinished else None
+    if checkpoint is not None and checkpoint.processes != processes().num_processes:
+        now = processes().num_processes
+        listener.noted(
+            f"{checkpoint.folder} was saved by {checkpoint.processes} process(es), and {now} go on from it: "
+            "what is drawn at random, as by dropout, differs from a run that was never stopped"
+        )
+    return unfinished
+
+
+def _gone_on_from(recipe: Recipe, finished: Sequence[Path], unfinished: Unfinished | None) -> Sequence[Path]:
+    """The folders of the stages that the model to be loaded went through."""
     stages = planned_stages(recipe)
-    return trained[lineage(stages, len(trained))] if len(trained) < len(stages) else []
+    index = len(finished)
+    trained = [*finished, unfinished.folder] if unfinished and unfinished.trained else finished
+    return trained[lineage(stages, index)] if index < len(stages) else []
 
 
 def _refuse_changed_recipe(earlier: RunFolder, recipe: Recipe) -> list[str]:
@@ -110,14 +141,24 @@ def _refuse_changed_recipe(earlier: RunFolder, recipe: Recipe) -> list[str]:
 class _Sequence:
     """One run in progress."""
 
-    def __init__(self, prepared: Prepared, folder: RunFolder, listener: Listener) -> None:
+    def __init__(
+        self,
+        prepared: Prepared,
+        folder: RunFolder,
+        listener: Listener,
+        interruption: Interruption,
+        unfinished: Unfinished | None,
+    ) -> None:
+        self._interruption = interruption
+        self._unfinished = unfinished
         self._folder = folder
         self._listener = listener
         self._prepared = prepared
         self._recipe = recipe = prepared.recipe
         self._finished = folder.stages()
         names = [task.name for task in prepared.tasks]
-        self._examiner = Examiner(prepared.tasks, recipe.evaluation, recipe.prompt)
+        between_batches = partial(interruption.check, "while testing")
+        self._examiner = Examiner(prepared.tasks, recipe.evaluation, recipe.prompt, between_batches)
         self._matrix = AccuracyMatrix(
             tasks=names,
             metric="exact_match",
@@ -149,25 +190,37 @@ class _Sequence:
         return row
 
     def _learn(self, index: int, planned: PlannedStage) -> list[float | None]:
-        stage = self._stage(index + 1, planned.name)
-        if index > 0 and planned.position == 0:  # the first stage has the model as it was loaded
-            self._prepared.renew()
-        started = time.monotonic()
-        steps = fit(self._prepared, index, self._listener, self._folder if self._main else None)
-        training_seconds = time.monotonic() - started
-        if self._main:
-            save_model(self._prepared.loaded, stage)
-            save_strategies(self._prepared.strategies, stage)
+        begun = self._unfinished if self._unfinished and self._unfinished.index == index else None
+        stage = begun.folder if begun else self._stage(index + 1, planned.name)
+        if begun and begun.trained:
+            fitted = begun.trained
+            self._listener.noted(f"{planned.name}: trained before, and tested now")
+        else:
+            fitted = self._train(index, planned, stage, begun)
         row, seconds = self._evaluate(planned.name, planned.tested, stage)
-        self._finish(
-            index + 1,
-            planned.name,
-            {"row": row, "steps": steps, "training_seconds": training_seconds, "evaluation_seconds": seconds},
-        )
+        self._finish(index + 1, planned.name, {"row": row, **asdict(fitted), "evaluation_seconds": seconds})
         built_on = self._recipe.tuning.method == "incremental_lora" and planned.position > 0
         if self._main and self._recipe.saving.models == "last" and not built_on and index > 0:
             self._folder.drop_model(index, self._prepared.stages[index - 1].name)
         return row
+
+    def _train(self, index: int, planned: PlannedStage, stage: Path, begun: Unfinished | None) -> Fitted:
+        self._interruption.check(f"before '{planned.name}'")
+        if index > 0 and planned.position == 0:  # the first stage has the model as it was loaded
+            self._prepared.renew()
+        fitted = fit(
+            self._prepared,
+            index,
+            self._listener,
+            self._folder,
+            interruption=self._interruption,
+            gone_on_from=begun.checkpoint if begun else None,
+        )
+        if self._main:
+            save_model(self._prepared.loaded, stage)
+            save_strategies(self._prepared.strategies, stage)
+            mark_trained(stage, fitted)
+        return fitted
 
     def _evaluate(self, stage_name: str, tested: Sequence[str], stage: Path) -> tuple[list[float | None], float]:
         started = time.monotonic()

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from accelerate.utils import DistributedType
+from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from clkit.engine.events import Listener
-from clkit.errors import ClkitError, UsageError
+from clkit.errors import ClkitError, RunError, UsageError
 from clkit.models.likelihood import IGNORED, summed_cross_entropy
 from clkit.strategies.base import Context, Strategy
 
 SUPPORTED = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU}
+
+TASK_LOSS, SKIPPED = "task_loss", "skipped_steps"
 
 
 def token_mean_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
@@ -39,12 +45,21 @@ def _tokens(labels: torch.Tensor, num_items_in_batch: torch.Tensor | None) -> to
 class TaskTrainer(Trainer):
     """A Trainer that calls the strategies' hooks. Strategies never see it.
 
+    A checkpoint of it holds the parameters in training only: the others are those that the task began with.
+
     Raises:
         UsageError: on creation, under an engine that hides gradients from the hooks (DeepSpeed, FSDP).
+        ClkitError: in training, where the loss is not finite and ``on_nan`` is `stop`.
     """
 
     def __init__(
-        self, *, context: Context, strategies: Sequence[Strategy], listener: Listener, **arguments: Any
+        self,
+        *,
+        context: Context,
+        strategies: Sequence[Strategy],
+        listener: Listener,
+        on_nan: Literal["stop", "skip"] = "stop",
+        **arguments: Any,
     ) -> None:
         super().__init__(compute_loss_func=self._loss, **arguments)
         if self.accelerator.distributed_type not in SUPPORTED:
@@ -54,11 +69,19 @@ class TaskTrainer(Trainer):
             )
         self._context = context
         self._strategies = strategies
+        self._listener = listener
+        self._on_nan = on_nan
         self._batch: dict[str, torch.Tensor] = {}
         self._batch_losses: dict[str, torch.Tensor] = {}
+        # The task's loss of each micro-batch of this step, and of each step since it was last read: reading a number
+        # waits for the accelerator, so it is not done in every step.
+        self._micro_losses: list[torch.Tensor] = []
+        self._step_losses: list[torch.Tensor] = []
         context.sum_over_processes = lambda tensor: self.accelerator.reduce(tensor, reduction="sum")
         self.remove_callback(PrinterCallback)
         self.add_callback(_Reports(context, strategies, listener))
+
+    # --- the step -------------------------------------------------------------------------------------------------
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         self._batch = dict(inputs)  # the Trainer takes the labels out of its own
@@ -70,6 +93,7 @@ class TaskTrainer(Trainer):
         for strategy in self._strategies:
             strategy.after_forward(self._context, self._batch)
         loss = token_mean_loss(outputs, labels, num_items_in_batch)
+        self._micro_losses.append(loss.detach())
         for strategy in self._strategies:
             own = strategy.batch_loss(self._context, self._batch, outputs)
             if own is not None:
@@ -82,13 +106,20 @@ class TaskTrainer(Trainer):
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients:  # the last micro-batch of the step
+            self._step_losses.append(torch.stack(self._micro_losses).sum())
+            self._micro_losses.clear()
             for name, value in self._batch_losses.items():
                 self._context.log(**{name: float(self._context.sum_over_processes(value))})
             self._batch_losses.clear()
             self._add_penalties()
             for strategy in self._strategies:
                 strategy.before_step(self._context)
+            if self._on_nan == "skip" and not self._gradients_are_finite():
+                self._skip_step()
         return loss
+
+    def _trained(self) -> dict[str, nn.Parameter]:
+        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
 
     def _add_penalties(self) -> None:
         # Straight into .grad, after the reduction over processes: each process computes the same penalty, and a
@@ -97,7 +128,7 @@ class TaskTrainer(Trainer):
             penalty = strategy.penalty(self._context)
             if penalty is None:
                 continue
-            trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+            trained = list(self._trained().values())
             scaler = self.accelerator.scaler
             scale = scaler.get_scale() if scaler is not None else 1.0
             gradients = torch.autograd.grad(penalty * scale, trained, allow_unused=True)
@@ -107,6 +138,90 @@ class TaskTrainer(Trainer):
                 elif gradient is not None and parameter.grad is not None:
                     parameter.grad += gradient
             self._context.log(**{f"{strategy.name}_penalty": float(penalty.detach())})
+
+    def _gradients_are_finite(self) -> bool:
+        gradients = [parameter.grad for parameter in self._trained().values() if parameter.grad is not None]
+        finite = [gradient.isfinite().all() for gradient in gradients]
+        return not finite or bool(torch.stack(finite).all())
+
+    def _skip_step(self) -> None:
+        """Make this step's update nothing, and forget what was logged of it and is not finite."""
+        if self.accelerator.scaler is None:  # with fp16 the gradients' scaler skips the step, and needs to see them
+            for parameter in self._trained().values():
+                parameter.grad = None
+        self._step_losses.pop()
+        for values in self._context.pending.values():
+            if values and not math.isfinite(values[-1]):
+                values.pop()
+        self._context.log(**{SKIPPED: 1.0})
+
+    # --- the log --------------------------------------------------------------------------------------------------
+
+    def _read_losses(self) -> None:
+        """Put the steps' losses where all pending terms are, and where a checkpoint keeps them."""
+        if self._step_losses:
+            losses = self._context.sum_over_processes(torch.stack(self._step_losses))
+            self._step_losses.clear()
+            for loss in losses.tolist():
+                self._context.log(**{TASK_LOSS: loss})
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the means of all terms since the line before; the Trainer's own mean would not survive a checkpoint."""
+        if "loss" not in logs:  # the summary at the end of training
+            return
+        self._read_losses()
+        skipped = len(self._context.pending.pop(SKIPPED, []))
+        terms = self._context.take_terms()
+        if TASK_LOSS in terms or not skipped:
+            self._refuse_broken(sum(value for name, value in terms.items() if name.endswith(("_loss", "_penalty"))))
+        line = {
+            "step": self.state.global_step,
+            TASK_LOSS: terms.pop(TASK_LOSS, math.nan),
+            "learning_rate": logs["learning_rate"],
+            "grad_norm": logs.get("grad_norm", math.nan),
+        }
+        self._listener.logged({**line, **terms, **({SKIPPED: skipped} if skipped else {})})
+
+    def _refuse_broken(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise ClkitError(
+                f"the loss of task '{self._context.task.name}' is {loss} at step {self.state.global_step}; lower "
+                "training.learning_rate or use precision: fp32, in another folder (--run DIR), or go on with "
+                "training.on_nan=skip --resume, which leaves out such steps. What was saved before is kept"
+            )
+
+    # --- checkpoints ----------------------------------------------------------------------------------------------
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the parameters in training; called by the Trainer for each checkpoint, on every process.
+
+        Raises:
+            ClkitError: one of them is not finite, so that nothing good can go on from here.
+        """
+        assert output_dir is not None
+        self._read_losses()
+        self._refuse_broken(sum(self._context.pending.get(TASK_LOSS, [])))
+        tensors = {name: parameter.detach().contiguous().cpu() for name, parameter in self._trained().items()}
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+            self._refuse_broken(math.nan)  # the next step's will be
+        if self.args.should_save:
+            folder = Path(output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, folder / SAFE_WEIGHTS_NAME)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        # Called by the Trainer. Its own would take a checkpoint that lacks parameters, or has others, with a warning.
+        trained = self._trained()
+        tensors = load_file(Path(resume_from_checkpoint, SAFE_WEIGHTS_NAME))
+        if tensors.keys() != trained.keys():
+            different = ", ".join(sorted(tensors.keys() ^ trained.keys())[:3])
+            raise RunError(
+                f"{resume_from_checkpoint} holds other parameters than are in training ({different}, ...): "
+                "remove this folder to train the task anew"
+            )
+        with torch.no_grad():
+            for name, parameter in trained.items():
+                parameter.copy_(tensors[name])
 
 
 class _Reports(TrainerCallback):
@@ -126,32 +241,3 @@ class _Reports(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._listener.stepped(state.global_step)
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if logs is None or "loss" not in logs:  # the summary at the end of training
-            return
-        terms = self._context.take_terms()
-        total = logs["loss"] + sum(value for name, value in terms.items() if name.endswith("_penalty"))
-        if not math.isfinite(total):
-            raise ClkitError(
-                f"the loss of task '{self._context.task.name}' is {total} at step {state.global_step}; "
-                "lower training.learning_rate, or use precision: fp32. Finished tasks are kept (--resume)"
-            )
-        # The Trainer's loss includes what strategies added to each batch's; each term is logged by itself.
-        added = sum(terms.get(f"{strategy.name}_loss", 0.0) for strategy in self._strategies)
-        self._listener.logged(
-            {
-                "step": state.global_step,
-                "task_loss": logs["loss"] - added,
-                "learning_rate": logs["learning_rate"],
-                "grad_norm": logs.get("grad_norm", math.nan),
-                **terms,
-            }
-        )

@@ -135,6 +135,11 @@ class TrainingSection(Section):
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations in the backward pass: less memory, more time."
     )
+    on_nan: Annotated[Literal["stop", "skip"], NOT_THE_RESULT] = Field(
+        "stop",
+        description="A loss or gradient that is not finite: `stop` the run, or `skip` that step's update, which the "
+        "log counts as `skipped_steps`. May differ on `--resume`.",
+    )
     log_every: Annotated[int, Field(ge=1), NOT_THE_RESULT] = Field(
         10, description="Optimizer steps between two lines of the log. May differ on `--resume`."
     )
@@ -171,4 +176,15 @@ class SavingSection(Section):
 
     models: Literal["all", "last"] = Field(
         "all", description="Keep the model (or adapter) after `all` tasks, or only the `last` finished one."
+    )
+    checkpoint_minutes: Annotated[float, Field(gt=0)] | None = Field(
+        10.0,
+        description="Inside a task, save what `--resume` goes on from every so many minutes, or more rarely where "
+        "saving would take more than 3 % of the time; null: only when the run is asked to stop.",
+    )
+    checkpoint_steps: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Save it every so many optimizer steps as well."
+    )
+    keep_checkpoints: Annotated[int, Field(ge=1)] = Field(
+        2, description="Keep so many of the newest checkpoints while the task is trained; none once it is."
     )

@@ -110,7 +110,11 @@ class _Clock:
     def start_task(self, index: int, steps: int) -> None:
         self._started = time.monotonic()
         self._left = steps + sum(self._steps[index + 1 :])  # strategies may have added data to this task
-        self._step = 0
+        self._step = self._first = 0
+
+    def resume_task(self, step: int) -> None:
+        self._left -= step
+        self._step = self._first = step
 
     def step(self, step: int) -> None:
         self._left -= step - self._step
@@ -118,7 +122,7 @@ class _Clock:
 
     def speed(self) -> float:
         """Steps per second in the current task."""
-        return self._step / max(time.monotonic() - self._started, 1e-9)
+        return (self._step - self._first) / max(time.monotonic() - self._started, 1e-9)
 
     def left(self) -> float:
         """Seconds of training left in all tasks, evaluation left out."""
@@ -154,6 +158,10 @@ class PlainProgress(Listener):
         self._spoke = time.monotonic()
         place = _place(self._plan, index)
         self._line(f"{place}{', ' if place else ''}{task}: {steps} steps")
+
+    def resumed(self, step: int) -> None:
+        self._clock.resume_task(step)
+        self._line(f"{self._task}: goes on after step {step}")
 
     def stepped(self, step: int) -> None:
         self._step = step
@@ -221,6 +229,10 @@ class LiveProgress(Listener):
     def task_started(self, task: str, index: int, steps: int) -> None:
         self._clock.start_task(index, steps)
         self._start_bar(f"{_place(self._plan, index)} [bold]{task}[/bold]".lstrip(), steps)
+
+    def resumed(self, step: int) -> None:
+        self._clock.resume_task(step)
+        self._console.print(f"goes on after step {step}")
 
     def stepped(self, step: int) -> None:
         self._clock.step(step)

@@ -12,6 +12,17 @@ A strategy is one class in one file, its options model beside it::
             if context.task_index > 0:
                 for parameter in context.model.parameters():
                     parameter.grad = None
+
+A run may be killed at any moment and gone on with later, to the last bit. Between tasks, `state_dict` carries all that
+a strategy knows. A task that was interrupted goes on like this, in a new process:
+
+1. `load_state_dict` with the state from before the task, then `before_task`, `training_data` and `before_training`, all
+   with the weights and data that they had the first time; so they must do the same again: draw at random only from a
+   generator seeded by `context.seed`, `context.task_index` and a purpose.
+2. The trainable parameters, optimizer, schedule and random number generators are those of the checkpoint, and
+   `context.step` is its step. Whatever else a strategy has gathered from step to step is its `task_state_dict`.
+3. The next step. What a strategy derives from the weights before the task it must therefore take in `before_task` or
+   `before_training`, not in the first step that it sees.
 """
 
 from __future__ import annotations
@@ -48,11 +59,13 @@ class Context:
 
     Attributes:
         model: the model in training, with its adapters, without any distributed wrapper.
-        step: optimizer steps finished on this task.
+        step: optimizer steps finished on this task, those before an interruption included.
         examples: the task's own training data as the model reads it, before any strategy's `training_data`; None
             until `training_data` is called. ``collate([examples[3], examples[7]])`` makes a batch of two, on the CPU.
         process_index, num_processes: which of how many processes this is; each sees its own share of every batch.
         sum_over_processes: adds a tensor over all processes (the tensor itself where there is one process).
+        pending: each logged value since the last line of the log, by name. For the engine, which keeps it in
+            checkpoints.
     """
 
     model: PreTrainedModel
@@ -67,17 +80,17 @@ class Context:
     process_index: int = 0
     num_processes: int = 1
     sum_over_processes: Callable[[torch.Tensor], torch.Tensor] = _no_reduction
-    _terms: dict[str, list[float]] = field(default_factory=dict)
+    pending: dict[str, list[float]] = field(default_factory=dict)
 
     def log(self, **terms: float) -> None:
         """Add named values to the next line of the log and to the live display, as means since the line before."""
         for name, value in terms.items():
-            self._terms.setdefault(name, []).append(value)
+            self.pending.setdefault(name, []).append(value)
 
     def take_terms(self) -> dict[str, float]:
         """The mean of each logged value since this was called last. For the engine."""
-        means = {name: sum(values) / len(values) for name, values in self._terms.items()}
-        self._terms.clear()
+        means = {name: sum(values) / len(values) for name, values in self.pending.items() if values}
+        self.pending.clear()
         return means
 
 
@@ -111,6 +124,9 @@ class Strategy:
     def training_data(self, context: Context, dataset: Dataset) -> Dataset:
         """What is trained on, from the task's own training data (columns `prompt` and `answer`)."""
         return dataset
+
+    def before_training(self, context: Context) -> None:
+        """Every strategy's `before_task` is done and the model on its device; its weights are those before the task."""
 
     def before_forward(self, context: Context, batch: Mapping[str, torch.Tensor]) -> None:
         """Before each micro-batch's forward pass."""
@@ -160,3 +176,19 @@ class Strategy:
         """
         if state:
             raise KeyError(f"{self.name} has no state, but was given {sorted(state)}")
+
+    def task_state_dict(self) -> dict[str, Any]:
+        """What was gathered inside the task, from step to step; the same kinds of values as in `state_dict`.
+
+        Called between two steps. Under several processes that of the first is kept, and given to all of them.
+        """
+        return {}
+
+    def load_task_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `task_state_dict` gave, after `before_training` and before the next step.
+
+        Raises:
+            KeyError: the state holds a name that this strategy does not know.
+        """
+        if state:
+            raise KeyError(f"{self.name} has no state inside a task, but was given {sorted(state)}")

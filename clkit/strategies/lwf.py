@@ -57,7 +57,8 @@ class LwF(Strategy):
     gradient is the same. It has no factor τ², which keeps the gradient's size independent of τ (Hinton et al. 2015), so
     the default α = 1 is four times the paper's weight at its τ = 2; `alpha: 0.25` brings that back.
 
-    The first task has no teacher, and nothing survives between tasks but the model itself: there is no state.
+    The first task has no teacher, and nothing survives between tasks but the model itself: there is no state between
+    them. The teacher is taken before a checkpoint is loaded, so an interrupted task goes on with the same one.
     """
 
     name: ClassVar[str] = "lwf"
@@ -70,19 +71,19 @@ class LwF(Strategy):
         self._teacher: dict[str, torch.Tensor] = {}
         self._largest: torch.Tensor | None = None
 
-    def batch_loss(
-        self, context: Context, batch: Mapping[str, torch.Tensor], outputs: Mapping[str, Any]
-    ) -> torch.Tensor | None:
-        if context.task_index == 0:
-            return None
-        if not self._teacher:
-            # Here, not in before_task: there another strategy may yet rebuild layers, and the Trainer yet moves the
-            # model to its device. The optimizer has not stepped before the first micro-batch's loss.
+    def before_training(self, context: Context) -> None:
+        if context.task_index > 0:
             self._teacher = {
                 name: parameter.detach().clone()
                 for name, parameter in context.model.named_parameters()
                 if parameter.requires_grad
             }
+
+    def batch_loss(
+        self, context: Context, batch: Mapping[str, torch.Tensor], outputs: Mapping[str, Any]
+    ) -> torch.Tensor | None:
+        if context.task_index == 0:
+            return None
         answers = batch["labels"] != IGNORED
         loss = self.options.alpha * distillation(
             outputs["logits"][answers], self._teacher_logits(context.model, batch)[answers], self.options.temperature
@@ -105,6 +106,15 @@ class LwF(Strategy):
     def memory(self, model: PreTrainedModel, tasks: int) -> int:
         trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
         return sum(parameter.nbytes for parameter in trained) if tasks > 1 else 0
+
+    def task_state_dict(self) -> dict[str, Any]:
+        return {} if self._largest is None else {"largest": self._largest}
+
+    def load_task_state_dict(self, state: Mapping[str, Any]) -> None:
+        unknown = sorted(state.keys() - {"largest"})
+        if unknown:
+            raise KeyError(f"lwf keeps the largest distillation loss inside a task only, but was given {unknown}")
+        self._largest = state.get("largest")
 
     @torch.no_grad()
     def _teacher_logits(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:

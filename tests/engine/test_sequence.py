@@ -242,7 +242,8 @@ def test_resuming_from_damage_is_refused_until_the_stage_is_removed(tmp_path: Pa
     run = train(recipe, tmp_path / "run")
     first, second = (stage.folder for stage in run.stages())
     whole = run.matrix_path.read_bytes()
-    (second / "done.json").unlink()
+    shutil.rmtree(second)
+    second.mkdir()
     weights_file = first / "model" / "model.safetensors"
     content = bytearray(weights_file.read_bytes())
     content[-1] ^= 1

@@ -164,7 +164,7 @@ def test_a_saved_stage_is_frozen_again_and_resuming_equals_never_having_stopped(
     for stage in run.stages()[1:]:
         assert frozen(load(untied_t5, freeze, [stage.folder])) == frozen(load(untied_t5, freeze)) != set()
     shutil.copytree(run.path, tmp_path / "stopped")
-    (tmp_path / "stopped" / "tasks" / "02-second" / "done.json").unlink()
+    shutil.rmtree(tmp_path / "stopped" / "tasks" / "02-second")
     resumed = train(where, tmp_path / "stopped", resume=True)
     whole, again = parameters(run, 2), parameters(resumed, 2)
     assert all(torch.equal(whole[name], again[name]) for name in whole)

@@ -77,7 +77,11 @@ def problems_of(text: str | bytes) -> list[str]:
             "training: {batch_size: 10, micro_batch_size: 4}",
             "training.batch_size: 10 is no multiple of training.micro_batch_size 4",
         ),
-        ("saving: all", "saving: 'all' is not a section with keys (allowed: a section with the keys models)"),
+        (
+            "saving: all",
+            "saving: 'all' is not a section with keys (allowed: a section with the keys models, checkpoint_minutes, "
+            "checkpoint_steps, keep_checkpoints)",
+        ),
         ("prompt: {task_name: yes}", "prompt.task_name: 'yes' is not true or false"),
         (
             "data: {test_per_task: few}",

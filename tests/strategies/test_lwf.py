@@ -87,8 +87,7 @@ def move(model: torch.nn.Module, seed: int = 0) -> None:
 def begun(loaded: LoadedModel, lwf: LwF, index: int = 1) -> Context:
     """A task in which the teacher is known and the model has moved away from it."""
     where = context(loaded, index)
-    lwf.before_task(where)
-    lwf.batch_loss(where, (one := batch(loaded, 0)), outputs(loaded.model, one))
+    lwf.before_training(where)
     move(loaded.model)
     return where
 
@@ -141,8 +140,12 @@ def test_equal_logits_have_no_distance_and_half_precision_is_raised() -> None:
 def test_before_the_first_step_the_loss_is_zero_and_the_first_task_has_none(toy_t5: Path) -> None:
     loaded = toy(toy_t5)
     one = batch(loaded, 0)
-    assert abs(loss_of(strategy(), context(loaded), one).item()) < 1e-12
-    assert strategy().batch_loss(context(loaded, index=0), one, outputs(loaded.model, one)) is None
+    lwf = strategy()
+    lwf.before_training(where := context(loaded))
+    assert abs(loss_of(lwf, where, one).item()) < 1e-12
+    first = strategy()
+    first.before_training(where := context(loaded, index=0))
+    assert first.batch_loss(where, one, outputs(loaded.model, one)) is None
 
 
 def test_micro_batches_add_up_to_the_whole(toy_t5: Path) -> None:
@@ -167,7 +170,9 @@ def test_the_teacher_has_no_dropout_and_leaves_the_random_numbers_and_the_model_
     assert not torch.equal(outputs(loaded.model, one).logits, exact.logits)  # the control: there is dropout
     before = {name: (parameter, parameter.clone()) for name, parameter in loaded.model.named_parameters()}
     state = torch.get_rng_state()
-    loss = strategy().batch_loss(context(loaded), one, exact)
+    lwf = strategy()
+    lwf.before_training(where := context(loaded))
+    loss = lwf.batch_loss(where, one, exact)
     assert loss is not None
     assert abs(loss.item()) < 1e-12
     assert torch.equal(torch.get_rng_state(), state)
@@ -240,6 +245,7 @@ def test_it_works_beside_osf_which_rebuilds_the_layers(toy_t5: Path, order: str)
     where = context(loaded)
     for each in [lwf, osf] if order == "lwf first" else [osf, lwf]:
         each.before_task(where)
+    lwf.before_training(where)
     one = batch(loaded, 1)
     assert loss_of(lwf, where, one).item() == pytest.approx(0, abs=1e-6)
     move(loaded.model)
@@ -254,7 +260,7 @@ def test_the_larger_alpha_the_nearer_the_answers_stay(toy_t5: Path) -> None:
         loaded = toy(toy_t5)
         teacher = copy.deepcopy(loaded.model)
         lwf = strategy(alpha)
-        where = context(loaded)
+        lwf.before_training(where := context(loaded))
         optimizer = torch.optim.Adam(loaded.model.parameters(), lr=1e-3)
         for step in range(25):
             one = batch(loaded, step % 3)
@@ -275,7 +281,7 @@ def test_each_tasks_teacher_is_the_model_before_that_task(toy_t5: Path) -> None:
     assert loss_of(lwf, where, batch(loaded, 1)) > 1e-3
     lwf.after_task(where)
     following = context(loaded, index=2)
-    lwf.before_task(following)
+    lwf.before_training(following)
     assert abs(loss_of(lwf, following, batch(loaded, 1)).item()) < 1e-12
     assert lwf.state_dict() == {}
 
@@ -285,7 +291,7 @@ def test_a_task_without_any_distillation_is_an_error(toy_t5: Path) -> None:
         loaded = toy(toy_t5)
         lwf = strategy()
         where = context(loaded, index)
-        lwf.before_task(where)
+        lwf.before_training(where)
         one = batch(loaded, 0)
         for _ in range(steps):
             given = outputs(loaded.model, one)
