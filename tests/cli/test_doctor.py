@@ -20,7 +20,8 @@ from tests.cli.verbs import call
 
 @pytest.fixture(autouse=True)
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
-    """A finished run of two tasks."""
+    """A finished run of two tasks; tables have room, wherever the tests run."""
+    monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.chdir(tmp_path)
     return make_run(Path("runs/x-1"))
 
