@@ -103,5 +103,5 @@ class TestResuming:
                     yield from marked(field.annotation)
 
         descriptions = list(marked(Recipe))
-        assert len(descriptions) == 2
+        assert len(descriptions) == 3
         assert all(text and text.endswith("May differ on `--resume`.") for text in descriptions)

@@ -93,7 +93,7 @@ class TaskTrainer(Trainer):
         for strategy in self._strategies:
             strategy.after_forward(self._context, self._batch)
         loss = token_mean_loss(outputs, labels, num_items_in_batch)
-        self._micro_losses.append(loss.detach())
+        self._micro_losses.append(loss.detach().clone())  # which the Trainer scales in place with several processes
         for strategy in self._strategies:
             own = strategy.batch_loss(self._context, self._batch, outputs)
             if own is not None:

@@ -60,7 +60,8 @@ def _integer(loader: RecipeLoader, node: yaml.ScalarNode) -> int:
 
 def _text(dumper: RecipeDumper, text: str) -> yaml.ScalarNode:
     # PyYAML writes these line breaks into single quotes, where they are read back as spaces; double quotes escape them.
-    style = '"' if any(mark in text for mark in "\x85\u2028\u2029") else None
+    # Plain `<<` would be a merge key.
+    style = '"' if text == "<<" or any(mark in text for mark in "\x85\u2028\u2029") else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

@@ -173,7 +173,7 @@ class _Reader:
 
     def key(self, node: yaml.Node) -> str | int:
         value = self.scalar(node) if isinstance(node, yaml.ScalarNode) else node
-        if value == "<<":
+        if value == "<<" and not node.style:  # in quotes it is a text like any other
             raise RecipeError(
                 [f"{self.place(node)}: merge keys (<<) are not read; write the keys out, or use `extends`"]
             )
