@@ -43,13 +43,13 @@ def evaluate(
     from clkit.report.progress import evaluation_progress
 
     with evaluation_progress(stderr()) as listener:
-        answers = test_stage(folder, stage=stage, tasks=task, recipe=recipe, listener=listener)
+        tested = test_stage(folder, stage=stage, tasks=task, recipe=recipe, listener=listener)
     if save is not None:
-        write_jsonl(save, (record for answer in answers for record in answer.records()))
+        write_jsonl(save, (record for outcome in tested for record in outcome.records()))
     if as_json:
-        scores = {answer.task: {"exact_match": answer.score, "examples": len(answer.gold)} for answer in answers}
+        scores = {outcome.task: {**outcome.scores, "examples": outcome.examples} for outcome in tested}
         typer.echo(json.dumps({"run": str(folder.path), "stage": stage or "last", "scores": scores}, indent=2))
         return
     from clkit.report.tables import scores_table
 
-    stdout().print(scores_table({answer.task: (answer.score, len(answer.gold)) for answer in answers}))
+    stdout().print(scores_table({outcome.task: (outcome.scores, outcome.examples) for outcome in tested}))

@@ -51,19 +51,20 @@ def inspect_magnitudes(
     quiet_libraries()
     from clkit.engine.evaluate import learned_stages
     from clkit.engine.inspection import measure_magnitudes
-    from clkit.models.loading import load_model
+    from clkit.engine.learner import load_learner
     from clkit.report.figures import save_magnitude_figure
     from clkit.report.magnitude_tables import layer_table, overlap_table
     from clkit.report.progress import evaluation_progress
     from clkit.tasks.loading import load_tasks
 
     saved = learned_stages(folder, stage) if folder else []
+    tasks = load_tasks(recipe)
     with evaluation_progress(stderr()) as listener:
         measured = measure_magnitudes(
-            load_model(recipe.model, recipe.tuning, saved),
-            load_tasks(recipe),
+            load_learner(recipe, tasks, saved),
+            tasks,
             layers=[layer.strip() for layer in layers.split(",") if layer.strip()],
-            prompt=recipe.prompt,
+            recipe=recipe,
             examples=examples,
             top_share=top,
             listener=listener,

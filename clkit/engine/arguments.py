@@ -79,6 +79,7 @@ def training_arguments(recipe: Recipe, task: str, index: int, output: str) -> Tr
         "activation_checkpointing": training.gradient_checkpointing,
         "activation_checkpointing_kwargs": {"use_reentrant": False} if training.gradient_checkpointing else None,
         "optim": "adamw_torch",
+        "train_sampling_strategy": "group_by_length" if training.group_by_length else "random",
         "logging_steps": training.log_every,
         "logging_first_step": True,
         "logging_nan_inf_filter": False,

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from clkit.engine.evaluation import Answers, Examiner
+from clkit.engine.evaluation import Examiner
 from clkit.engine.events import Listener
+from clkit.engine.learner import load_learner
 from clkit.engine.protocols import lineage, planned_stages
+from clkit.engine.scores import Tested
 from clkit.errors import RunError, UsageError
-from clkit.models.loading import load_model
+from clkit.models.loading import LoadedModel
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.section import did_you_mean
 from clkit.runs import ZERO_SHOT, RunFolder, Stage
-from clkit.tasks.loading import load_task
+from clkit.tasks.loading import load_task, load_tasks
 
 
 def evaluate(
@@ -23,7 +25,7 @@ def evaluate(
     tasks: Sequence[str] | None = None,
     recipe: Recipe | None = None,
     listener: Listener | None = None,
-) -> list[Answers]:
+) -> list[Tested]:
     """Test the model as it was after a stage of a run.
 
     Args:
@@ -39,14 +41,35 @@ def evaluate(
     folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
     own = Recipe.load(folder.recipe_path)
     recipe = recipe or own
+    if recipe.objective != own.objective:
+        raise UsageError(
+            f"objective: the run's is {own.objective.kind}, that of '{recipe.name}' is another; both need the same"
+        )
     chosen = {task.name: task for task in recipe.task_recipes()}
     for name in tasks or []:
         if name not in chosen:
             raise UsageError(f"unknown task '{name}'{did_you_mean(name, chosen)} (tasks: {', '.join(chosen)})")
-    loaded = load_model(own.model, own.tuning, learned_stages(folder, stage))
-    examined = [load_task(chosen[name], recipe.data, recipe.seed) for name in tasks or chosen]
-    examiner = Examiner(examined, recipe.evaluation, recipe.prompt)
+    loaded = load_stage(folder, own, stage)
+    plain_text = recipe.objective.kind == "pretraining"
+    examined = [load_task(chosen[name], recipe.data, recipe.seed, plain_text=plain_text) for name in tasks or chosen]
+    examiner = Examiner(examined, recipe)
     return [examiner.test(loaded, task.name, listener) for task in examined]
+
+
+def load_stage(run: RunFolder, recipe: Recipe, stage: str | None) -> LoadedModel:
+    """The model as it was after a stage of a run.
+
+    Args:
+        recipe: the run's own.
+
+    Raises:
+        RunError: the stage was not finished, or its model was not kept.
+    """
+    stages = learned_stages(run, stage)
+    tasks = load_tasks(recipe) if recipe.objective.kind == "classification" else []
+    loaded = load_learner(recipe, tasks, stages)
+    loaded.family.see(folder.name.partition("-")[2] for folder in stages)
+    return loaded
 
 
 def learned_stages(run: RunFolder, stage: str | None) -> list[Path]:

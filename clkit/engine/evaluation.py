@@ -1,62 +1,31 @@
-"""Tests a model on tasks: greedy answers or ranked labels, scored by exact match."""
+"""Tests a model on tasks: by its answers, or by how likely it finds the right ones or plain text."""
 
 from __future__ import annotations
 
-import string
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
+import torch
 from accelerate.utils import gather_object
+from datasets import Dataset
+from torch.nn import functional
+from transformers import PreTrainedModel
 
 from clkit.engine.events import Listener
+from clkit.engine.examples import encode, task_examples, task_prompts
 from clkit.engine.processes import processes
+from clkit.engine.scores import Answers, Likelihoods, Tested
+from clkit.matrix import UNBOUNDED
+from clkit.models.family import Family
+from clkit.models.likelihood import IGNORED
 from clkit.models.loading import LoadedModel
-from clkit.recipe.sections import EvaluationSection, PromptSection
-from clkit.tasks.prompts import build_prompt, fit_all
-from clkit.tasks.task import Split, Task
+from clkit.recipe.recipe import Recipe
+from clkit.tasks.task import Task
+
+T = TypeVar("T")
 
 #: A batch ends where the next example is shorter than this share of its longest: a small batch costs less than padding.
 SIMILAR = 0.75
-
-_WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def normalise(text: str) -> str:
-    """The text as exact match compares it: lower case, no punctuation, single spaces."""
-    return " ".join(text.lower().translate(_WITHOUT_PUNCTUATION).split())
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a model answered on one task, in the order of the data."""
-
-    task: str
-    predictions: Sequence[str]
-    gold: Sequence[str]
-
-    def records(self) -> Iterable[dict[str, Any]]:
-        """One record per example, for `predictions.jsonl`."""
-        for index, (prediction, gold) in enumerate(zip(self.predictions, self.gold, strict=True)):
-            yield {
-                "task": self.task,
-                "index": index,
-                "gold": gold,
-                "prediction": prediction,
-                "correct": normalise(prediction) == normalise(gold),
-            }
-
-    @property
-    def score(self) -> float:
-        """Exact match: the share of examples whose normalised prediction is the normalised answer."""
-        correct = sum(bool(record["correct"]) for record in self.records())
-        return correct / len(self.gold)
-
-
-def task_prompts(task: Task, split: Split, tokenizer: Any, section: PromptSection) -> list[str]:
-    """The prompts of a split, each shortened to fit."""
-    texts = task.split(split)["text"]
-    return fit_all([build_prompt(task, text, section) for text in texts], tokenizer, section.max_tokens)
 
 
 def batches_of_similar_length(lengths: Sequence[int], size: int) -> list[list[int]]:
@@ -74,67 +43,97 @@ def batches_of_similar_length(lengths: Sequence[int], size: int) -> list[list[in
     return batches
 
 
+@torch.no_grad()
+def negative_log_likelihoods(
+    model: PreTrainedModel, family: Family, batch: Mapping[str, torch.Tensor]
+) -> list[tuple[float, int]]:
+    """−log p of each example in nats, summed over its tokens, and how many tokens that are.
+
+    Args:
+        batch: of the family's collator.
+    """
+    inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
+    labels = inputs.pop("labels")
+    logits = family.logits(model(**inputs), labels).float()
+    losses = functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
+    due = labels != IGNORED
+    return list(zip(losses.double().sum(dim=1).tolist(), due.sum(dim=1).tolist(), strict=True))
+
+
 class Examiner:
     """Tests a model on any of the tasks, as often as wanted; prompts are built once.
 
-    Batches hold examples of similar length, so little is spent on padding; a task with labels is given as many new
-    tokens as its longest label takes and no more. Processes share the batches of a task.
+    Batches hold examples of similar length, so little is spent on padding. Processes share the batches of a task.
 
     Args:
+        recipe: whose prompt, objective and evaluation are used.
         between_batches: called before each batch; it may raise, to stop the test there.
     """
 
-    def __init__(
-        self,
-        tasks: Sequence[Task],
-        evaluation: EvaluationSection,
-        prompt: PromptSection,
-        between_batches: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, tasks: Sequence[Task], recipe: Recipe, between_batches: Callable[[], None] = lambda: None):
         self._tasks = {task.name: task for task in tasks}
+        self._recipe = recipe
         self._between_batches = between_batches
-        self._evaluation = evaluation
-        self._prompt = prompt
         self._prompts: dict[str, tuple[list[str], list[int]]] = {}
+        self._encoded: dict[str, Dataset] = {}
 
     def examples(self, task: str) -> int:
-        """How many examples the task is tested on."""
-        return len(self._tasks[task].split(self._evaluation.split))
+        """How many examples the task has to be tested on; of pretraining, how many texts."""
+        return len(self._tasks[task].split(self._recipe.evaluation.split))
 
-    def test(self, loaded: LoadedModel, task_name: str, listener: Listener | None = None) -> Answers:
-        """The model's answers to every example of the task's test split."""
+    def test(self, loaded: LoadedModel, task_name: str, listener: Listener | None = None) -> Tested:
+        """The outcome over every example of the task's test split: answers or, for a loss, their likelihoods."""
         listener = listener or Listener()
-        listener.evaluating(task_name, self.examples(task_name))
         task = self._tasks[task_name]
-        prompts, lengths = self._prepare(task, loaded.tokenizer)
-        batches = batches_of_similar_length(lengths, self._evaluation.batch_size)
-        state = processes()
-        answered: list[tuple[int, str]] = []
         # Before the first task, and outside training, nobody else has moved the model to the accelerator.
-        loaded.model.to(state.device).eval()
+        loaded.model.to(processes().device).eval()
+        if self._recipe.metric in UNBOUNDED:
+            return self._likelihoods(loaded, task, listener)
+        return self._answers(loaded, task, listener)
+
+    def _answers(self, loaded: LoadedModel, task: Task, listener: Listener) -> Answers:
+        evaluation = self._recipe.evaluation
+        prompts, lengths = self._prepare(task, loaded.tokenizer)
+        listener.evaluating(task.name, len(prompts))
+
+        def answer(batch: list[int]) -> list[str]:
+            some = [prompts[index] for index in batch]
+            return loaded.family.answer(loaded.model, loaded.tokenizer, some, task, evaluation)
+
+        predictions = self._over_batches(lengths, answer, listener)
+        return Answers(task.name, predictions, task.split(evaluation.split)["answer"][:], task.labels)
+
+    def _likelihoods(self, loaded: LoadedModel, task: Task, listener: Listener) -> Likelihoods:
+        if task.name not in self._encoded:
+            examples = task_examples(task, self._recipe.evaluation.split, loaded.tokenizer, self._recipe)
+            self._encoded[task.name] = encode(loaded, examples)
+        encoded = self._encoded[task.name]
+        listener.evaluating(task.name, len(encoded))
+        collate = loaded.family.collator(loaded.tokenizer, loaded.model)
+
+        def measure(batch: list[int]) -> list[tuple[float, int]]:
+            rows = collate([encoded[index] for index in batch])
+            return negative_log_likelihoods(loaded.model, loaded.family, rows)
+
+        measured = self._over_batches([len(ids) for ids in encoded["input_ids"]], measure, listener)
+        return Likelihoods(task.name, [nll for nll, _ in measured], [tokens for _, tokens in measured])
+
+    def _over_batches(self, lengths: Sequence[int], of: Callable[[list[int]], list[T]], listener: Listener) -> list[T]:
+        """``of`` each batch of indices, put together in the order of the examples."""
+        state = processes()
+        batches = batches_of_similar_length(lengths, self._recipe.evaluation.batch_size)
+        found: list[tuple[int, T]] = []
         for batch in batches[state.process_index :: state.num_processes]:
             self._between_batches()
-            answers = self._answer(loaded, task, [prompts[index] for index in batch])
-            answered += zip(batch, answers, strict=True)
+            found += zip(batch, of(batch), strict=True)
             listener.answered(len(batch))
         if state.num_processes > 1:
-            answered = gather_object(answered)
-        predictions = [prediction for _, prediction in sorted(answered)]
-        return Answers(task.name, predictions, task.split(self._evaluation.split)["answer"][:])
+            found = gather_object(found)
+        return [one for _, one in sorted(found, key=lambda pair: pair[0])]
 
     def _prepare(self, task: Task, tokenizer: Any) -> tuple[list[str], list[int]]:
         """The task's prompts, and the length of each in tokens."""
         if task.name not in self._prompts:
-            prompts = task_prompts(task, self._evaluation.split, tokenizer, self._prompt)
+            prompts = task_prompts(task, self._recipe.evaluation.split, tokenizer, self._recipe)
             self._prompts[task.name] = prompts, [len(ids) for ids in tokenizer(prompts)["input_ids"]]
         return self._prompts[task.name]
-
-    def _answer(self, loaded: LoadedModel, task: Task, prompts: list[str]) -> list[str]:
-        family, model, tokenizer = loaded.family, loaded.model, loaded.tokenizer
-        if task.labels is None:
-            return family.generate(model, tokenizer, prompts, self._evaluation.max_new_tokens)
-        if self._evaluation.answer == "rank":
-            best = family.log_likelihood(model, tokenizer, prompts, task.labels).argmax(dim=1)
-            return [task.labels[index] for index in best.tolist()]
-        longest = max(family.answer_tokens(tokenizer, label) for label in task.labels)
-        return family.generate(model, tokenizer, prompts, longest)

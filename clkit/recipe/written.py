@@ -173,7 +173,8 @@ class _Reader:
 
     def key(self, node: yaml.Node) -> str | int:
         value = self.scalar(node) if isinstance(node, yaml.ScalarNode) else node
-        if value == "<<" and not node.style:  # in quotes it is a text like any other
+        quoted = isinstance(node, yaml.ScalarNode) and node.style is not None
+        if value == "<<" and not quoted:
             raise RecipeError(
                 [f"{self.place(node)}: merge keys (<<) are not read; write the keys out, or use `extends`"]
             )

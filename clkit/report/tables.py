@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clkit.manifest import Checked, State
-from clkit.matrix import AccuracyMatrix, Metric, Protocol, Row
+from clkit.matrix import UNBOUNDED, AccuracyMatrix, Metric, Protocol, Row
 from clkit.seeds import Aggregate
 
 MISSING = "–"
@@ -227,13 +227,16 @@ def _table(gap: int) -> Table:
     return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, gap - 1), header_style="bold")
 
 
-def scores_table(scores: Mapping[str, tuple[float, int]]) -> Table:
-    """Scores of one model: task -> (fraction, number of examples)."""
+def scores_table(tested: Mapping[str, tuple[Mapping[str, float], int]]) -> Table:
+    """Scores of one model: task -> (score by metric, number of examples)."""
     table = Table("task", box=None, pad_edge=False)
-    table.add_column("exact match", justify="right")
+    metrics = list(dict.fromkeys(metric for scores, _ in tested.values() for metric in scores))
+    for metric in metrics:
+        table.add_column(metric.replace("_", " "), justify="right")
     table.add_column("examples", justify="right")
-    for task, (score, examples) in scores.items():
-        table.add_row(task, show_number(score, fraction=True), f"{examples:,}")
+    for task, (scores, examples) in tested.items():
+        shown = (show_number(scores.get(metric), fraction=metric not in UNBOUNDED) for metric in metrics)
+        table.add_row(task, *shown, f"{examples:,}")
     return table
 
 

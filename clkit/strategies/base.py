@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from clkit.models.family import Family
     from clkit.tasks.task import Task
 
+ALL_FAMILIES = frozenset({"seq2seq", "decoder", "encoder"})
 ALL_TUNINGS = frozenset({"full", "lora", "incremental_lora"})
 
 
@@ -104,7 +105,7 @@ class Strategy:
     name: ClassVar[str]
     Options: ClassVar[type[StrategyOptions]] = StrategyOptions
     tunings: ClassVar[frozenset[str]] = ALL_TUNINGS
-    families: ClassVar[frozenset[str]] = frozenset({"seq2seq"})
+    families: ClassVar[frozenset[str]] = ALL_FAMILIES
     conflicts: ClassVar[Mapping[str, str]] = {}
     requires: ClassVar[Mapping[str, str]] = {}
 
@@ -122,7 +123,7 @@ class Strategy:
         """The task's data is ready; the optimizer is not yet built."""
 
     def training_data(self, context: Context, dataset: Dataset) -> Dataset:
-        """What is trained on, from the task's own training data (columns `prompt` and `answer`)."""
+        """What is trained on, from the task's own training data (columns `prompt`, `answer` and `task`)."""
         return dataset
 
     def before_training(self, context: Context) -> None:
@@ -160,7 +161,7 @@ class Strategy:
     def after_task(self, context: Context) -> None:
         """The task is learned; the model is not yet evaluated or saved."""
 
-    def memory(self, model: PreTrainedModel, tasks: int) -> int:
+    def memory(self, model: PreTrainedModel, family: Family, tasks: int) -> int:
         """Bytes that the strategy keeps beside the model at the end of that many tasks; shown before the run."""
         return 0
 

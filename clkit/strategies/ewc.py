@@ -17,6 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from clkit.errors import StrategyError
+from clkit.models.family import Family
 from clkit.strategies.base import Context, Strategy
 from clkit.strategies.fisher import (
     Anchor,
@@ -140,7 +141,7 @@ class EWC(Strategy):
             self._anchors.clear()
         self._anchors.append(Anchor(fisher, center).to(self._device(context)))
 
-    def memory(self, model: PreTrainedModel, tasks: int) -> int:
+    def memory(self, model: PreTrainedModel, family: Family, tasks: int) -> int:
         parameters = trainable_parameters(model).values()
         once = 2 * sum(parameter.numel() for parameter in parameters) * precision_of(parameters).itemsize
         return once * (tasks if self.options.fisher == "per_task" else min(tasks, 1))

@@ -78,7 +78,7 @@ def answer_log_likelihoods(context: Context, chosen: Sequence[int], labels: Labe
         example = context.collate([context.examples[index]])
         batch = {name: tensor.to(context.model.device) for name, tensor in example.items()}
         answer = batch.pop("labels")
-        logits = context.model(**batch).logits
+        logits = context.family.logits(context.model(**batch), answer)
         if labels == "model":
             seed = random.Random(f"fisher/{context.seed}/{context.task_index}/{index}").getrandbits(63)
             answer = drawn_answer(logits.detach(), answer, torch.Generator().manual_seed(seed))

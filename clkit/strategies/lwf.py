@@ -20,6 +20,8 @@ from clkit.strategies.options import StrategyOptions
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from clkit.models.family import Family
+
 
 class LwFOptions(StrategyOptions):
     """Learning without Forgetting: distillation from the model as it was before the task, on the task's own data."""
@@ -84,10 +86,12 @@ class LwF(Strategy):
     ) -> torch.Tensor | None:
         if context.task_index == 0:
             return None
-        answers = batch["labels"] != IGNORED
-        loss = self.options.alpha * distillation(
-            outputs["logits"][answers], self._teacher_logits(context.model, batch)[answers], self.options.temperature
+        labels = batch["labels"]
+        student, teacher = (
+            context.family.logits(one, labels)[labels != IGNORED]
+            for one in (outputs, self._teacher_outputs(context.model, batch))
         )
+        loss = self.options.alpha * distillation(student, teacher, self.options.temperature)
         self._largest = torch.maximum(loss.detach(), torch.zeros_like(loss) if self._largest is None else self._largest)
         return loss
 
@@ -103,7 +107,7 @@ class LwF(Strategy):
                 "training moves the model"
             )
 
-    def memory(self, model: PreTrainedModel, tasks: int) -> int:
+    def memory(self, model: PreTrainedModel, family: Family, tasks: int) -> int:
         trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
         return sum(parameter.nbytes for parameter in trained) if tasks > 1 else 0
 
@@ -117,12 +121,12 @@ class LwF(Strategy):
         self._largest = state.get("largest")
 
     @torch.no_grad()
-    def _teacher_logits(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def _teacher_outputs(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
         training = model.training
         model.eval()  # no dropout; nothing is drawn, so training goes on with the random numbers it would have drawn
         try:
-            logits: torch.Tensor = torch.func.functional_call(model, self._teacher, kwargs=inputs)["logits"]
+            outputs: Mapping[str, Any] = torch.func.functional_call(model, self._teacher, kwargs=inputs)
         finally:
             model.train(training)
-        return logits
+        return outputs

@@ -16,6 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from clkit.errors import StrategyError
+from clkit.models.family import Family
 from clkit.models.layers import linear_layers
 from clkit.recipe.section import Section, did_you_mean
 from clkit.strategies.base import Context, Strategy
@@ -116,7 +117,7 @@ class OLoRA(Strategy):
             self._earlier[layer] = torch.cat([earlier.to(a), a])
         self._adapter = {}
 
-    def memory(self, model: PreTrainedModel, tasks: int) -> int:
+    def memory(self, model: PreTrainedModel, family: Family, tasks: int) -> int:
         return tasks * sum(a.numel() * a.element_size() for a, _ in adapter_matrices(model).values())
 
     def state_dict(self) -> dict[str, Any]:

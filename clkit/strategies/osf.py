@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import nn
 
 from clkit.errors import StrategyError
-from clkit.models.family import Family, family_of
+from clkit.models.family import Family
 from clkit.models.layers import select_layers
 from clkit.strategies.base import Context, Strategy
 from clkit.strategies.options import StrategyOptions
@@ -148,13 +148,13 @@ class OSF(Strategy):
             parameter.requires_grad_(name in self._trained)
         self._tuner, self._factors = None, []
 
-    def memory(self, model: PreTrainedModel, tasks: int) -> int:
+    def memory(self, model: PreTrainedModel, family: Family, tasks: int) -> int:
         """Bytes of the factors while a task is learned: the trained ones, their start, and what projects gradients."""
         share = next(filter(None, map(self.options.share, range(tasks))), None)
         if share is None:
             return 0
         kept = 0
-        for layer in self._layers(model, family_of(model.config)).values():
+        for layer in self._layers(model, family).values():
             small, large = sorted(layer.weight.shape)
             high = int(small * share)
             stored = 2 * (small - high) * (small + large + 1) + (high * large if small != large else 0)

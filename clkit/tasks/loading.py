@@ -27,18 +27,22 @@ def load_tasks(recipe: Recipe) -> list[Task]:
     Raises:
         DataError: a task's data cannot be read or does not fit its labels.
     """
-    return [load_task(task, recipe.data, recipe.seed) for task in recipe.task_recipes()]
+    plain_text = recipe.objective.kind == "pretraining"
+    return [load_task(task, recipe.data, recipe.seed, plain_text=plain_text) for task in recipe.task_recipes()]
 
 
-def load_task(recipe: TaskRecipe, data: DataSection, seed: int) -> Task:
+def load_task(recipe: TaskRecipe, data: DataSection, seed: int, *, plain_text: bool = False) -> Task:
     """One task, limited as ``data`` says. The same seed gives the same rows on every machine.
 
     The validation split is taken from all training rows before the limits, so that it does not change with them.
 
+    Args:
+        plain_text: of every row the text is wanted only, whether it has an answer or not.
+
     Raises:
         DataError: the data cannot be read, does not fit the labels, or nothing is left of it.
     """
-    free = recipe.answers == "free"
+    free = recipe.answers == "free" or plain_text
     if free and data.train_per_label is not None:
         raise DataError(f"task '{recipe.name}': free-form answers have no labels; use data.train_per_task")
     source = _read(recipe)

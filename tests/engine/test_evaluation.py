@@ -3,42 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clkit.engine.evaluation import SIMILAR, Answers, Examiner, batches_of_similar_length, normalise, task_prompts
+from clkit.engine.evaluation import SIMILAR, Examiner, batches_of_similar_length
+from clkit.engine.examples import task_prompts
 from clkit.models.loading import LoadedModel, load_model
-from clkit.recipe.sections import EvaluationSection, FullTuning, ModelSection
+from clkit.recipe.recipe import Recipe
+from clkit.recipe.sections import FullTuning
 from clkit.tasks.loading import load_tasks
 from clkit.tasks.task import Task
 from tests.toy import toy_recipe
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("  Very   Negative.\n", "very negative"),
-        ("Society & Culture", "society culture"),
-        ("(A)", "a"),
-        ("Ünïcode—dash", "ünïcode—dash"),
-        ("!?", ""),
-    ],
-)
-def test_normalise(text: str, expected: str) -> None:
-    assert normalise(text) == expected
-
-
-def test_an_unfinished_answer_is_no_match() -> None:
-    assert Answers("t", ["very negative …", "very negative."], ["very negative"] * 2).score == 0.5
-
-
-def test_score_is_exact_match_after_normalising() -> None:
-    answers = Answers("t", ["Good.", "bad", "very bad", ""], ["good", "Bad", "bad", "good"])
-    assert answers.score == 0.5
-    assert [record["correct"] for record in answers.records()] == [True, True, False, False]
 
 
 @given(lengths=st.lists(st.integers(1, 600), max_size=80), size=st.integers(1, 16))
@@ -52,16 +31,20 @@ def test_batches_hold_every_index_once_and_little_padding(lengths: list[int], si
 
 
 @pytest.fixture
-def toy(tmp_path: Path, toy_t5: Path) -> tuple[LoadedModel, list[Task]]:
-    recipe = toy_recipe(tmp_path, toy_t5)
-    return load_model(ModelSection(name=str(toy_t5)), FullTuning()), load_tasks(recipe)
+def recipe(tmp_path: Path, toy_t5: Path) -> Recipe:
+    return toy_recipe(tmp_path, toy_t5)
 
 
-def one_by_one(loaded: LoadedModel, task: Task, new_tokens: int) -> list[str]:
+@pytest.fixture
+def toy(recipe: Recipe) -> tuple[LoadedModel, list[Task]]:
+    return load_model(recipe.model, FullTuning()), load_tasks(recipe)
+
+
+def one_by_one(loaded: LoadedModel, task: Task, recipe: Recipe, new_tokens: int) -> list[str]:
     """Greedy decoding written out: no batches, no cache, no padding."""
     model, tokenizer = loaded.model.eval(), loaded.tokenizer
     answers = []
-    for prompt in task_prompts(task, "test", tokenizer, toy_section()):
+    for prompt in task_prompts(task, "test", tokenizer, recipe):
         source = tokenizer(prompt, return_tensors="pt")
         decoded = [model.config.decoder_start_token_id]
         for _ in range(new_tokens):
@@ -75,30 +58,30 @@ def one_by_one(loaded: LoadedModel, task: Task, new_tokens: int) -> list[str]:
     return answers
 
 
-def toy_section():  # type: ignore[no-untyped-def]
-    from clkit.recipe.sections import PromptSection
-
-    return PromptSection(max_tokens=64)
+def evaluated(recipe: Recipe, **evaluation: Any) -> Recipe:
+    return recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update=evaluation)})
 
 
 def test_answers_are_those_of_decoding_one_by_one_in_the_order_of_the_data(
-    toy: tuple[LoadedModel, list[Task]],
+    toy: tuple[LoadedModel, list[Task]], recipe: Recipe
 ) -> None:
     loaded, tasks = toy
-    examiner = Examiner(tasks, EvaluationSection(batch_size=5), toy_section())
+    examiner = Examiner(tasks, evaluated(recipe, batch_size=5))
     for task, longest in zip(tasks, (2, 3), strict=True):  # "w3 w4" and the end of sequence are three tokens
         answers = examiner.test(loaded, task.name)
-        assert list(answers.predictions) == one_by_one(loaded, task, longest)
+        assert list(answers.predictions) == one_by_one(loaded, task, recipe, longest)
         assert list(answers.gold) == task.test["answer"][:]
 
 
-def test_ranking_picks_the_label_with_the_largest_likelihood(toy: tuple[LoadedModel, list[Task]]) -> None:
+def test_ranking_picks_the_label_with_the_largest_likelihood(
+    toy: tuple[LoadedModel, list[Task]], recipe: Recipe
+) -> None:
     loaded, tasks = toy
-    examiner = Examiner(tasks, EvaluationSection(batch_size=7, answer="rank"), toy_section())
+    examiner = Examiner(tasks, evaluated(recipe, batch_size=7, answer="rank"))
     model, tokenizer = loaded.model.eval(), loaded.tokenizer
     for task in tasks:
         expected = []
-        for prompt in task_prompts(task, "test", tokenizer, toy_section()):
+        for prompt in task_prompts(task, "test", tokenizer, recipe):
             likelihood = []
             for label in task.labels or ():
                 labels = tokenizer(label, return_tensors="pt")["input_ids"]

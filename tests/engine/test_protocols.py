@@ -152,7 +152,7 @@ class TestOneModelPerTask:
         with pytest.raises(RunError, match="was not kept"):
             evaluate(run, stage="first")
         (answers,) = evaluate(run, tasks=["second"])
-        assert answers.score == run.read_matrix().rows[1][1]
+        assert answers.exact_match == run.read_matrix().rows[1][1]
 
     def test_the_model_before_is_let_go(self, tmp_path: Path, toy_t5: Path):
         prepared = prepare(toy_recipe(tmp_path, toy_t5, protocol="per_task"))
@@ -201,7 +201,7 @@ class TestAllTasksTogether:
         assert matrix.in_progress is None
         assert {line["task"] for line in run.read_log() if line["event"] == "step"} == {"all-tasks"}
         for stage in (None, "all-tasks", "1"):
-            assert [answers.score for answers in evaluate(run, stage=stage)] == matrix.rows[0]
+            assert [answers.exact_match for answers in evaluate(run, stage=stage)] == matrix.rows[0]
         whole = (run.path / "matrix.json").read_bytes()
         shutil.rmtree(run.path / "tasks" / "01-all-tasks")
         assert (train(recipe, run.path, resume=True).path / "matrix.json").read_bytes() == whole
@@ -230,7 +230,7 @@ class TestNoneLearned:
         plain = train(toy_recipe(tmp_path, toy_t5), tmp_path / "plain").read_matrix()
         assert (matrix.zero_shot, matrix.rows, matrix.in_progress) == (plain.zero_shot, [], None)
         assert [stage.folder.name for stage in run.stages()] == ["00-zero-shot"]
-        assert [answers.score for answers in evaluate(run)] == matrix.zero_shot
+        assert [answers.exact_match for answers in evaluate(run)] == matrix.zero_shot
 
     def test_a_finished_run_is_not_tested_again(self, tmp_path: Path, toy_t5: Path):
         recipe = toy_recipe(tmp_path, toy_t5, protocol="zero_shot")

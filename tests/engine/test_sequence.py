@@ -157,7 +157,7 @@ def test_a_saved_stage_answers_as_the_model_in_memory_did(tmp_path: Path, toy_t5
     matrix = run.read_matrix()
     for stage, row in (("zero-shot", matrix.zero_shot), ("first", matrix.rows[0]), (None, matrix.rows[1])):
         answers = evaluate(run, stage=stage)
-        assert [answer.score for answer in answers] == row
+        assert [answer.exact_match for answer in answers] == row
     kept = [json.loads(line) for line in (run.path / "tasks/02-second/predictions.jsonl").read_text().splitlines()]
     again = [record for answer in evaluate(run) for record in answer.records()]
     assert again == kept
@@ -166,7 +166,7 @@ def test_a_saved_stage_answers_as_the_model_in_memory_did(tmp_path: Path, toy_t5
 def test_only_the_last_model_is_kept_where_asked(tmp_path: Path, toy_t5: Path) -> None:
     run = train(toy_recipe(tmp_path, toy_t5, saving={"models": "last"}), tmp_path / "run")
     assert not (run.path / "tasks" / "01-first" / "model").exists()
-    assert evaluate(run, tasks=["second"])[0].score == run.read_matrix().rows[1][1]
+    assert evaluate(run, tasks=["second"])[0].exact_match == run.read_matrix().rows[1][1]
     with pytest.raises(RunError, match="was not kept"):
         evaluate(run, stage="first")
     with pytest.raises(RunError, match=r"no finished stage 'third' \(finished: zero-shot, 1-first, 2-second\)"):

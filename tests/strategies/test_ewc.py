@@ -393,11 +393,11 @@ def test_the_running_fisher_decays_and_its_centre_is_the_latest(toy_t5: Path, de
 def test_state_round_trip_and_its_announced_size(toy_t5: Path, tuning: Tuning, form: str) -> None:
     loaded = toy(toy_t5, tuning)
     strategy, again = ewc(fisher=form), ewc(fisher=form)
-    assert strategy.memory(loaded.model, 0) == 0
+    assert strategy.memory(loaded.model, loaded.family, 0) == 0
     for tasks in (1, 2):
         strategy.after_task(context(loaded, tasks - 1))
         state = strategy.state_dict()
-        assert sum(tensor.nbytes for tensor in state.values()) == strategy.memory(loaded.model, tasks)
+        assert sum(tensor.nbytes for tensor in state.values()) == strategy.memory(loaded.model, loaded.family, tasks)
     again.load_state_dict(state)
     assert again.state_dict().keys() == state.keys()
     assert all(torch.equal(again.state_dict()[key], value) for key, value in state.items())

@@ -309,7 +309,8 @@ def test_a_task_without_any_distillation_is_an_error(toy_t5: Path) -> None:
 
 @pytest.mark.parametrize("tuning", TUNINGS)
 def test_memory_is_a_copy_of_what_is_trained(toy_t5: Path, tuning: str) -> None:
-    model = toy(toy_t5, TUNINGS[tuning]).model.float()
+    loaded = toy(toy_t5, TUNINGS[tuning])
+    model = loaded.model.float()
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    assert strategy().memory(model, 2) == 4 * trained > 0
-    assert strategy().memory(model, 1) == 0
+    assert strategy().memory(model, loaded.family, 2) == 4 * trained > 0
+    assert strategy().memory(model, loaded.family, 1) == 0

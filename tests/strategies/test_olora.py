@@ -304,7 +304,8 @@ def test_what_is_kept_is_a_copy_without_a_graph(toy_t5: Path) -> None:
 
 def test_memory_is_that_of_the_state(toy_t5: Path) -> None:
     sequence = Sequence(toy_t5)
-    promised = sequence.strategy.memory(sequence.loaded.model, 3)  # asked before the run, in float32
+    loaded = sequence.loaded
+    promised = sequence.strategy.memory(loaded.model, loaded.family, 3)  # asked before the run, in float32
     sequence.until(3)
     kept = sequence.strategy.state_dict().values()
     assert promised == sum(a.numel() * torch.float32.itemsize for a in kept) == 3 * LAYERS * RANK * WIDTH * 4

@@ -267,8 +267,8 @@ def test_memory_is_what_the_decomposition_adds(toy_t5: Path, share: float) -> No
 
     loaded = toy(toy_t5, freeze=["encoder.block.0.*"])
     osf = strategy(preserved=share)
-    told, plain = osf.memory(loaded.model, 2), held(loaded)
-    assert osf.memory(loaded.model, 1) == 0
+    told, plain = osf.memory(loaded.model, loaded.family, 2), held(loaded)
+    assert osf.memory(loaded.model, loaded.family, 1) == 0
     osf.before_task(context(loaded))
     assert held(loaded) - plain == told > 0
     osf.after_task(context(loaded))

@@ -1,0 +1,41 @@
+"""A task's examples as a model learns and is tested on them: a prompt, an answer and the name of the task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from datasets import Dataset
+
+from clkit.models.loading import LoadedModel
+from clkit.recipe.recipe import Recipe
+from clkit.tasks.blocks import blocks
+from clkit.tasks.prompts import build_prompt, fit_all
+from clkit.tasks.task import Split, Task
+
+
+def task_prompts(task: Task, split: Split, tokenizer: Any, recipe: Recipe) -> list[str]:
+    """The prompts of a split, each shortened to fit."""
+    prompts = [build_prompt(task, text, recipe.prompt) for text in task.split(split)["text"]]
+    return fit_all(prompts, tokenizer, recipe.prompt.max_tokens)
+
+
+def task_examples(task: Task, split: Split, tokenizer: Any, recipe: Recipe) -> Dataset:
+    """The examples of a split, with the columns `prompt`, `answer` and `task`.
+
+    For pretraining an example is a block of text, which stands as the answer to no prompt.
+    """
+    if recipe.objective.kind == "pretraining":
+        answers = blocks(task.split(split)["text"], tokenizer, recipe.objective.block_tokens)
+        prompts = [""] * len(answers)
+    else:
+        prompts = task_prompts(task, split, tokenizer, recipe)
+        answers = task.split(split)["answer"][:]
+    return Dataset.from_dict({"prompt": prompts, "answer": answers, "task": [task.name] * len(answers)})
+
+
+def encode(loaded: LoadedModel, examples: Dataset, chosen: Sequence[int] | None = None) -> Dataset:
+    """The examples as the model reads them, one row each; ``chosen``: only these, in this order."""
+    rows = examples if chosen is None else examples.select(chosen)
+    columns = (rows[name][:] for name in ("prompt", "answer", "task"))
+    return Dataset.from_dict(loaded.family.encode(loaded.tokenizer, *columns))
