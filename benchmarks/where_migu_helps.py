@@ -3,7 +3,7 @@
 Where does MIGU help? Learning against keeping, one point per setting, for plain tuning, MIGU, and as many random rows.
 
 Each axis changes one thing around the base: full tuning of order 1 with the embeddings (and the head tied to them)
-frozen, rows masked with `mask: update`, T = 0.95, rate 1e-3, two passes over 160 examples a task in batches of 8.
+frozen, rows masked with `mask: update`, T = 0.95, rate 1e-3, three passes over 160 examples a task in batches of 8.
 Scores are of the validation split, so that what is chosen from them can be tested on the test split. A finished run in
 FOLDER is not repeated. Prints a table, and draws FOLDER/learning_against_keeping.png.
 """
@@ -75,7 +75,7 @@ AXES: dict[str, list[Setting]] = {
     "rate": [
         setting for rate in (3e-4, 3e-3) for setting in all_three(f"rate {rate:g}", f"training.learning_rate={rate:g}")
     ],
-    "steps": [setting for epochs in (1, 4) for setting in all_three(f"{epochs} epochs", f"training.epochs={epochs}")],
+    "steps": [setting for epochs in (1, 6) for setting in all_three(f"{epochs} epochs", f"training.epochs={epochs}")],
 }
 
 
