@@ -34,34 +34,25 @@ def t5_tiny() -> Path:
     return _shared("models/t5-tiny")
 
 
+def _toy(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.toy_models import write_toy  # takes seconds, which tests without a model should not cost
+
+    return write_toy(family, tmp_path_factory.mktemp(f"toy-{family}"))
+
+
 @pytest.fixture(scope="session")
 def toy_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a random T5 of 16 units and a tokenizer of 40 words."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+    return _toy("seq2seq", tmp_path_factory)
 
-    words = ["<pad>", "</s>", "<unk>", *(f"w{index}" for index in range(37))]
-    backend = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=512
-    )
-    config = T5Config(
-        vocab_size=40,
-        d_model=16,
-        d_kv=8,
-        d_ff=24,
-        num_layers=2,
-        num_decoder_layers=2,
-        num_heads=2,
-        dropout_rate=0.0,
-        feed_forward_proj="gated-gelu",
-        decoder_start_token_id=0,
-    )
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("toy-t5")
-    T5ForConditionalGeneration(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+
+@pytest.fixture(scope="session")
+def toy_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random Llama of 16 units."""
+    return _toy("decoder", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def toy_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random RoBERTa of 16 units, for masked tokens."""
+    return _toy("encoder", tmp_path_factory)
