@@ -31,7 +31,7 @@ def write_toy(family: str, folder: Path) -> Path:
 
 
 def _tokenizer(single: str, special: dict[str, str]) -> PreTrainedTokenizerFast:
-    """Reads words between spaces; ``single`` is where the special tokens stand, ``special`` those beyond pad and end."""
+    """Reads words; ``single`` is where the special tokens stand, ``special`` those beyond pad and end."""
     words = ["<pad>", "</s>", "<unk>", *(f"w{index}" for index in range(WORDS)), *special.values()]
     ids = {word: index for index, word in enumerate(words)}
     backend = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
