@@ -82,7 +82,7 @@ def recorded(tmp_path: Path, model: Path, weight: float = 0.0, **changes: Any) -
 def test_hooks_are_called_at_their_places(tmp_path: Path, toy_t5: Path, recorder: type[Recorder]) -> None:
     recorded(tmp_path, toy_t5, training={"epochs": 1.0, "micro_batch_size": 4, "batch_size": 12})
     one_step = ["before_forward True", "after_forward"] * 3 + ["penalty", "before_step", "after_step"]
-    one_task = ["before_task", "training_data ['answer', 'prompt']", *one_step, *one_step, "after_task"]
+    one_task = ["before_task", "training_data ['answer', 'prompt', 'task']", *one_step, *one_step, "after_task"]
     assert recorder.calls == one_task * 2
 
 
@@ -148,8 +148,8 @@ def test_the_loss_is_the_mean_over_answer_tokens() -> None:
     logits = torch.randn(2, 3, 5, generator=generator, dtype=torch.float64)
     labels = torch.tensor([[1, 2, -100], [3, -100, -100]])
     by_hand = -sum(functional.log_softmax(logits[i, j], -1)[labels[i, j]] for i, j in ((0, 0), (0, 1), (1, 0))) / 3
-    torch.testing.assert_close(token_mean_loss({"logits": logits}, labels), by_hand)
-    torch.testing.assert_close(token_mean_loss({"logits": logits}, labels, torch.tensor(6)), by_hand / 2)
+    torch.testing.assert_close(token_mean_loss(logits, labels), by_hand)
+    torch.testing.assert_close(token_mean_loss(logits, labels, torch.tensor(6)), by_hand / 2)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, toy_t5: Path, recorder: type[Recorder]) -> None:

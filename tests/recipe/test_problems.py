@@ -12,7 +12,8 @@ from clkit.strategies.registry import strategy_names
 
 START = "name: mine\nmodel: {name: embedded:tiny-t5}\nbenchmark: {name: sample}\n"
 SECTIONS = (
-    "name, seed, model, benchmark, tasks, prompt, data, tuning, strategies, protocol, training, evaluation, saving"
+    "name, seed, model, benchmark, tasks, objective, prompt, data, tuning, strategies, protocol, training, evaluation, "
+    "general, saving"
 )
 KNOWN = ", ".join(sorted(strategy_names()))
 MIGU_KEYS = "name, threshold, mask, layers, count_padding, first_task, source"
