@@ -24,11 +24,13 @@ SEEDS = (42, 1024, 2048)
 SHOWN = ("average_accuracy", "bwt", "forgetting", "learning_accuracy")
 STEP = 3.0  # between neighbouring rates of a grid that grows
 MOST_RATES = 4
-#: What differs from the paper's recipe: a small model, few examples, the task's name kept from the prompt.
+#: What differs from the paper's recipe: a small model, few and short examples, and the sentence alone as the prompt, so
+#: that nothing tells the model which task it sees.
 SMALL = (
     "data.train_per_label=null",
     "prompt.task_name=false",
-    "prompt.max_tokens=64",
+    "prompt.style=text",
+    "prompt.max_tokens=48",
     "training.micro_batch_size=null",
     "training.batch_size=8",
     "training.epochs=3",
