@@ -158,9 +158,10 @@ class Generating(Family):
 def families() -> dict[str, dict[str, type[Family]]]:
     """Each family's class per objective, by the family's name; the first family that recognises a model has it."""
     from clkit.models.seq2seq import Seq2Seq
+    from clkit.models.span_corruption import Seq2SeqPretraining
 
     return {
-        "seq2seq": {"text_to_text": Seq2Seq},
+        "seq2seq": {"text_to_text": Seq2Seq, "pretraining": Seq2SeqPretraining},
     }
 
 
