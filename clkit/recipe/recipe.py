@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from clkit.matrix import MetricName, Protocol
+from clkit.recipe.general import GeneralSection
 from clkit.recipe.objective import METRICS_OF, Objective, TextToText
 from clkit.recipe.section import NOT_THE_RESULT, Section, did_you_mean
 from clkit.recipe.sections import (
@@ -53,6 +54,9 @@ class Recipe(Section):
     )
     training: TrainingSection = Field(TrainingSection(), description="How each task is trained.")
     evaluation: EvaluationSection = Field(EvaluationSection(), description="How and when the tasks are tested.")
+    general: GeneralSection | None = Field(
+        None, description="What is measured of the model's general ability, and when; null: nothing."
+    )
     saving: Annotated[SavingSection, NOT_THE_RESULT] = Field(
         SavingSection(), description="What the run keeps. May differ on `--resume`."
     )
@@ -80,6 +84,8 @@ class Recipe(Section):
             yield "evaluation.split: 'validation' needs data.validation_share above 0"
         yield from self._contradictions_of_protocol()
         yield from self._contradictions_of_objective()
+        if self.general is not None:
+            yield from self.general.contradictions(self.objective.kind, self.protocol)
         try:
             check_composition(self.strategies, self.tuning.method)
         except ValueError as error:

@@ -44,6 +44,9 @@ def field_reference() -> str:
             for option in sections:
                 tag = f": `{_tag(option)}`" if len(sections) > 1 else ""
                 tables.append(_table(f"`{key}`{tag}", option))
+        if key == "general":
+            lm_eval = alternatives(section)[0]["properties"]["lm_eval"]
+            tables.append(_table("`general.lm_eval`", alternatives(lm_eval)[0]))
         if key == "training":
             per_task = alternatives(section)[0]["properties"]["per_task"]["additionalProperties"]
             tables.append(_table("`training.per_task`: each task", alternatives(per_task)[0]))
