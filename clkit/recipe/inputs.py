@@ -20,7 +20,7 @@ def missing_inputs(recipe: Recipe) -> list[str]:
     if folder is not None and not Path(folder).is_dir():
         return [*missing, f"benchmark.folder: no folder '{folder}'"]
     for task in recipe.task_recipes():
-        missing += _missing_of_task(task)
+        missing += _missing_of_task(task, plain_text=recipe.objective.kind == "pretraining")
     return missing
 
 
@@ -35,12 +35,13 @@ def _missing_model(name: str) -> list[str]:
     return []
 
 
-def _missing_of_task(task: TaskRecipe) -> list[str]:
+def _missing_of_task(task: TaskRecipe, plain_text: bool) -> list[str]:
     key, source = f"tasks.{task.name}.source", task.source
     if isinstance(source, FolderSource):
         if not Path(source.folder).is_dir():
             return [f"{key}.folder: no folder '{source.folder}'"]
-        absent = [name for name in FOLDER_FILES if not (Path(source.folder) / name).is_file()]
+        needed = FOLDER_FILES[:2] if plain_text else FOLDER_FILES
+        absent = [name for name in needed if not (Path(source.folder) / name).is_file()]
         return [f"{key}.folder: no file '{name}' in '{source.folder}'" for name in absent]
     if isinstance(source, FilesSource):
         files = {"train": source.train, "test": source.test}

@@ -161,13 +161,17 @@ class Recipe(Section):
             yield f"tasks.{free}.answers: 'free' does not fit objective.kind: classification, which chooses a label"
         if free is not None and self.metric == "macro_f1":
             yield f"evaluation.metric: macro_f1 is a mean over labels, and task '{free}' has none (answers: free)"
-        if kind != "pretraining":
-            for task in self.task_recipes():
-                if task.source.unlabelled:
-                    yield (
-                        f"tasks.{task.name}.source.{task.source.unlabelled}: plain text has no answers; use "
-                        "objective.kind: pretraining, or name the column that holds them"
-                    )
+        for task in self.task_recipes():
+            if kind != "pretraining" and task.source.unlabelled:
+                yield (
+                    f"tasks.{task.name}.source.{task.source.unlabelled}: plain text has no answers; use "
+                    "objective.kind: pretraining, or name the column that holds them"
+                )
+            if kind == "pretraining" and task.source.holds_conversations:
+                yield (
+                    f"tasks.{task.name}.source.messages: objective.kind: pretraining reads plain text; name its column "
+                    "with text"
+                )
 
     def task_recipes(self) -> list[TaskRecipe]:
         """The tasks in the order of learning, named benchmarks spelt out."""

@@ -29,6 +29,10 @@ TEXT = (
     "Column that holds the input, or a template with columns in braces "
     "(`sentence 1: {premise}`) where the input is made of several."
 )
+MESSAGES = (
+    "Instead of `text` and `label`, the column of conversations: lists of turns with `role` and `content`. The last "
+    "assistant's turn is the answer (mostly `answers: free`), what is before it the input."
+)
 
 
 class SourceSection(Section):
@@ -38,6 +42,17 @@ class SourceSection(Section):
     def unlabelled(self) -> str | None:
         """The key that would name the answers, where the source has none, so that only pretraining can use it."""
         return None
+
+    @property
+    def holds_conversations(self) -> bool:
+        """Whether inputs and answers are turns of conversations, which pretraining cannot use."""
+        return False
+
+
+def _refuse_beside_messages(messages: str | None, **given: object) -> None:
+    useless = next((key for key, value in given.items() if value is not None), None)
+    if messages is not None and useless is not None:
+        raise ValueError(f"{useless}: messages: {messages} holds input and answer; remove one of the two")
 
 
 class FolderSource(SourceSection):
@@ -58,33 +73,66 @@ class HubSource(SourceSection):
     revision: str | None = Field(None, description="Branch, tag or commit of the data set.")
     train_split: str = Field("train", description="Split to train on.")
     test_split: str = Field("test", description="Split to test on.")
-    text: str = Field(description=TEXT)
+    text: str | None = Field(None, description=TEXT)
     label: str | None = Field(
         None, description="Column that holds the label or the answer; null for pretraining, which reads none."
     )
+    messages: str | None = Field(None, description=MESSAGES)
     label_names: list[str] | dict[int | str, str] | None = Field(
         None,
         description="Names of the values in the label column: a list indexed by number, or a mapping. "
         "Without it the data set's own names are used.",
     )
 
+    @model_validator(mode="after")
+    def _has_one_kind_of_input(self) -> HubSource:
+        if self.text is None and self.messages is None:
+            raise ValueError("text: missing; name the column that holds the input, or that of conversations: messages")
+        _refuse_beside_messages(self.messages, text=self.text, label=self.label, label_names=self.label_names)
+        return self
+
     @property
     def unlabelled(self) -> str | None:
-        return "label" if self.label is None else None
+        return "label" if self.label is None and self.messages is None else None
+
+    @property
+    def holds_conversations(self) -> bool:
+        return self.messages is not None
 
 
 class FilesSource(SourceSection):
-    """JSONL or CSV files of the user's own."""
+    """Files of the user's own: JSONL, CSV, or plain text, whose documents are parted by blank lines."""
 
     kind: Literal["files"] = Field(description="JSONL (`.jsonl`), CSV (`.csv`) or, for pretraining, `.txt` files.")
     train: DataPath = Field(description="File to train on.")
     test: DataPath = Field(description="File to test on.")
     text: str = Field("text", description=TEXT)
     label: str = Field("label", description="Column that holds the label or the answer; pretraining reads none.")
+    messages: str | None = Field(None, description=MESSAGES + " JSONL only.")
+
+    @model_validator(mode="after")
+    def _has_one_kind_of_input(self) -> FilesSource:
+        own = {key: None if value == key else value for key, value in (("text", self.text), ("label", self.label))}
+        _refuse_beside_messages(self.messages, **own)
+        if self._plain == ["train", "test"]:
+            columns = {**own, "messages": self.messages}
+            useless = next((key for key, value in columns.items() if value is not None), None)
+            if useless is not None:
+                raise ValueError(f"{useless}: a .txt file has no columns; remove it")
+        return self
+
+    @property
+    def _plain(self) -> list[str]:
+        """The uses of files that hold nothing but text."""
+        return [use for use in ("train", "test") if getattr(self, use).lower().endswith(".txt")]
 
     @property
     def unlabelled(self) -> str | None:
-        return next((use for use in ("train", "test") if str(getattr(self, use)).lower().endswith(".txt")), None)
+        return next(iter(self._plain), None)
+
+    @property
+    def holds_conversations(self) -> bool:
+        return self.messages is not None
 
 
 class SampleSource(SourceSection):

@@ -1,4 +1,4 @@
-"""Reads a task from JSONL or CSV files of the user's own."""
+"""Reads a task from JSONL, CSV or plain text files of the user's own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from clkit.errors import DataError
 from clkit.recipe.task_recipe import FilesSource
+from clkit.tasks.conversations import read_conversation
 from clkit.tasks.rows import ReadRows, Source, Template, answer_text, check_columns, json_fault, read_utf8
 
 # Python's own limit is 128 KiB per field, shorter than a long document; this is the largest that every system takes.
@@ -19,32 +20,77 @@ _LONGEST_FIELD = 2**31 - 1
 Record = tuple[int, dict[str, Any]]
 
 
-def read_files(source: FilesSource) -> Source:
+def read_files(source: FilesSource, *, plain_text: bool = False) -> Source:
     """The task in those files.
+
+    Args:
+        plain_text: the texts are wanted only, so that a `.txt` file will do and a column of labels is not needed.
 
     Raises:
         DataError: a file is missing or malformed, or lacks a column; names the file and the line.
     """
+    read = _read_texts if plain_text else _read_examples if source.messages is None else _read_conversations
+    return Source(train=read(Path(source.train), source), test=read(Path(source.test), source))
+
+
+def _read_examples(path: Path, source: FilesSource) -> ReadRows:
     template = Template(source.text)
-    return Source(
-        train=_rows(Path(source.train), template, source.label),
-        test=_rows(Path(source.test), template, source.label),
-    )
-
-
-def _rows(path: Path, template: Template, label: str) -> ReadRows:
-    readers = {".jsonl": _jsonl, ".csv": _csv}
-    if path.suffix.lower() not in readers:
-        raise DataError(f"{path}: unknown kind of file '{path.suffix}'; give a {' or '.join(readers)} file")
     lines, inputs, answers = [], [], []
-    for line, record in readers[path.suffix.lower()](path, (*template.columns, label)):
+    for line, record in _records(path, (*template.columns, source.label)):
         where = f"{path}:{line}"
         lines.append(line)
         inputs.append(template.render(record, where))
-        answers.append(answer_text(record[label], where, label))
-    if not inputs:
-        raise DataError(f"{path}: no records; it must hold at least one")
+        answers.append(answer_text(record[source.label], where, source.label))
     return ReadRows(inputs, answers, lambda index: f"{path}:{lines[index]}")
+
+
+def _read_conversations(path: Path, source: FilesSource) -> ReadRows:
+    column = str(source.messages)
+    found = [
+        (line, read_conversation(record[column], f"{path}:{line}", column))
+        for line, record in _records(path, (column,))
+    ]
+    inputs, answers, turns = zip(*(conversation for _, conversation in found), strict=True)
+    return ReadRows(inputs, answers, lambda index: f"{path}:{found[index][0]}", turns)
+
+
+def _read_texts(path: Path, source: FilesSource) -> ReadRows:
+    if path.suffix.lower() == ".txt":
+        texts = list(_documents(path))
+    else:
+        template = Template(source.text, may_be_empty=True)
+        records = _records(path, template.columns, also=".txt")
+        texts = [(line, template.render(record, f"{path}:{line}")) for line, record in records]
+    return ReadRows([text for _, text in texts], [None] * len(texts), lambda index: f"{path}:{texts[index][0]}")
+
+
+def _documents(path: Path) -> Iterator[tuple[int, str]]:
+    """The documents of a plain text file, which blank lines part, each with the number of its first line."""
+    document: list[str] = []
+    for number, line in enumerate([*read_utf8(path).replace("\r\n", "\n").split("\n"), ""], start=1):
+        if line.strip():
+            document.append(line)
+        elif document:
+            yield number - len(document), "\n".join(document)
+            document = []
+
+
+def _records(path: Path, columns: Sequence[str], also: str = "") -> Iterator[Record]:
+    """The records of a file, each with the number of its line; they have these columns, and others.
+
+    Args:
+        also: a further kind of file that would do.
+    """
+    readers = {".jsonl": _jsonl, ".csv": _csv}
+    if path.suffix.lower() not in readers:
+        kinds = " or ".join([*readers, *([also] if also else [])])
+        raise DataError(f"{path}: unknown kind of file '{path.suffix}'; give a {kinds} file")
+    empty = True
+    for record in readers[path.suffix.lower()](path, columns):
+        yield record
+        empty = False
+    if empty:
+        raise DataError(f"{path}: no records; it must hold at least one")
 
 
 def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[Record]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,11 @@ _TEXT = Template("sentence")
 _LABEL = "label"
 
 
-def read_folder(source: FolderSource, needs_labels: bool) -> Source:
+def read_folder(source: FolderSource, needs_labels: bool, *, plain_text: bool = False) -> Source:
     """The task in that folder. `labels.json` is read only where the recipe does not give the labels itself.
+
+    Args:
+        plain_text: the texts are wanted only, so that neither `labels.json` nor labels are needed.
 
     Raises:
         DataError: the folder or a file is missing or malformed; names the file and the line or record.
@@ -23,28 +28,40 @@ def read_folder(source: FolderSource, needs_labels: bool) -> Source:
     folder = Path(source.folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; it must hold train.json, test.json and labels.json")
+    read = _texts if plain_text else _examples
     return Source(
-        train=_records(folder / "train.json"),
-        test=_records(folder / "test.json"),
+        train=read(folder / "train.json"),
+        test=read(folder / "test.json"),
         labels=_labels(folder / "labels.json") if needs_labels else None,
     )
 
 
-def _records(path: Path) -> ReadRows:
-    records = _list(path)
-
-    def place(index: int) -> str:
-        return f"{path}: record {index + 1}"
-
+def _examples(path: Path) -> ReadRows:
     inputs, answers = [], []
-    for index, record in enumerate(records):
-        where = place(index)
-        if not isinstance(record, dict):
-            raise DataError(f'{where} is no object; write {{"label": ..., "sentence": ...}}')
-        check_columns(record, (*_TEXT.columns, _LABEL), where)
+    for where, record in _records(path, (*_TEXT.columns, _LABEL)):
         inputs.append(_TEXT.render(record, where))
         answers.append(answer_text(record[_LABEL], where, _LABEL))
-    return ReadRows(inputs, answers, place)
+    return ReadRows(inputs, answers, partial(_place, path))
+
+
+def _texts(path: Path) -> ReadRows:
+    template = Template(_TEXT.text, may_be_empty=True)
+    texts = [template.render(record, where) for where, record in _records(path, template.columns)]
+    return ReadRows(texts, [None] * len(texts), partial(_place, path))
+
+
+def _place(path: Path, index: int) -> str:
+    return f"{path}: record {index + 1}"
+
+
+def _records(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The records of a file, each with its place; they have these columns."""
+    for index, record in enumerate(_list(path)):
+        where = _place(path, index)
+        if not isinstance(record, dict):
+            raise DataError(f'{where} is no object; write {{"label": ..., "sentence": ...}}')
+        check_columns(record, columns, where)
+        yield where, record
 
 
 def _labels(path: Path) -> tuple[str, ...]:

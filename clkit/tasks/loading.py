@@ -37,7 +37,7 @@ def load_task(recipe: TaskRecipe, data: DataSection, seed: int, *, plain_text: b
     The validation split is taken from all training rows before the limits, so that it does not change with them.
 
     Args:
-        plain_text: of every row the text is wanted only, whether it has an answer or not.
+        plain_text: the text of every row is wanted, and answers are not; the task has none.
 
     Raises:
         DataError: the data cannot be read, does not fit the labels, or nothing is left of it.
@@ -45,10 +45,10 @@ def load_task(recipe: TaskRecipe, data: DataSection, seed: int, *, plain_text: b
     free = recipe.answers == "free" or plain_text
     if free and data.train_per_label is not None:
         raise DataError(f"task '{recipe.name}': free-form answers have no labels; use data.train_per_task")
-    source = _read(recipe)
+    source = _read(recipe, plain_text)
     declared = None if free else tuple(recipe.labels or source.labels or ())
-    train = _Split("train", source.train, declared, recipe.name)
-    test = _Split("test", source.test, declared, recipe.name)
+    train = _Split("train", source.train, declared, recipe.name, plain_text)
+    test = _Split("test", source.test, declared, recipe.name, plain_text)
     labels = declared if free or declared else infer_labels(train.rows, train.indices, recipe.name)
     train_labels, test_labels = train.label(labels), test.label(labels)
 
@@ -73,12 +73,16 @@ def load_task(recipe: TaskRecipe, data: DataSection, seed: int, *, plain_text: b
 
 
 class _Split:
-    """The rows of one split that have a gold label."""
+    """The rows of one split that are used: those that have a gold label or, of plain text, all."""
 
-    def __init__(self, name: str, rows: Rows, declared: tuple[str, ...] | None, task: str) -> None:
+    def __init__(
+        self, name: str, rows: Rows, declared: tuple[str, ...] | None, task: str, plain_text: bool = False
+    ) -> None:
         self.name, self.rows, self.task = name, rows, task
-        self.indices = with_gold(rows, declared)
+        self.indices = list(range(len(rows.answers))) if plain_text else with_gold(rows, declared)
         self.dropped = len(rows.answers) - len(self.indices)
+        if not rows.answers:
+            raise DataError(f"task '{task}': the {name} split has no rows; choose another")
         if not self.indices:
             raise DataError(
                 f"task '{task}': nothing is left of the {name} split: {self.dropped} rows, none with a gold label; "
@@ -92,24 +96,26 @@ class _Split:
         return dict(zip(self.indices, gold_labels(self.rows, self.indices, labels, self.task), strict=True))
 
 
-def _read(recipe: TaskRecipe) -> Source:
+def _read(recipe: TaskRecipe, plain_text: bool) -> Source:
     source = recipe.source
     if isinstance(source, FolderSource):
-        return read_folder(source, needs_labels=recipe.answers == "labels" and recipe.labels is None)
+        needs_labels = recipe.answers == "labels" and recipe.labels is None and not plain_text
+        return read_folder(source, needs_labels, plain_text=plain_text)
     if isinstance(source, HubSource):
-        return read_hub(source)
+        return read_hub(source, plain_text=plain_text)
     if isinstance(source, FilesSource):
-        return read_files(source)
-    return _read_sample(recipe.name, source.task)
+        return read_files(source, plain_text=plain_text)
+    return _read_sample(recipe.name, source.task, plain_text)
 
 
-def _read_sample(task: str, name: str) -> Source:
+def _read_sample(task: str, name: str, plain_text: bool) -> Source:
     if name not in SAMPLE_TASKS:
         raise DataError(f"tasks.{task}.source.task: {unknown_sample(name)}")
 
     def rows(split: str, pairs: list[tuple[str, str]]) -> ReadRows:
         texts, labels = zip(*pairs, strict=True)
-        return ReadRows(texts, labels, lambda index: f"sample task '{name}', split '{split}', row {index}")
+        answers = [None] * len(labels) if plain_text else labels
+        return ReadRows(texts, answers, lambda index: f"sample task '{name}', split '{split}', row {index}")
 
     return Source(
         train=rows("train", sample_rows(name, "train")),
@@ -121,6 +127,11 @@ def _read_sample(task: str, name: str) -> Source:
 def _dataset(rows: Rows, indices: list[int], labels: dict[int, str] | None) -> Dataset:
     import datasets
 
-    answers = [rows.answers[index] if labels is None else labels[index] for index in indices]
-    features = datasets.Features({"text": datasets.Value("string"), "answer": datasets.Value("string")})
-    return datasets.Dataset.from_dict({"text": rows.texts(indices), "answer": answers}, features=features)
+    columns = {
+        "text": rows.texts(indices),
+        "answer": [rows.answers[index] if labels is None else labels[index] for index in indices],
+        "turns": rows.turns(indices),
+    }
+    given = {name: values for name, values in columns.items() if values is not None}
+    features = datasets.Features(dict.fromkeys(given, datasets.Value("string")))
+    return datasets.Dataset.from_dict(given, features=features)

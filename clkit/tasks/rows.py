@@ -37,20 +37,31 @@ class Rows(Protocol):
             DataError: an input is missing, empty or no text.
         """
 
+    def turns(self, indices: Sequence[int]) -> list[str] | None:
+        """What was said before these inputs, as JSON lists of {role, content}; None where inputs are no conversations.
+
+        Raises:
+            DataError: a conversation is malformed.
+        """
+
     def where(self, index: int) -> str:
         """Where that row stands, as an error names it: file and line, or data set, split and row."""
 
 
 @dataclass(frozen=True)
 class ReadRows:
-    """Rows that were read completely."""
+    """Rows that were read completely. ``before`` holds the turns before each input, where there are any."""
 
     inputs: Sequence[str]
     answers: Sequence[str | None]
     place: Callable[[int], str]
+    before: Sequence[str] | None = None
 
     def texts(self, indices: Sequence[int]) -> list[str]:
         return [self.inputs[index] for index in indices]
+
+    def turns(self, indices: Sequence[int]) -> list[str] | None:
+        return None if self.before is None else [self.before[index] for index in indices]
 
     def where(self, index: int) -> str:
         return self.place(index)
@@ -66,10 +77,15 @@ class Source:
 
 
 class Template:
-    """How an input is made of columns: a column's name, or a text with columns in braces."""
+    """How an input is made of columns: a column's name, or a text with columns in braces.
 
-    def __init__(self, text: str) -> None:
+    Args:
+        may_be_empty: as a document may; an input without a word asks nothing.
+    """
+
+    def __init__(self, text: str, *, may_be_empty: bool = False) -> None:
         self.text = text
+        self.may_be_empty = may_be_empty
         self.columns = tuple(dict.fromkeys(_COLUMN.findall(text)))
         self.is_column = not self.columns
         if self.is_column:
@@ -84,11 +100,13 @@ class Template:
         if self.is_column:
             value = row[self.text]
             if not isinstance(value, str):
-                raise DataError(f"{where}: '{self.text}' is {_kind(value)}, not text; correct or remove this record")
+                raise DataError(
+                    f"{where}: '{self.text}' is {kind_of_value(value)}, not text; correct or remove this record"
+                )
             text = value
         else:
             text = _COLUMN.sub(lambda match: answer_text(row[match[1]], where, match[1]) or "", self.text)
-        if not text.strip():
+        if not text.strip() and not self.may_be_empty:
             raise DataError(f"{where}: the text is empty ('{self.text}'); correct or remove this record")
         return valid_unicode(text, where)
 
@@ -110,7 +128,9 @@ def answer_text(value: Any, where: str, column: str) -> str | None:
         return str(int(value))
     if isinstance(value, bool | int | float):
         return str(value)
-    raise DataError(f"{where}: '{column}' is {_kind(value)}, not text or a number; correct or remove this record")
+    raise DataError(
+        f"{where}: '{column}' is {kind_of_value(value)}, not text or a number; correct or remove this record"
+    )
 
 
 def check_columns(columns: Iterable[str], needed: Iterable[str], where: str) -> None:
@@ -171,6 +191,7 @@ def valid_unicode(text: str, where: str) -> str:
     return text
 
 
-def _kind(value: Any) -> str:
-    names = {type(None): "missing", bool: "true or false", int: "a number", float: "a number", list: "a list"}
-    return names.get(type(value), "an object")
+def kind_of_value(value: Any) -> str:
+    """What a value of a record is, as an error says it."""
+    names = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list"}
+    return "missing" if value is None else names.get(type(value), "an object")

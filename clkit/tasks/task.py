@@ -16,8 +16,9 @@ class Task:
     """One task of the sequence.
 
     Attributes:
-        labels: the possible answers in the order of the prompt; None where answers are free-form.
-        train, validation, test: data sets with the string columns `text` (the input) and `answer`.
+        labels: the possible answers in the order of the prompt; None where answers are free-form, or there are none.
+        train, validation, test: data sets with the string columns `text` (the input) and `answer` (null of plain text),
+            and of conversations `turns`: what was said before the input, as a JSON list of {role, content}.
         dropped: rows without a gold label that were left out, by split.
     """
 

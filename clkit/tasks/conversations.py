@@ -1,0 +1,59 @@
+"""Conversations as instruction data: the last assistant's turn is the answer, the user's turn before it the input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from clkit.errors import DataError
+from clkit.tasks.rows import kind_of_value, valid_unicode
+
+#: Each role by the names that public data sets have for it.
+_ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
+
+
+class Conversation(NamedTuple):
+    """An example made of a conversation.
+
+    Attributes:
+        text: the user's turn that is answered.
+        answer: the last assistant's turn; None where it does not follow a user's turn that has text.
+        turns: what was said before, system turns included, as a JSON list of {role, content}.
+    """
+
+    text: str
+    answer: str | None
+    turns: str
+
+
+def read_conversation(value: Any, where: str, column: str) -> Conversation:
+    """The example in a list of turns, each with `role` and `content` (or `from` and `value`).
+
+    Turns behind the last assistant's are left out.
+
+    Raises:
+        DataError: it is no such list, or a role is unknown.
+    """
+    if not isinstance(value, list):
+        raise DataError(f"{where}: '{column}' is {kind_of_value(value)}, not a list of turns; correct this record")
+    turns = [_turn(turn, f"{where}: '{column}', turn {number}") for number, turn in enumerate(value, start=1)]
+    while turns and turns[-1]["role"] != "assistant":
+        turns.pop()
+    if len(turns) < 2 or turns[-2]["role"] != "user" or not turns[-2]["content"].strip():
+        return Conversation("", None, "[]")
+    *before, asked, answered = turns
+    return Conversation(asked["content"], answered["content"], json.dumps(before, ensure_ascii=False))
+
+
+def _turn(value: Any, where: str) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise DataError(f"{where} is {kind_of_value(value)}, not an object with role and content; correct this record")
+    role, content = (value.get(key, value.get(other)) for key, other in (("role", "from"), ("content", "value")))
+    if not isinstance(role, str) or role not in _ROLES:
+        raise DataError(f"{where}: the role {role!r} is unknown (roles: {', '.join(_ROLES)}); correct this record")
+    if content is None:  # a turn that calls a tool, say
+        content = ""
+    if not isinstance(content, str):
+        raise DataError(f"{where}: its content is {kind_of_value(content)}, not text; correct or remove this record")
+    return {"role": _ROLES[role], "content": valid_unicode(content, where)}
