@@ -10,13 +10,15 @@ from datasets import Dataset
 from clkit.models.loading import LoadedModel
 from clkit.recipe.recipe import Recipe
 from clkit.tasks.blocks import blocks
-from clkit.tasks.prompts import build_prompt, fit_all
+from clkit.tasks.prompts import build_prompt, fit_all, in_chat_template
 from clkit.tasks.task import Split, Task
 
 
 def task_prompts(task: Task, split: Split, tokenizer: Any, recipe: Recipe) -> list[str]:
     """The prompts of a split, each shortened to fit."""
     prompts = [build_prompt(task, text, recipe.prompt) for text in task.split(split)["text"]]
+    if recipe.prompt.chat_template:
+        prompts = in_chat_template(prompts, tokenizer)
     return fit_all(prompts, tokenizer, recipe.prompt.max_tokens)
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from clkit.errors import DataError
+from clkit.errors import DataError, ModelError, first_line
 from clkit.recipe.sections import PromptSection
 from clkit.tasks.task import Task
 
 _BATCH = 1024
+#: Stands for the prompt while a chat template is rendered; no template holds it, and none changes it.
+_PLACEHOLDER = "clkit0prompt0clkit"
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,41 @@ class Prompt:
 
 
 def build_prompt(task: Task, text: str, section: PromptSection) -> Prompt:
-    """The prompt of an example in the papers' format: instruction, options, sentence and `Answer:`, each on a line."""
+    """The prompt of an example: in the papers' format, with the instruction, options, sentence and `Answer:` each on a
+    line, or with `prompt.style: text` the sentence alone.
+    """
+    if section.style == "text":
+        return Prompt(before="", text=text.strip(), after="")
     lines = [f"Task:{task.group}", f"Dataset:{task.name}"] if section.task_name else []
     if task.instruction:
         lines.append(task.instruction)
     if task.labels:
         lines.append(f"Option: {', '.join(task.labels)}")
     return Prompt(before="".join(f"{line}\n" for line in lines), text=text.strip(), after="\nAnswer:")
+
+
+def in_chat_template(prompts: Sequence[Prompt], tokenizer: Any) -> list[Prompt]:
+    """The prompts in the tokenizer's chat template: each one turn of the user, after which the assistant's begins.
+
+    Special tokens such as the one that begins a sequence are written out as text.
+
+    Raises:
+        ModelError: the tokenizer has no chat template, or one that cannot hold a single turn of the user.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise ModelError(
+            "prompt.chat_template: the model's tokenizer has no chat template; set it to false, or use a model that is "
+            "tuned for conversations"
+        )
+    turn = [{"role": "user", "content": _PLACEHOLDER}]
+    try:
+        rendered = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # no narrower: a template is a program, which can raise anything
+        raise ModelError(f"prompt.chat_template: the template cannot be rendered ({first_line(error)})") from error
+    before, found, after = rendered.partition(_PLACEHOLDER)
+    if not found or _PLACEHOLDER in after:
+        raise ModelError("prompt.chat_template: the template does not hold a user's turn exactly once; set it to false")
+    return [replace(prompt, before=before + prompt.before, after=prompt.after + after) for prompt in prompts]
 
 
 def fit(prompt: Prompt, tokenizer: Any, max_tokens: int) -> str:

@@ -10,11 +10,11 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clkit.errors import DataError
+from clkit.errors import DataError, ModelError
 from clkit.recipe.sections import DataSection, PromptSection
 from clkit.tasks.benchmarks import benchmark_tasks
 from clkit.tasks.loading import load_task
-from clkit.tasks.prompts import Prompt, build_prompt, fit, fit_all
+from clkit.tasks.prompts import Prompt, build_prompt, fit, fit_all, in_chat_template
 from clkit.tasks.task import Task
 
 
@@ -64,6 +64,60 @@ def test_the_format_is_the_papers() -> None:
     assert str(prompt) == "Task:GROUP\nDataset:name\nWhich one?\nOption: yes, no\nA text.\nAnswer:"
     assert str(build_prompt(task(), "A text.", PromptSection())) == "Which one?\nOption: yes, no\nA text.\nAnswer:"
     assert str(build_prompt(task(None, None), "A text.", PromptSection())) == "A text.\nAnswer:"
+
+
+def test_the_style_text_is_the_sentence_alone() -> None:
+    assert str(build_prompt(task(), " A text.\n", PromptSection(style="text"))) == "A text."
+
+
+CHAT = (
+    "{{ bos_token }}{% for m in messages %}<{{ m['role'] }}>{{ m['content'] | trim }}</{{ m['role'] }}>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+@pytest.fixture
+def chatting(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(tokenizer, "chat_template", CHAT)
+    return tokenizer
+
+
+@pytest.mark.parametrize("style", ["paper", "text"])
+def test_a_chat_template_holds_what_it_renders_with_the_whole_prompt(chatting: Any, style: Any) -> None:
+    section = PromptSection(style=style)
+    prompts = [build_prompt(task(), text, section) for text in ("the quick fox", "dogs {{ jump }}")]
+    rendered = [
+        chatting.apply_chat_template([{"role": "user", "content": str(p)}], tokenize=False, add_generation_prompt=True)
+        for p in prompts
+    ]
+    assert [str(prompt) for prompt in in_chat_template(prompts, chatting)] == rendered
+    assert rendered[0].startswith("<s><user>")
+    assert rendered[0].endswith("</user><assistant>")
+
+
+def test_a_prompt_in_a_chat_template_is_shortened_in_its_sentence_and_counted_whole(chatting: Any) -> None:
+    prompt = in_chat_template([build_prompt(task(), "fox " * 200, PromptSection())], chatting)[0]
+    fitted = fit(prompt, chatting, 120)
+    assert 110 <= len(chatting(fitted)["input_ids"]) <= 120
+    assert fitted.startswith("<s><user>Which one?\nOption: yes, no\nfox fox")
+    assert fitted.endswith("\nAnswer:</user><assistant>")
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (None, "the model's tokenizer has no chat template; set it to false"),
+        ("{{ raise_exception('no system turn') }}", r"cannot be rendered \(no system turn\)"),
+        ("always the same", "does not hold a user's turn exactly once"),
+        ("{{ messages[0]['content'] * 2 }}", "does not hold a user's turn exactly once"),
+    ],
+)
+def test_a_template_that_will_not_do_is_one_line(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch, template: str | None, message: str
+) -> None:
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    with pytest.raises(ModelError, match=f"^prompt.chat_template: .*{message}"):
+        in_chat_template([Prompt("", "a", "")], tokenizer)
 
 
 def test_copa_has_no_question(cl_benchmark: Path) -> None:
