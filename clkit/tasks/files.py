@@ -59,7 +59,7 @@ def _read_texts(path: Path, source: FilesSource) -> ReadRows:
         texts = list(_documents(path))
     else:
         template = Template(source.text, may_be_empty=True)
-        records = _records(path, template.columns, also=".txt")
+        records = _records(path, template.columns, also=[".txt"])
         texts = [(line, template.render(record, f"{path}:{line}")) for line, record in records]
     return ReadRows([text for _, text in texts], [None] * len(texts), lambda index: f"{path}:{texts[index][0]}")
 
@@ -75,16 +75,16 @@ def _documents(path: Path) -> Iterator[tuple[int, str]]:
             document = []
 
 
-def _records(path: Path, columns: Sequence[str], also: str = "") -> Iterator[Record]:
+def _records(path: Path, columns: Sequence[str], also: Sequence[str] = ()) -> Iterator[Record]:
     """The records of a file, each with the number of its line; they have these columns, and others.
 
     Args:
-        also: a further kind of file that would do.
+        also: further kinds of files that would do.
     """
     readers = {".jsonl": _jsonl, ".csv": _csv}
     if path.suffix.lower() not in readers:
-        kinds = " or ".join([*readers, *([also] if also else [])])
-        raise DataError(f"{path}: unknown kind of file '{path.suffix}'; give a {kinds} file")
+        *kinds, last = [*readers, *also]
+        raise DataError(f"{path}: unknown kind of file '{path.suffix}'; give a {', '.join(kinds)} or {last} file")
     empty = True
     for record in readers[path.suffix.lower()](path, columns):
         yield record
