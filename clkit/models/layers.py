@@ -13,6 +13,7 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from clkit.errors import ModelError
 from clkit.models.family import Family
@@ -22,7 +23,8 @@ from clkit.models.family import Family
 class RowSite:
     """A weight whose rows are chosen by magnitude, and the module whose output gives the magnitudes.
 
-    Row i of ``weight`` (d_out × d_in) produces element i of the last dimension of ``module``'s output.
+    Row i of ``weight`` (d_out × d_in) produces element i of the last dimension of ``module``'s output. GPT-2 and its
+    relatives keep the weight transposed (`Conv1D`: d_in × d_out): ``axis`` is the dimension of d_out.
     ``layer`` is the name of the linear layer in the base model; ``name`` also says which matrix of an adapter.
     """
 
@@ -30,6 +32,12 @@ class RowSite:
     layer: str
     module: nn.Module
     weight: nn.Parameter
+    axis: int = 0
+
+    @property
+    def rows(self) -> int:
+        """d_out, the number of rows that are chosen from."""
+        return self.weight.shape[self.axis]
 
 
 def linear_layers(model: PreTrainedModel | PeftModel) -> dict[str, nn.Module]:
@@ -38,7 +46,7 @@ def linear_layers(model: PreTrainedModel | PeftModel) -> dict[str, nn.Module]:
     found: dict[str, nn.Module] = {}
     for name, module in base.named_modules():
         inside_adapter = any(name.startswith(f"{layer}.") for layer in found)
-        if isinstance(module, nn.Linear | BaseTunerLayer) and not inside_adapter:
+        if isinstance(module, nn.Linear | Conv1D | BaseTunerLayer) and not inside_adapter:
             found[name] = module
     return found
 
@@ -89,6 +97,7 @@ def row_sites(layers: dict[str, nn.Module]) -> list[RowSite]:
                 a, b = module.lora_A[adapter], module.lora_B[adapter]
                 sites.append(RowSite(f"{name}.lora_A", name, a, cast(nn.Parameter, a.weight)))
                 sites.append(RowSite(f"{name}.lora_B", name, cast(nn.Module, module), cast(nn.Parameter, b.weight)))
-        elif isinstance(module, nn.Linear):
-            sites.append(RowSite(name, name, module, cast(nn.Parameter, module.weight)))
+        elif isinstance(module, nn.Linear | Conv1D):
+            axis = 1 if isinstance(module, Conv1D) else 0
+            sites.append(RowSite(name, name, module, cast(nn.Parameter, module.weight), axis))
     return [site for site in sites if site.weight.requires_grad]

@@ -84,7 +84,7 @@ class MIGU(Strategy):
         super().__init__(options)
         self._sites: list[RowSite] = []
         self._collector: MagnitudeCollector | None = None
-        self._frozen: list[tuple[torch.nn.Parameter, torch.Tensor, torch.Tensor]] = []
+        self._frozen: list[tuple[RowSite, torch.Tensor, torch.Tensor]] = []
 
     def before_task(self, context: Context) -> None:
         if context.task_index == 0 and self.options.first_task == "unmasked":
@@ -124,17 +124,17 @@ class MIGU(Strategy):
             if site.weight.grad is not None:
                 # Faster than writing zeros into scattered rows.
                 keep = torch.ones_like(score, dtype=site.weight.grad.dtype).index_fill_(0, rows, 0)
-                site.weight.grad.mul_(keep[:, None])
+                site.weight.grad.mul_(keep.unsqueeze(1 - site.axis))
             if self.options.mask == "update":
-                self._frozen.append((site.weight, rows, site.weight.index_select(0, rows)))
+                self._frozen.append((site, rows, site.weight.index_select(site.axis, rows)))
             masked += rows.numel()
             total += score.numel()
         context.log(migu_masked_share=masked / total)
 
     @torch.no_grad()
     def after_step(self, context: Context) -> None:
-        for weight, rows, before in self._frozen:
-            weight.index_copy_(0, rows, before)
+        for site, rows, before in self._frozen:
+            site.weight.index_copy_(site.axis, rows, before)
         self._frozen.clear()
 
     def after_task(self, context: Context) -> None:
@@ -149,7 +149,7 @@ class MIGU(Strategy):
         if not sums:
             raise StrategyError("strategies.migu: no layer's output was recorded in this step, so no row can be chosen")
         # A layer that this step did not use (no gradient either) has no sum on this process, perhaps on others.
-        scores = [sums.get(site.name, torch.zeros(len(site.weight), device=site.weight.device)) for site in self._sites]
+        scores = [sums.get(site.name, torch.zeros(site.rows, device=site.weight.device)) for site in self._sites]
         # One reduction for all layers: many small ones would cost more than the step's arithmetic.
         together = context.sum_over_processes(torch.cat(scores))
         return list(torch.split(together, [score.numel() for score in scores]))
@@ -158,4 +158,4 @@ class MIGU(Strategy):
         # Seeded by what identifies the step: every process draws the same, and a resumed run draws it again.
         seed = random.Random(f"migu/{context.seed}/{context.task_index}/{context.step}").getrandbits(63)
         generator = torch.Generator().manual_seed(seed)
-        return [torch.rand(len(site.weight), generator=generator).to(site.weight.device) for site in self._sites]
+        return [torch.rand(site.rows, generator=generator).to(site.weight.device) for site in self._sites]

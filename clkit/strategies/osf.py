@@ -162,8 +162,16 @@ class OSF(Strategy):
         return kept
 
     def _layers(self, model: PreTrainedModel, family: Family) -> dict[str, nn.Linear]:
-        layers = select_layers(model, family, self.options.layers)
-        return {name: cast(nn.Linear, layer) for name, layer in layers.items() if layer.weight.requires_grad}
+        layers: dict[str, nn.Linear] = {}
+        for name, layer in select_layers(model, family, self.options.layers).items():
+            if not isinstance(layer, nn.Linear):
+                raise StrategyError(
+                    f"strategies.osf: '{name}' is a {type(layer).__name__}, which keeps its weight transposed and which "
+                    "peft's OSF cannot decompose; use another strategy with this model"
+                )
+            if layer.weight.requires_grad:
+                layers[name] = layer
+        return layers
 
     def _check(self, model: PreTrainedModel, layers: dict[str, nn.Linear], share: float) -> None:
         if not layers:
