@@ -14,6 +14,7 @@ import typer
 if TYPE_CHECKING:
     from clkit.matrix import AccuracyMatrix, Metric, Row
     from clkit.references import Reference
+    from clkit.report.general_tables import GeneralAbility
     from clkit.report.tables import SeedGroup
     from clkit.runs import RunFolder
 
@@ -39,6 +40,7 @@ def matrix(
     from clkit.errors import UsageError
     from clkit.recovery import recover_matrix
     from clkit.references import open_references, reference_rows
+    from clkit.report.general_tables import read_general
     from clkit.runs import RunFolder
 
     if as_json and as_csv:
@@ -65,10 +67,11 @@ def matrix(
         _warn_of_differences(baseline, folders)
     metrics = {name: one.metrics(**rows[name]) for name, one in matrices.items()}
     means = _means(folders, matrices, rows)
+    general = {name: read_general(folder, matrices[name].protocol) for name, folder in folders.items()}
     if as_json:
-        _print_json(matrices, metrics, means, references)
+        _print_json(matrices, metrics, general, means, references)
     else:
-        _print_tables(matrices, metrics, means, references, show_all=show_all)
+        _print_tables(matrices, metrics, general, means, references, show_all=show_all)
 
 
 def _warn_of_differences(reference: Reference, folders: Mapping[str, RunFolder]) -> None:
@@ -104,6 +107,7 @@ def _means(
 def _print_tables(
     matrices: Mapping[str, AccuracyMatrix],
     metrics: Mapping[str, Mapping[str, Metric]],
+    general: Mapping[str, GeneralAbility | None],
     means: list[SeedGroup],
     references: Sequence[Reference],
     *,
@@ -111,6 +115,7 @@ def _print_tables(
 ) -> None:
     from rich.text import Text
 
+    from clkit.report.general_tables import general_table
     from clkit.report.tables import (
         REFERENCE_HEADS,
         Shown,
@@ -130,6 +135,9 @@ def _print_tables(
             console.print(Text(f"{name}: {one.in_progress}; the metrics come with the last task", style="yellow"))
         elif len(matrices) == 1:
             console.print(metrics_table(metrics[name], fraction=one.is_fraction, references=baselines))
+        ability = general[name]
+        if ability is not None and (show_all or len(matrices) == 1):
+            console.print("", general_table(ability, console.width), sep="\n")
     if len(matrices) > 1:
         console.print(runs_table(shown, means, baselines))
         heads = {name: head for name, head in REFERENCE_HEADS.items() if name in shown[0].metrics}
@@ -140,10 +148,18 @@ def _print_tables(
 def _print_json(
     matrices: Mapping[str, AccuracyMatrix],
     metrics: Mapping[str, Mapping[str, Metric]],
+    general: Mapping[str, GeneralAbility | None],
     means: list[SeedGroup],
     references: Sequence[Reference],
 ) -> None:
-    runs = [{"run": name, **_as_json(one, metrics[name])} for name, one in matrices.items()]
+    runs = [
+        {
+            "run": name,
+            **_as_json(one, metrics[name]),
+            "general": ability.to_json() if (ability := general[name]) else None,
+        }
+        for name, one in matrices.items()
+    ]
     compared = [{"run": one.name, **_as_json(one.matrix, one.matrix.metrics())} for one in references]
     aggregates = [
         {"runs": group.runs, "metrics": {key: metric.to_json() for key, metric in group.metrics.items()}}

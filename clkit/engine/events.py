@@ -17,7 +17,7 @@ class Plan:
         steps: optimizer steps of each stage that trains, in order, by its name: a task's, or `all-tasks`.
         examples: training and test examples of each task.
         dropped: rows without a gold label that were left out, of each task, by split.
-        model: family, number of parameters and of trainable parameters.
+        model: family, number of parameters and of trainable parameters, remarks such as which kind of head it has.
         memory: bytes that strategies keep beside the model by the end, by name.
     """
 
@@ -63,6 +63,9 @@ class Listener:
 
     def evaluated(self, stage: str, row: Mapping[str, float | None], seconds: float) -> None:
         """A row of the matrix is complete: scores by task, fractions, None where not measured."""
+
+    def measured(self, stage: str, general: Mapping[str, float | None], seconds: float) -> None:
+        """General ability was measured after a stage: values by measure, None where one is not finite."""
 
     def finished(self) -> None:
         """The run ended, well or badly. Give the terminal back."""

@@ -16,6 +16,7 @@ from clkit.engine.arguments import task_seed, task_steps, training_arguments
 from clkit.engine.checkpoints import Checkpoint, CheckpointCallback, CheckpointFolder
 from clkit.engine.events import Listener, Plan
 from clkit.engine.examples import encode, task_examples
+from clkit.engine.general import General
 from clkit.engine.interruption import Interruption
 from clkit.engine.processes import processes
 from clkit.engine.protocols import PlannedStage, lineage, planned_stages
@@ -39,6 +40,7 @@ class Prepared:
     tasks: list[Task]
     loaded: LoadedModel
     strategies: list[Strategy]
+    general: General | None
 
     def __post_init__(self) -> None:
         self.stages = planned_stages(self.recipe)
@@ -88,12 +90,16 @@ def prepare(recipe: Recipe, stages: Sequence[Path] = ()) -> Prepared:
 
     Raises:
         DataError, ModelError: something cannot be loaded.
+        RecipeError: general ability cannot be measured as it says.
         UsageError: a strategy does not support the model's family.
     """
     torch.use_deterministic_algorithms(True, warn_only=True)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # matrix products on CUDA are repeatable only so
+    general = General(recipe.general, recipe.evaluation.batch_size) if recipe.general else None
     tasks = load_tasks(recipe)
     loaded = load_learner(recipe, tasks, stages)
+    if general is not None:
+        general.check(loaded)
     strategies = []
     for options in recipe.strategies:
         strategy = load_strategy(options.name)
@@ -102,7 +108,7 @@ def prepare(recipe: Recipe, stages: Sequence[Path] = ()) -> Prepared:
         strategies.append(strategy(options))
     if stages:
         load_strategies(strategies, stages[-1])
-    return Prepared(recipe, tasks, loaded, strategies)
+    return Prepared(recipe, tasks, loaded, strategies, general)
 
 
 def load_learner(recipe: Recipe, tasks: Sequence[Task], stages: Sequence[Path] = ()) -> LoadedModel:

@@ -157,8 +157,8 @@ class _Sequence:
         self._recipe = recipe = prepared.recipe
         self._finished = folder.stages()
         names = [task.name for task in prepared.tasks]
-        between_batches = partial(interruption.check, "while testing")
-        self._examiner = Examiner(prepared.tasks, recipe, between_batches)
+        self._between_batches = partial(interruption.check, "while testing")
+        self._examiner = Examiner(prepared.tasks, recipe, self._between_batches)
         self._matrix = AccuracyMatrix(
             tasks=names,
             metric=recipe.metric,
@@ -171,8 +171,8 @@ class _Sequence:
     def run(self) -> None:
         self._listener.started(self._prepared.plan())
         done = {stage.index: stage for stage in self._finished}
-        if self._recipe.evaluation.zero_shot:
-            self._matrix.zero_shot = self._row(done[0].payload) if 0 in done else self._zero_shot()
+        if self._recipe.evaluation.zero_shot or self._general_is_due(0):
+            self._matrix.zero_shot = done[0].payload["row"] if 0 in done else self._zero_shot()
             self._write_matrix()
         for index, planned in enumerate(self._prepared.stages):
             if index + 1 in done:
@@ -183,12 +183,17 @@ class _Sequence:
             self._matrix.add_row(row)
             self._write_matrix()
 
-    def _zero_shot(self) -> list[float | None]:
+    def _zero_shot(self) -> Row | None:
+        """What the model can do before it learns: a row, None if only its general ability is measured."""
         stage = self._stage(0, ZERO_SHOT)
         names = [task.name for task in self._prepared.tasks]
-        outcome = self._evaluate(ZERO_SHOT, names, stage)
+        outcome: dict[str, Any] = {"row": None}
+        if self._recipe.evaluation.zero_shot:
+            outcome = self._evaluate(ZERO_SHOT, names, stage)
+        outcome |= self._measure_general(ZERO_SHOT, 0)
         self._finish(0, ZERO_SHOT, outcome)
-        return self._row(outcome)
+        row: Row | None = outcome["row"]
+        return row
 
     def _learn(self, index: int, planned: PlannedStage) -> list[float | None]:
         begun = self._unfinished if self._unfinished and self._unfinished.index == index else None
@@ -200,6 +205,7 @@ class _Sequence:
         else:
             fitted = self._train(index, planned, stage, begun)
         outcome = self._evaluate(planned.name, planned.tested, stage)
+        outcome |= self._measure_general(planned.name, index + 1)
         self._finish(index + 1, planned.name, {**outcome, **asdict(fitted)})
         built_on = self._recipe.tuning.method == "incremental_lora" and planned.position > 0
         if self._main and self._recipe.saving.models == "last" and not built_on and index > 0:
@@ -238,6 +244,21 @@ class _Sequence:
             write_jsonl(stage / "predictions.jsonl", (record for outcome in outcomes for record in outcome.records()))
         self._listener.evaluated(stage_name, dict(zip(names, row, strict=True)), seconds)
         return {"row": row, "scores": rows, "evaluation_seconds": seconds}
+
+    def _general_is_due(self, finished: int) -> bool:
+        general = self._prepared.general
+        return general is not None and general.is_due(finished, len(self._prepared.stages))
+
+    def _measure_general(self, stage_name: str, finished: int) -> dict[str, Any]:
+        """What `done.json` says of general ability when so many stages are finished; nothing where it is not due."""
+        general = self._prepared.general
+        if general is None or not self._general_is_due(finished):
+            return {}
+        started = time.monotonic()
+        measured = general.measure(self._prepared.loaded, self._listener, self._between_batches)
+        seconds = time.monotonic() - started
+        self._listener.measured(stage_name, measured, seconds)
+        return {"general": measured, "general_seconds": seconds}
 
     @staticmethod
     def _row(outcome: Mapping[str, Any]) -> Row:

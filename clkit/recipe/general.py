@@ -47,7 +47,8 @@ class GeneralSection(Section):
     texts: Annotated[str, BeforeValidator(_builtin_or_path)] | None = Field(
         None,
         description="Measure the loss per token on `builtin` English prose or on a text file of your own (UTF-8): of "
-        "the next token (decoder), of masked spans (T5) or of masked tokens (encoder).",
+        "the next token (decoder), of masked spans (T5; without sentinel tokens, of a text's second half given the "
+        "first) or of masked tokens (encoder).",
     )
     lm_eval: LmEvalSection | None = Field(None, description="Tests of lm-eval to do.")
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clkit.engine.events import Listener, Plan
+from clkit.report.general_tables import general_text
 
 #: Seconds between two lines about the same task where the output is no terminal.
 QUIET_SECONDS = 10.0
@@ -74,10 +75,11 @@ def _model_line(plan: Plan) -> str:
     model = plan.model
     share = model["trainable"] / model["parameters"]
     trained = f", {model['trainable']:,} trained ({share:.1%})" if plan.steps else ""
+    remarks = "".join(f"; {remark}" for remark in model["remarks"])
     kept = "".join(f"; {name} keeps {megabytes(size)}" for name, size in plan.memory.items())
     return (
         f"{plan.name}: {len(plan.tasks)} tasks{_LEARNED[plan.protocol]}, {model['family']} model, "
-        f"{model['parameters']:,} parameters{trained}{kept}"
+        f"{model['parameters']:,} parameters{trained}{remarks}{kept}"
     )
 
 
@@ -97,8 +99,15 @@ def _dropped(dropped: Mapping[str, int]) -> str:
 
 def _row_text(stage: str, row: Mapping[str, float | None], seconds: float) -> str:
     scores = "  ".join(f"{task} {100 * score:.1f}" for task, score in row.items() if score is not None)
-    label = stage if stage == "zero-shot" else f"after {stage}"
-    return f"{label}: {scores or 'not evaluated'}  ({duration(seconds)})"
+    return f"{_label(stage)}: {scores or 'not evaluated'}  ({duration(seconds)})"
+
+
+def _general_line(stage: str, general: Mapping[str, float | None], seconds: float) -> str:
+    return f"{_label(stage)}, general ability: {general_text(general)}  ({duration(seconds)})"
+
+
+def _label(stage: str) -> str:
+    return stage if stage == "zero-shot" else f"after {stage}"
 
 
 class _Clock:
@@ -178,6 +187,9 @@ class PlainProgress(Listener):
     def evaluated(self, stage: str, row: Mapping[str, float | None], seconds: float) -> None:
         self._line(_row_text(stage, row, seconds))
 
+    def measured(self, stage: str, general: Mapping[str, float | None], seconds: float) -> None:
+        self._line(_general_line(stage, general, seconds))
+
 
 class LiveProgress(Listener):
     """One live display: the task's bar, its loss terms, the speed and the time left; finished rows stay above it."""
@@ -253,6 +265,9 @@ class LiveProgress(Listener):
 
     def evaluated(self, stage: str, row: Mapping[str, float | None], seconds: float) -> None:
         self._console.print(_row_text(stage, row, seconds))
+
+    def measured(self, stage: str, general: Mapping[str, float | None], seconds: float) -> None:
+        self._console.print(_general_line(stage, general, seconds))
 
     def finished(self) -> None:
         self._live.stop()

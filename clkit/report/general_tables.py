@@ -1,0 +1,181 @@
+"""General ability in the terminal and in JSON: what the model knew before, and how that changed over the stages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from clkit.errors import RunError
+from clkit.manifest import Done
+from clkit.matrix import Protocol
+from clkit.report.tables import LABEL_WIDTH, show_number
+from clkit.runs import RunFolder
+
+LOSS, PERPLEXITY, MEAN = "held_out_loss", "held_out_perplexity", "mean"
+#: lm-eval's metrics that are fractions, which are shown in percent, and those of which less is better.
+FRACTIONS = frozenset({"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "acc_all", "exact_match", "em", "f1", "mc2"})
+LOWER = frozenset({"perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score", "ter"})
+HEAD_WIDTH = 16
+
+Measures = Mapping[str, float | None]
+
+
+class Measured(NamedTuple):
+    """A stage's values by measure, fractions as fractions; None where one is not finite."""
+
+    stage: str
+    values: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class GeneralAbility:
+    """What a run measured of general ability.
+
+    Attributes:
+        stages: in order, `zero-shot` first if it was measured.
+        change: last stage minus zero-shot; None where one is missing, or where no stage builds on the one before.
+    """
+
+    stages: list[Measured]
+    change: dict[str, float | None] | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"stages": [measured._asdict() for measured in self.stages], "change": self.change}
+
+
+def read_general(run: RunFolder, protocol: Protocol) -> GeneralAbility | None:
+    """What the run's finished stages say; None where nothing was measured. A damaged `done.json` is left out."""
+    stages: dict[int, Measured] = {}
+    for index, name, folder in run.stage_folders():
+        try:
+            measured = Done.read(folder).payload.get("general")
+        except RunError:
+            continue
+        if measured:
+            stages[index] = Measured(name, _with_derived(measured))
+    if not stages:
+        return None
+    change = None
+    last = max(stages)
+    if protocol != "per_task" and 0 in stages and last > 0:
+        before = stages[0].values
+        change = {key: _difference(value, before.get(key)) for key, value in stages[last].values.items()}
+    return GeneralAbility(list(stages.values()), change)
+
+
+def _with_derived(measured: Measures) -> dict[str, float | None]:
+    """With the perplexity, the exponential of the loss; and of several tasks of lm-eval the mean of their headlines."""
+    found: dict[str, float | None] = {}
+    for key, value in measured.items():
+        found[key] = value
+        if key == LOSS:
+            # A float's exponent ends at 709; who loses so much has no perplexity left to speak of.
+            found[PERPLEXITY] = math.exp(value) if value is not None and value < 700 else None
+    heads = _headlines(measured)
+    if len(heads) > 1 and all(_is_fraction(key) for key in heads):
+        values = [measured[key] for key in heads]
+        known = [value for value in values if value is not None]
+        found[MEAN] = fmean(known) if len(known) == len(values) else None
+    return found
+
+
+def _headlines(measured: Measures) -> list[str]:
+    """One metric per task of lm-eval: acc_norm where there is one, else acc, else the first."""
+    metrics: dict[str, list[str]] = {}
+    for key in measured:
+        task, slash, metric = key.rpartition("/")
+        if slash:
+            metrics.setdefault(task, []).append(metric)
+    return [
+        f"{task}/{next((one for one in ('acc_norm', 'acc') if one in names), names[0])}"
+        for task, names in metrics.items()
+    ]
+
+
+def _metric(key: str) -> str:
+    """The metric's name without its task and filter."""
+    return key.rpartition("/")[2].partition(",")[0]
+
+
+def _is_fraction(key: str) -> bool:
+    return key == MEAN or _metric(key) in FRACTIONS
+
+
+def _is_lower_better(key: str) -> bool:
+    return key in (LOSS, PERPLEXITY) or _metric(key) in LOWER
+
+
+def _difference(last: float | None, first: float | None) -> float | None:
+    return None if last is None or first is None else last - first
+
+
+def _shown(measured: Measures) -> list[str]:
+    heads = _headlines(measured)
+    return [key for key in measured if key in heads or "/" not in key]
+
+
+def _number(key: str, value: float | None, *, signed: bool = False) -> str:
+    fraction = _is_fraction(key)
+    decimals = 1 if fraction or key == PERPLEXITY else 3
+    return show_number(value, fraction=fraction, decimals=decimals, signed=signed)
+
+
+def _head(key: str) -> str:
+    task, _, metric = key.rpartition("/")
+    first, second = {LOSS: ("held-out", "loss"), PERPLEXITY: ("held-out", "perplexity"), MEAN: ("", "mean")}.get(
+        key, (task, metric)
+    )
+    return f"{first}\n{second}{' ↓' if _is_lower_better(key) else ''}"
+
+
+def general_text(measured: Measures) -> str:
+    """The headlines of one measurement in a line."""
+    complete = _with_derived(measured)
+    return "  ".join(f"{_name(key)} {_number(key, complete[key])}" for key in _shown(complete))
+
+
+def _name(key: str) -> str:
+    return {LOSS: "held-out loss", PERPLEXITY: "perplexity"}.get(key, key)
+
+
+def general_table(general: GeneralAbility, width: int) -> Group:
+    """A row per stage and a column per measure, in at most ``width`` characters; more go on in another table."""
+    keys = list(dict.fromkeys(key for measured in general.stages for key in _shown(measured.values)))
+    rows = [
+        (stage if stage == "zero-shot" else f"after {stage}", [_number(key, values.get(key)) for key in keys])
+        for stage, values in general.stages
+    ]
+    if general.change is not None:
+        rows.append(("change", [_number(key, general.change.get(key), signed=True) for key in keys]))
+    label_width = min(LABEL_WIDTH, max(len(label) for label, _ in rows))
+    parts: list[list[int]] = [[]]
+    free = width - label_width
+    for column, key in enumerate(keys):
+        head = min(HEAD_WIDTH, max(len(line) for line in _head(key).split("\n")))
+        needed = 2 + max(head, *(len(cells[column]) for _, cells in rows))
+        if needed > free and parts[-1]:
+            parts.append([])
+            free = width - label_width
+        parts[-1].append(column)
+        free -= needed
+    tables = []
+    for columns in parts:
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1), header_style="bold")
+        table.add_column(no_wrap=True, overflow="ellipsis", width=label_width)
+        for column in columns:
+            table.add_column(Text(_head(keys[column])), justify="right", overflow="fold", max_width=HEAD_WIDTH)
+        for label, cells in rows:
+            if label == "change":
+                table.add_section()
+            table.add_row(Text(label), *(Text(cells[column]) for column in columns))
+        tables.append(table)
+    unit = ", accuracies in percent" if any(_is_fraction(key) for key in keys) else ""
+    return Group(Text(f"general ability, which no task taught{unit}; ↓ lower is better\n", style="italic"), *tables)
