@@ -39,8 +39,10 @@ class Family(ABC):
     #: Sets of endings of names, of which the first that the model has all of carry a LoRA adapter, unless the recipe
     #: names others: query and value, or the projection that holds both.
     lora_targets: ClassVar[Sequence[Sequence[str]]]
-    #: Endings of the names of modules that are trained whole beside LoRA adapters, because they begin untrained.
-    trained_whole: ClassVar[Sequence[str]] = ()
+    #: Names of the modules that are trained whole beside LoRA adapters, because they begin untrained; set by `load`.
+    trained_whole: Sequence[str] = ()
+    #: What a user should know of the model before it is trained, in a few words each; set by `load`.
+    remarks: Sequence[str] = ()
 
     def __init__(self, objective: Objective, labels: LabelsOfTasks | None = None) -> None:
         self.objective = objective
@@ -157,11 +159,17 @@ class Generating(Family):
 
 def families() -> dict[str, dict[str, type[Family]]]:
     """Each family's class per objective, by the family's name; the first family that recognises a model has it."""
+    from clkit.models.classifier import Classifier
+    from clkit.models.masked_tokens import MaskedTokens
+    from clkit.models.decoder import Decoder
+    from clkit.models.next_token import DecoderPretraining
     from clkit.models.seq2seq import Seq2Seq
     from clkit.models.span_corruption import Seq2SeqPretraining
 
     return {
         "seq2seq": {"text_to_text": Seq2Seq, "pretraining": Seq2SeqPretraining},
+        "decoder": {"text_to_text": Decoder, "pretraining": DecoderPretraining},
+        "encoder": {"classification": Classifier, "pretraining": MaskedTokens},
     }
 
 

@@ -261,10 +261,11 @@ def _pickle(origin: _Origin, revision: str | None) -> str | None:
 
 
 def describe(loaded: LoadedModel) -> dict[str, Any]:
-    """What is trained, for the log: parameters in all, trainable parameters, family."""
+    """What is trained, for the plan: family, parameters in all, trainable parameters, what the family remarks."""
     trainable = sum(p.numel() for p in loaded.model.parameters() if p.requires_grad)
     return {
         "family": loaded.family.name,
         "parameters": sum(p.numel() for p in loaded.model.parameters()),
         "trainable": trainable,
+        "remarks": list(loaded.family.remarks),
     }

@@ -1,17 +1,20 @@
-"""Reads a model's weights: from safetensors only, and every one of them."""
+"""Reads a model's weights: from safetensors only, and every one of them, but for a head that is made for the tasks."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
+
+#: Whether a model may lack the weight of that name.
+MayLack = Callable[[PreTrainedModel, str], bool]
 
 
 def read_weights(auto_class: Any, name: str, **arguments: Any) -> PreTrainedModel:
     """The model of that name or folder, in float32.
-
-    Transformers would draw at random what the files lack, and only warn.
 
     Args:
         auto_class: the `transformers` class that makes the model, such as `AutoModelForSeq2SeqLM`.
@@ -21,6 +24,17 @@ def read_weights(auto_class: Any, name: str, **arguments: Any) -> PreTrainedMode
         OSError: there are no weights in safetensors.
         SafetensorError: they are damaged.
     """
+    model, _ = read_weights_but(auto_class, name, lambda model, weight: False, **arguments)
+    return model
+
+
+def read_weights_but(
+    auto_class: Any, name: str, may_lack: MayLack, **arguments: Any
+) -> tuple[PreTrainedModel, list[str]]:
+    """The model as `read_weights` reads it, and which of the weights that it may lack were drawn at random.
+
+    Transformers draws at random whatever the files lack, or hold in another shape, and only warns.
+    """
     model, found = auto_class.from_pretrained(
         name,
         dtype=torch.float32,
@@ -29,11 +43,20 @@ def read_weights(auto_class: Any, name: str, **arguments: Any) -> PreTrainedMode
         output_loading_info=True,
         **arguments,
     )
+    drawn = [*found["missing_keys"], *(key for key, _, _ in found["mismatched_keys"])]
     for key, stored, wanted in sorted(found["mismatched_keys"]):
-        raise ValueError(f"its weights do not fit its config.json: '{key}' is {list(stored)}, not {list(wanted)}")
-    missing = sorted(found["missing_keys"])
+        if not may_lack(model, key):
+            raise ValueError(f"its weights do not fit its config.json: '{key}' is {list(stored)}, not {list(wanted)}")
+    missing = sorted(key for key in found["missing_keys"] if not may_lack(model, key))
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ValueError(f"its weights are incomplete: no '{missing[0]}'{more}")
-    loaded: PreTrainedModel = model
-    return loaded
+    return model, sorted(drawn)
+
+
+def draw_anew(model: PreTrainedModel, parts: Iterable[nn.Module]) -> None:
+    """Draw the weights of these parts of a model at random, as those of a model that was never trained."""
+    for module in (module for part in parts for module in part.modules()):
+        for marked in (module, *module.parameters(recurse=False)):
+            marked._is_hf_initialized = False  # type: ignore[attr-defined]  # else transformers leaves them as they are
+        model._init_weights(module)

@@ -47,6 +47,12 @@ class Pretraining(Section):
     )
 
 
+#: What each kind of `heads` means for a result.
+HEADS = {
+    "shared": "one head over the labels of all tasks seen",
+    "per_task": "one head per task: the task is known at test time",
+}
+
 Objective = Annotated[TextToText | Classification | Pretraining, Field(discriminator="kind")]
 
 #: What each objective can be scored by; the first unless the recipe says otherwise.

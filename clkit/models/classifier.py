@@ -1,0 +1,161 @@
+"""Classification with an encoder: a head whose rows are the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+
+from clkit.errors import ModelError
+from clkit.models.encoder import HEAD_DRAWN, Encoder, check_lengths, head_modules, in_head, longest_text
+from clkit.models.family import Batch, Collator, LabelsOfTasks
+from clkit.models.weights import draw_anew, read_weights_but
+from clkit.recipe.objective import HEADS, Classification, Objective
+from clkit.recipe.sections import EvaluationSection
+from clkit.tasks.task import Task
+
+#: Logit of a closed row: its probability is exactly 0, yet a divergence over all rows stays finite, in float16 too.
+CLOSED = -1e4
+
+
+class Classifier(Encoder):
+    """p(y | x) = softmax over the open rows of the head's logits z(x), one row per label (`objective.heads`).
+
+    ``shared`` (class-incremental): labels with the same text share a row, whichever tasks they are from. Open are the
+    rows of all tasks seen so far, the one in training included; when a task is tested, its own labels' rows too, so
+    that the model can be asked about a task before it learns it (the zero-shot row).
+
+    ``per_task`` (task-incremental): each task's labels have rows of their own. Open are those of the gold label's task,
+    or of the task that is tested.
+
+    A closed row has the logit `CLOSED` and gets no gradient.
+    """
+
+    roles: ClassVar[Mapping[str, str]] = {
+        **Encoder.roles,
+        "head": r"^(classifier|pre_classifier|score|head|pooler)(\.|$)|\.pooler(\.|$)",
+    }
+
+    def __init__(self, objective: Objective, labels: LabelsOfTasks | None = None) -> None:
+        super().__init__(objective, labels)
+        assert isinstance(objective, Classification)
+        self._heads = objective.heads
+        pairs = [(task, label) for task, own in (labels or {}).items() for label in own]
+        #: What each row stands for.
+        self.names = list(dict.fromkeys(self._name(*pair) for pair in pairs))
+        row_of_name = {name: row for row, name in enumerate(self.names)}
+        self._row = {pair: row_of_name[self._name(*pair)] for pair in pairs}
+        self._label = {row: label for (_, label), row in self._row.items()}
+        tasks = list(labels or {})
+        # Where each task has rows of its own, each row has one task.
+        self._task_of_row = torch.tensor([tasks.index(task) for task, _ in pairs])
+        self._longest: int | None = None
+        self._per_text: tuple[str, ...] = ()
+
+    def _name(self, task: str, label: str) -> str:
+        return label if self._heads == "shared" else f"{task}: {label}"
+
+    def load(self, name: str, **arguments: Any) -> PreTrainedModel:
+        """The pre-trained encoder, with a head that is drawn at random unless the model has one for just these labels.
+
+        A saved stage of a run has. The head of another classifier is not used: its rows mean other labels.
+        """
+        config = AutoConfig.from_pretrained(name, **arguments)
+        names = dict(enumerate(self.names))
+        classifies = any(kind.endswith("ForSequenceClassification") for kind in config.architectures or ())
+        known = classifies and config.id2label == names
+        model, drawn = read_weights_but(
+            AutoModelForSequenceClassification,
+            name,
+            lambda model, weight: not known and in_head(model, weight),
+            id2label=names,
+            label2id={label: row for row, label in names.items()},
+            **arguments,
+        )
+        head = head_modules(model)
+        if classifies and not known:
+            draw_anew(model, head.values())
+        pooler = f"{model.base_model_prefix}.pooler"
+        self._per_text = (*head, pooler)
+        self.trained_whole = (*head, *([pooler] if any(weight.startswith(f"{pooler}.") for weight in drawn) else []))
+        self.remarks = (HEADS[self._heads], *([] if known else [HEAD_DRAWN]))
+        self._longest = longest_text(model)
+        return model
+
+    def encode(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: Sequence[str],
+        answers: Sequence[str],
+        tasks: Sequence[str] = (),
+    ) -> dict[str, list[Any]]:
+        rows = [[self._row[pair]] for pair in zip(tasks, answers, strict=True)]
+        return {"input_ids": self._ids(tokenizer, prompts), "labels": rows}
+
+    def _ids(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
+        ids: list[list[int]] = tokenizer(list(prompts), truncation=False)["input_ids"]
+        check_lengths(ids, self._longest, "prompt.max_tokens")
+        return ids
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Collator:
+        def collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+            batch = self.pad(tokenizer, (example["input_ids"] for example in examples))
+            return {**batch, "labels": torch.tensor([example["labels"] for example in examples])}
+
+        return collate
+
+    def logits(self, outputs: Mapping[str, Any], labels: torch.Tensor) -> torch.Tensor:
+        """z(x), with `CLOSED` in the rows that are closed: batch × 1 × rows.
+
+        Args:
+            labels: the row of each example's gold label: batch × 1.
+        """
+        logits: torch.Tensor = outputs["logits"][:, None]
+        return logits.masked_fill(~self._open(labels), CLOSED)
+
+    def _open(self, labels: torch.Tensor) -> torch.Tensor:
+        """Which rows are open for examples with these gold labels: bool, batch × 1 × rows, or the same rows for all."""
+        if self._heads == "per_task":
+            tasks = self._task_of_row.to(labels.device)
+            return tasks[labels][..., None] == tasks
+        seen = torch.zeros(len(self.names), dtype=torch.bool)
+        seen[self._rows_of(self.seen)] = True
+        return seen.to(labels.device)
+
+    def _rows_of(self, tasks: Iterable[str]) -> list[int]:
+        return sorted({row for (task, _), row in self._row.items() if task in set(tasks)})
+
+    def token_mask(self, layer: str, batch: Batch) -> torch.Tensor:
+        if any(layer == part or layer.startswith(f"{part}.") for part in self._per_text):
+            return torch.ones_like(batch["input_ids"][:, :1], dtype=torch.bool)  # one position for the whole text
+        return super().token_mask(layer, batch)
+
+    @torch.inference_mode()
+    def answer(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: Sequence[str],
+        task: Task,
+        evaluation: EvaluationSection,
+    ) -> list[str]:
+        """The label whose row is largest, of those that are open when the task is tested.
+
+        Raises:
+            ModelError: the head has no row for one of the task's labels.
+        """
+        rows = self._rows_to_test(task)
+        batch = self.pad(tokenizer, self._ids(tokenizer, prompts))
+        logits = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).logits.float()
+        return [self._label[rows[best]] for best in logits[:, rows].argmax(dim=1).tolist()]
+
+    def _rows_to_test(self, task: Task) -> list[int]:
+        row_of_name = {name: row for row, name in enumerate(self.names)}
+        own = [self._name(task.name, label) for label in task.labels or ()]
+        unknown = next((name for name in own if name not in row_of_name), None)
+        if unknown is not None:
+            raise ModelError(f"task '{task.name}': the model's head has no row for '{unknown}', so it cannot answer it")
+        rows = {row_of_name[name] for name in own}
+        return sorted(rows if self._heads == "per_task" else rows.union(self._rows_of(self.seen)))

@@ -1,0 +1,135 @@
+"""Pre-training of encoders: tokens of a text are masked, and the model says which they were.
+
+Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding", NAACL 2019, section
+3.1 (arXiv 1810.04805).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from transformers import (
+    AutoModelForMaskedLM,
+    DataCollatorForLanguageModeling,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from clkit.errors import ModelError
+from clkit.models.drawing import drawn_from
+from clkit.models.encoder import HEAD_DRAWN, Encoder, in_head, longest_text
+from clkit.models.family import Collator, LabelsOfTasks
+from clkit.models.weights import read_weights_but
+from clkit.recipe.objective import Objective, Pretraining
+from clkit.recipe.sections import EvaluationSection
+from clkit.tasks.task import Task
+
+#: The paper's share of tokens that are masked.
+MASKED_SHARE = 0.15
+
+
+class MaskedTokens(Encoder):
+    """−log p(token | the text with masks), over the masked tokens.
+
+    Each token but the special ones is chosen with the same probability (`objective.masked_share`), and of every text at
+    least one, as in the paper's own data. Of the chosen, 80 % become the mask, 10 % a token drawn at random, and 10 %
+    stay as they are.
+
+    What is drawn follows from the batch (`clkit.models.drawing`): in training the masks are new in every epoch, since
+    its batches hold other examples together (RoBERTa's dynamic masking); in a test they are the same for every model
+    and at every time, as long as `evaluation.batch_size` is. Drawn per example, they would be the same in every epoch.
+    Another `micro_batch_size` or number of processes draws other masks too.
+    """
+
+    roles: ClassVar[Mapping[str, str]] = {
+        **Encoder.roles,
+        "lm_head": r"^(lm_head|cls|vocab_\w+|generator_\w+|head|decoder)(\.|$)",
+    }
+
+    def __init__(self, objective: Objective, labels: LabelsOfTasks | None = None) -> None:
+        super().__init__(objective, labels)
+        assert isinstance(objective, Pretraining)
+        if objective.span_length is not None:
+            raise ModelError("objective.span_length: an encoder masks single tokens, only T5 spans; set it to null")
+        self._masked_share = objective.masked_share or MASKED_SHARE
+        self._block_tokens = objective.block_tokens
+
+    def load(self, name: str, **arguments: Any) -> PreTrainedModel:
+        """The pre-trained model; a head for masked tokens that it comes without (MiniLM) is drawn at random.
+
+        Beside LoRA adapters that head is trained whole, but for its bias over the vocabulary, which stays zero: peft
+        trains copies of modules, and one of the head's last layer would no longer be tied to the word embeddings.
+        """
+        model, drawn = read_weights_but(
+            AutoModelForMaskedLM,
+            name,
+            # The config says which class saved it: such a model had its head, and must have it still.
+            lambda model, weight: (
+                type(model).__name__ not in (model.config.architectures or ()) and in_head(model, weight)
+            ),
+            **arguments,
+        )
+        embeddings = model.get_input_embeddings().weight
+        owners = dict.fromkeys(weight.rpartition(".")[0] for weight in drawn)
+        self.trained_whole = tuple(
+            owner for owner in owners if all(one is not embeddings for one in model.get_submodule(owner).parameters())
+        )
+        self.remarks = (HEAD_DRAWN,) if drawn else ()
+        longest = longest_text(model)
+        if longest is not None and self._block_tokens > longest:
+            raise ModelError(f"objective.block_tokens: the model reads at most {longest} tokens; set it to {longest}")
+        return model
+
+    def encode(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: Sequence[str],
+        answers: Sequence[str],
+        tasks: Sequence[str] = (),
+    ) -> dict[str, list[Any]]:
+        return {"input_ids": tokenizer(list(answers), truncation=False)["input_ids"]}
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Collator:
+        if tokenizer.mask_token_id is None:
+            raise ModelError("the tokenizer has no mask token, which objective.kind: pretraining needs for an encoder")
+        special = torch.tensor(tokenizer.all_special_ids)
+        replace = DataCollatorForLanguageModeling(tokenizer, mlm_probability=1.0)  # of the tokens that are chosen here
+
+        def collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+            texts = [example["input_ids"] for example in examples]
+            batch = self.pad(tokenizer, texts)
+            replace.generator = torch.Generator().manual_seed(int(drawn_from(texts).random() * 2**53))
+            chosen = choose(~torch.isin(batch["input_ids"], special), self._masked_share, replace.generator)
+            batch["input_ids"], labels = replace.torch_mask_tokens(batch["input_ids"], special_tokens_mask=~chosen)
+            return {**batch, "labels": labels}
+
+        return collate
+
+    def answer(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: Sequence[str],
+        task: Task,
+        evaluation: EvaluationSection,
+    ) -> list[str]:
+        raise ModelError("objective.kind: pretraining has no answers; set evaluation.metric to perplexity or loss")
+
+
+def choose(possible: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
+    """Each possible position with probability ``share``; where a text would have none, one of its possible positions.
+
+    Args:
+        possible: bool, texts × sequence.
+
+    Returns:
+        bool, texts × sequence.
+    """
+    draws = torch.rand(possible.shape, generator=generator).masked_fill(~possible, 2.0)
+    chosen = draws < share
+    without = ~chosen.any(dim=1) & possible.any(dim=1)
+    # Given that no draw is below the share, each position is equally likely to have the lowest.
+    chosen[without, draws[without].argmin(dim=1)] = True
+    return chosen
