@@ -6,16 +6,20 @@ from pathlib import Path
 
 from clkit.embedded import embedded_model_folder
 from clkit.errors import ModelError
+from clkit.recipe.general import BUILTIN, GeneralSection
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.task_recipe import FilesSource, FolderSource, HubSource, SampleSource, TaskRecipe
+from clkit.tasks.lm_eval_tasks import lm_eval_problems
 from clkit.tasks.sample import SAMPLE_TASKS, unknown_sample
 
 FOLDER_FILES = ("train.json", "test.json", "labels.json")
 
 
 def missing_inputs(recipe: Recipe) -> list[str]:
-    """One line for each local model, folder or file that the recipe names and that is not there."""
+    """One line for each local model, folder, file or task of lm-eval that the recipe names and that is not there."""
     missing = _missing_model(recipe.model.name)
+    if recipe.general is not None:
+        missing += _missing_general(recipe.general)
     folder = recipe.benchmark.folder if recipe.benchmark else None
     if folder is not None and not Path(folder).is_dir():
         return [*missing, f"benchmark.folder: no folder '{folder}'"]
@@ -33,6 +37,15 @@ def _missing_model(name: str) -> list[str]:
     elif _is_local(name) and not Path(name).is_dir():
         return [f"model.name: no folder '{name}'"]
     return []
+
+
+def _missing_general(general: GeneralSection) -> list[str]:
+    missing = []
+    if general.texts not in (None, BUILTIN) and not Path(str(general.texts)).is_file():
+        missing.append(f"general.texts: no file '{general.texts}'")
+    if general.lm_eval is not None:
+        missing += lm_eval_problems(general.lm_eval)
+    return missing
 
 
 def _missing_of_task(task: TaskRecipe, plain_text: bool) -> list[str]:
