@@ -2,57 +2,97 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
-#: Stands between two texts in a block.
+from clkit.errors import DataError
+
+#: Stands between two texts.
 SEPARATOR = "\n\n"
-_BATCH = 1024
+#: Letters that are tokenised at once, at least: so many that the cost is as good as in one go.
+WINDOW = 100_000
+#: Share of a block that may stay empty so that it ends where a word does.
+SPARE = 1 / 16
 
 
 def blocks(texts: Sequence[str], tokenizer: Any, block_tokens: int) -> list[str]:
     """The texts joined in their order and cut into blocks of at most ``block_tokens`` tokens, special ones included.
 
-    A text that does not fit into what is left of a block goes on in the next one, and a block is cut only where a token
-    ends. So all blocks but the last are nearly full: a few tokens may be missing, since the pieces at a cut, read by
-    themselves, can become other tokens.
+    A block ends where a word does, unless that would leave more than `SPARE` of it empty (words may be long, and some
+    languages do not part them); then where a token does. Nothing is lost or repeated but white space at the cuts, and
+    all blocks but the last are nearly full. A text without a word adds nothing.
 
     Raises:
-        ValueError: a block holds no token beside the special ones.
+        DataError: a block has no room for a letter beside its special tokens.
     """
-    room = block_tokens - tokenizer.num_special_tokens_to_add() - 1  # a piece may begin with one token more
-    if room < 1:
-        raise ValueError(f"objective.block_tokens: {block_tokens} leaves no room for text; set it to 8 or more")
-    separator = len(tokenizer(SEPARATOR, add_special_tokens=False)["input_ids"])
     made: list[str] = []
-    parts: list[str] = []
-    used = 0
-    for text, ends in _token_ends(texts, tokenizer):
-        start, token = 0, 0  # the first letter and the first token that are in no block yet
-        while token < len(ends):
-            gap = separator if parts else 0
-            fitting = min(room - used - gap, len(ends) - token)
-            if fitting > 0:
-                token += fitting
-                end = ends[token - 1] if token < len(ends) else len(text)
-                parts.append(text[start:end])
-                used += gap + fitting
-                start = end
-            if token < len(ends):
-                made.append(SEPARATOR.join(parts))
-                parts, used = [], 0
-    if parts:
-        made.append(SEPARATOR.join(parts))
-    return [block for block in made if block.strip()]
+    rest = ""  # what follows the last full block
+    for window in _windows(texts):
+        *full, rest = _cut(rest + window, tokenizer, block_tokens)
+        made += full
+    return [*made, rest] if rest else made
 
 
-def _token_ends(texts: Sequence[str], tokenizer: Any) -> Iterator[tuple[str, list[int]]]:
-    """Each text, stripped, and where each of its tokens ends; without offsets (slow tokenizers), where each byte is."""
-    for first in range(0, len(texts), _BATCH):
-        batch = [text.strip() for text in texts[first : first + _BATCH]]
-        if not tokenizer.is_fast:
-            yield from ((text, [at + 1 for at, letter in enumerate(text) for _ in letter.encode()]) for text in batch)
+def _windows(texts: Sequence[str]) -> Iterator[str]:
+    """The texts joined, in pieces of whole texts; each piece but the first begins with the separator."""
+    piece = ""
+    begun = False
+    for text in texts:
+        text = text.strip()
+        if not text:
             continue
-        encoded = tokenizer(batch, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        for text, spans in zip(batch, encoded["offset_mapping"], strict=True):
-            yield text, [end for _, end in spans]
+        piece += SEPARATOR + text if begun else text
+        begun = True
+        if len(piece) >= WINDOW:
+            yield piece
+            piece = ""
+    if piece:
+        yield piece
+
+
+def _cut(text: str, tokenizer: Any, block_tokens: int) -> list[str]:
+    """The blocks of a text, of which the last one may have room for more."""
+    ends = _token_ends(text, tokenizer)
+    room = block_tokens - tokenizer.num_special_tokens_to_add()
+    made: list[str] = []
+    start = 0
+    while start < len(text):
+        while text[start].isspace():
+            start += 1
+        first = bisect_right(ends, start)
+        tokens = min(room, len(ends) - first)
+        while True:
+            if tokens < 1 and first < len(ends):
+                raise DataError(
+                    f"objective.block_tokens: {block_tokens} tokens do not hold {text[start]!r} beside the special "
+                    "ones; set it to more"
+                )
+            end = len(text) if first + tokens == len(ends) else _end(text, start, ends, first + tokens - 1, room)
+            block = text[start:end].strip()
+            # The pieces at a cut, read by themselves, can become more tokens than they were.
+            excess = len(tokenizer(block, verbose=False)["input_ids"]) - block_tokens
+            if excess <= 0:
+                break
+            tokens -= excess
+        made.append(block)
+        start = end
+    return made
+
+
+def _end(text: str, start: int, ends: Sequence[int], last: int, room: int) -> int:
+    """Where a block of the tokens up to ``last`` ends: where a word does, as far as `SPARE` allows, or that token."""
+    lowest = ends[max(last - max(int(SPARE * room), 1), 0)]
+    for end in range(ends[last], max(lowest, start + 1) - 1, -1):
+        if end == len(text) or text[end].isspace() or text[end - 1].isspace():
+            return end
+    return ends[last]
+
+
+def _token_ends(text: str, tokenizer: Any) -> list[int]:
+    """Where each token ends; without offsets (slow tokenizers) where each byte does, for no token is shorter."""
+    if not tokenizer.is_fast:
+        return [place for place, letter in enumerate(text, start=1) for _ in letter.encode()]
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    return list(accumulate((end for _, end in encoded["offset_mapping"]), max))
