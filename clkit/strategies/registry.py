@@ -42,7 +42,7 @@ def load_strategy(name: str) -> type[Strategy]:
     Raises:
         UsageError: the name is unknown, or what it leads to cannot be imported or does not keep the contract.
     """
-    known = strategy_names()
+    known = BUILT_IN if name in BUILT_IN else strategy_names()  # which reads a file of every installed package
     if name not in known and ":" not in name:
         raise UsageError(
             f"unknown strategy '{name}'{did_you_mean(name, known)} (known: {', '.join(sorted(known))}; or module:Class)"
