@@ -1,0 +1,242 @@
+"""Decoder-only models such as Llama: the prompt and its answer are one sequence, read from left to right."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from peft import PeftModel
+from torch.nn import functional
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from clkit.models.family import UNFINISHED, Batch, Collator, Generating
+from clkit.models.likelihood import IGNORED
+from clkit.models.weights import read_weights
+
+#: Inside them every linear layer belongs to the attention: Q, K, V and O, be they separate or fused.
+ATTENTION = r"\w*(attn|attention)\w*"
+#: Inside them every linear layer belongs to the feed-forward network, but for a router or gate of experts.
+FEED_FORWARD = r"(\w*mlp|ff|ffn|feed_forward)"
+
+
+class Decoder(Generating):
+    """Llama, Qwen, SmolLM, GPT-2 and all others that `AutoModelForCausalLM` loads, but for encoders in that guise.
+
+    A projection that is fused (`qkv_proj`, `c_attn`, `gate_up_proj`) is one layer.
+    """
+
+    name: ClassVar[str] = "decoder"
+    roles: ClassVar[Mapping[str, str]] = {
+        "attention": rf"(^|\.){ATTENTION}\.",
+        "feed_forward": rf"(^|\.)({FEED_FORWARD}\.(\w+\.)*(?!\w*(gate|router)$)\w+|fc1|fc2)$",
+        "lm_head": r"(^|\.)(lm_head|embed_out)$",
+    }
+    lora_targets: ClassVar[Sequence[Sequence[str]]] = (
+        ("q_proj", "v_proj"),
+        ("qkv_proj",),
+        ("query_key_value",),
+        ("c_attn",),
+        ("Wqkv",),
+    )
+
+    @classmethod
+    def recognises(cls, config: Any) -> bool:
+        if config.is_encoder_decoder:
+            return False
+        if type(config) in AutoModelForMaskedLM._model_mapping:  # such as BERT, whose attention looks ahead
+            return bool(getattr(config, "is_decoder", False))
+        own_code = getattr(config, "auto_map", None) or {}
+        return type(config) in AutoModelForCausalLM._model_mapping or "AutoModelForCausalLM" in own_code
+
+    def load(self, name: str, **arguments: Any) -> PreTrainedModel:
+        return read_weights(AutoModelForCausalLM, name, **arguments)
+
+    def encode(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: Sequence[str],
+        answers: Sequence[str],
+        tasks: Sequence[str] = (),
+    ) -> dict[str, list[Any]]:
+        # Prompts already fit; truncation would cut off the answer, so it stays off.
+        heads = _prompt_ids(tokenizer, prompts)
+        tails = _answer_ids(tokenizer, prompts, answers)
+        return {
+            "input_ids": [head + tail for head, tail in zip(heads, tails, strict=True)],
+            "labels": [[IGNORED] * len(head) + tail for head, tail in zip(heads, tails, strict=True)],
+        }
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Collator:
+        """Pads on the right. Labels are shifted by one, since the logits at a token are for the token after it.
+
+        Where the model can leave out logits, those at positions without a label in any example are, and the labels
+        there too: with a large vocabulary they would cost more than the layers below.
+        """
+        pad = _pad_id(tokenizer)
+        chooses = "logits_to_keep" in _forward_parameters(model)
+
+        def collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+            ids, mask = _padded([example["input_ids"] for example in examples], pad)
+            labels, _ = _padded([[*example["labels"][1:], IGNORED] for example in examples], IGNORED)
+            batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+            if chooses:
+                kept = (labels != IGNORED).any(dim=0).nonzero().flatten()
+                batch |= {"labels": labels[:, kept], "logits_to_keep": kept}
+            return batch
+
+        return collate
+
+    def token_mask(self, layer: str, batch: Batch) -> torch.Tensor:
+        mask = batch["attention_mask"].bool()
+        is_head = re.search(self.roles["lm_head"], layer) is not None
+        return mask[:, batch["logits_to_keep"]] if is_head and "logits_to_keep" in batch else mask
+
+    @torch.inference_mode()
+    def generate(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int
+    ) -> list[str]:
+        ids, mask = _padded(_prompt_ids(tokenizer, prompts), _pad_id(tokenizer), left=True)
+        own = model.generation_config.eos_token_id
+        ends = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
+        # The Trainer turns the cache off in the model's config. Penalties in the model's own generation config would
+        # change which token is the likeliest.
+        tokens = model.generate(
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            repetition_penalty=1.0,
+            no_repeat_ngram_size=0,
+            use_cache=True,
+            eos_token_id=sorted(ends),
+            pad_token_id=_pad_id(tokenizer),
+        )[:, ids.shape[1] :]
+        ended = torch.isin(tokens, torch.tensor(sorted(ends), device=tokens.device)).any(dim=1).tolist()
+        texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [
+            text.removeprefix(_separator(prompt)) + ("" if whole else UNFINISHED)
+            for prompt, text, whole in zip(prompts, texts, ended, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def log_likelihood(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: Sequence[str],
+        answers: Sequence[str],
+    ) -> torch.Tensor:
+        pad, device = _pad_id(tokenizer), model.device
+        ids, mask = (part.to(device) for part in _padded(_prompt_ids(tokenizer, prompts), pad, left=True))
+        # The prompts are read once, whatever the number of answers.
+        arguments = _accepted(model, position_ids=_positions(mask), logits_to_keep=1)
+        read = model(input_ids=ids, attention_mask=mask, use_cache=True, **arguments)
+        scores = []
+        for answer in answers:
+            tails = _answer_ids(tokenizer, prompts, [answer] * len(prompts))
+            target, known = (part.to(device) for part in _padded(tails, pad))
+            logits = read.logits[:, -1:]
+            if target.shape[1] > 1:
+                whole = torch.cat([mask, known[:, :-1]], dim=1)
+                further = model(
+                    input_ids=target[:, :-1],
+                    attention_mask=whole,
+                    past_key_values=copy.deepcopy(read.past_key_values),  # which the pass appends to
+                    use_cache=True,
+                    **_accepted(model, position_ids=_positions(whole)[:, mask.shape[1] :]),
+                )
+                logits = torch.cat([logits, further.logits], dim=1)
+            losses = functional.cross_entropy(logits.float().transpose(1, 2), target, reduction="none")
+            scores.append(-(losses * known).sum(dim=1))
+        return torch.stack(scores, dim=1)
+
+    def answer_tokens(self, tokenizer: PreTrainedTokenizerBase, answer: str) -> int:
+        prompts = ["Answer:", "Answer:\n"]  # after white space an answer may begin with other tokens
+        return max(map(len, _answer_ids(tokenizer, prompts, [answer] * 2)))
+
+
+def _separator(prompt: str) -> str:
+    """What stands between a prompt and its answer."""
+    return "" if not prompt or prompt[-1].isspace() else " "
+
+
+def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> list[list[int]]:
+    """The tokens of texts that something follows: with the token that begins a sequence where the tokenizer adds one,
+    even if the text spells it too, as chat templates do; without the one that ends it.
+    """
+    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    found = []
+    for ids in tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]:
+        twice = begin is not None and ids[:2] == [begin, begin]
+        found.append(ids[twice : -1 if ids and ids[-1] == end != begin else None])
+    return found
+
+
+def first_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that stands first where nothing else does: begin of sequence or, without one, its end."""
+    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    chosen: int = end if begin is None else begin
+    return chosen
+
+
+def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
+    """The tokens of the prompts, each at least one, for an answer's first token must be predicted from something."""
+    return [ids or [first_id(tokenizer)] for ids in token_ids(tokenizer, prompts)]
+
+
+def _answer_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], answers: Sequence[str]) -> list[list[int]]:
+    """The tokens of each answer behind its prompt, and the token that ends a sequence.
+
+    They are what follows the prompt's tokens in those of prompt and answer together; where the two grow together at the
+    seam, the tokens of the answer by itself.
+    """
+    heads = token_ids(tokenizer, prompts)
+    wholes = token_ids(
+        tokenizer, (prompt + _separator(prompt) + answer for prompt, answer in zip(prompts, answers, strict=True))
+    )
+    found = []
+    for head, whole, answer in zip(heads, wholes, answers, strict=True):
+        apart = whole[: len(head)] != head
+        tail = tokenizer(answer, add_special_tokens=False, verbose=False)["input_ids"] if apart else whole[len(head) :]
+        found.append([*tail, tokenizer.eos_token_id])
+    return found
+
+
+def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """What fills a batch, and answers that ended before others."""
+    pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+    chosen: int = end if pad is None else pad
+    return chosen
+
+
+def _padded(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows filled up to one length, and 1 where they are themselves; both batch × sequence."""
+    width = max(map(len, rows))
+    filled = torch.full((len(rows), width), value)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for index, row in enumerate(rows):
+        place = slice(width - len(row), None) if left else slice(len(row))
+        filled[index, place] = torch.tensor(row, dtype=torch.long)
+        mask[index, place] = 1
+    return filled, mask
+
+
+def _positions(mask: torch.Tensor) -> torch.Tensor:
+    """At which position of its sequence each token stands, where padding stands before it; batch × sequence."""
+    return (mask.cumsum(dim=1) - 1).clamp(min=0)
+
+
+def _accepted(model: PreTrainedModel, **arguments: Any) -> dict[str, Any]:
+    """Those of the arguments that the model knows. Bloom, for one, goes by the mask and has no positions."""
+    known = _forward_parameters(model)
+    return {name: value for name, value in arguments.items() if name in known}
+
+
+def _forward_parameters(model: PreTrainedModel | PeftModel) -> Mapping[str, inspect.Parameter]:
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    return inspect.signature(base.forward).parameters
