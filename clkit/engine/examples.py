@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any
 
 from datasets import Dataset
 
+from clkit.errors import DataError
 from clkit.models.loading import LoadedModel
 from clkit.recipe.recipe import Recipe
 from clkit.tasks.blocks import blocks
-from clkit.tasks.prompts import build_prompt, fit_all, in_chat_template
+from clkit.tasks.prompts import NO_TURNS, build_prompt, fit_all, in_chat_template
 from clkit.tasks.task import Split, Task
 
 
 def task_prompts(task: Task, split: Split, tokenizer: Any, recipe: Recipe) -> list[str]:
     """The prompts of a split, each shortened to fit."""
-    prompts = [build_prompt(task, text, recipe.prompt) for text in task.split(split)["text"]]
+    rows = task.split(split)
+    turns = rows["turns"] if "turns" in rows.column_names else repeat(NO_TURNS)
+    prompts = [build_prompt(task, text, recipe.prompt, said) for text, said in zip(rows["text"], turns, strict=False)]
     if recipe.prompt.chat_template:
         prompts = in_chat_template(prompts, tokenizer)
     return fit_all(prompts, tokenizer, recipe.prompt.max_tokens)
@@ -26,9 +30,14 @@ def task_examples(task: Task, split: Split, tokenizer: Any, recipe: Recipe) -> D
     """The examples of a split, with the columns `prompt`, `answer` and `task`.
 
     For pretraining an example is a block of text, which stands as the answer to no prompt.
+
+    Raises:
+        DataError: a prompt is too long however much it is shortened, or the texts for pretraining hold no word.
     """
     if recipe.objective.kind == "pretraining":
         answers = blocks(task.split(split)["text"], tokenizer, recipe.objective.block_tokens)
+        if not answers:
+            raise DataError(f"task '{task.name}': the texts of the {split} split hold no word; choose another")
         prompts = [""] * len(answers)
     else:
         prompts = task_prompts(task, split, tokenizer, recipe)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from clkit.errors import DataError, ModelError, first_line
@@ -11,38 +12,54 @@ from clkit.recipe.sections import PromptSection
 from clkit.tasks.task import Task
 
 _BATCH = 1024
+#: The turns before an input that nothing was said before.
+NO_TURNS = "[]"
 #: Stands for the prompt while a chat template is rendered; no template holds it, and none changes it.
 _PLACEHOLDER = "clkit0prompt0clkit"
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt in three parts. Only ``text``, the example's sentence, may be shortened."""
+    """A prompt in three parts. Only ``text``, the example's sentence, may be shortened.
+
+    Attributes:
+        turns: what was said before, as a JSON list of {role, content}, as far as it does not stand in ``before``.
+    """
 
     before: str
     text: str
     after: str
+    turns: str = NO_TURNS
 
     def __str__(self) -> str:
         return self.before + self.text + self.after
 
 
-def build_prompt(task: Task, text: str, section: PromptSection) -> Prompt:
+def build_prompt(task: Task, text: str, section: PromptSection, turns: str = NO_TURNS) -> Prompt:
     """The prompt of an example: in the papers' format, with the instruction, options, sentence and `Answer:` each on a
     line, or with `prompt.style: text` the sentence alone.
+
+    Args:
+        turns: what was said before, as a JSON list of {role, content}. Without a chat template, which has its own way
+            to write turns down, each stands on lines of its own before the sentence: `role: content`.
     """
-    if section.style == "text":
-        return Prompt(before="", text=text.strip(), after="")
-    lines = [f"Task:{task.group}", f"Dataset:{task.name}"] if section.task_name else []
-    if task.instruction:
-        lines.append(task.instruction)
-    if task.labels:
-        lines.append(f"Option: {', '.join(task.labels)}")
-    return Prompt(before="".join(f"{line}\n" for line in lines), text=text.strip(), after="\nAnswer:")
+    lines = []
+    if section.style == "paper":
+        lines += [f"Task:{task.group}", f"Dataset:{task.name}"] if section.task_name else []
+        if task.instruction:
+            lines.append(task.instruction)
+        if task.labels:
+            lines.append(f"Option: {', '.join(task.labels)}")
+    if not section.chat_template:
+        lines += [f"{turn['role']}: {turn['content'].strip()}" for turn in json.loads(turns)]
+        turns = NO_TURNS
+    after = "\nAnswer:" if section.style == "paper" else ""
+    return Prompt(before="".join(f"{line}\n" for line in lines), text=text.strip(), after=after, turns=turns)
 
 
 def in_chat_template(prompts: Sequence[Prompt], tokenizer: Any) -> list[Prompt]:
-    """The prompts in the tokenizer's chat template: each one turn of the user, after which the assistant's begins.
+    """The prompts in the tokenizer's chat template: each a turn of the user, after which the assistant's begins; before
+    it, the turns that were before.
 
     Special tokens such as the one that begins a sequence are written out as text.
 
@@ -54,15 +71,27 @@ def in_chat_template(prompts: Sequence[Prompt], tokenizer: Any) -> list[Prompt]:
             "prompt.chat_template: the model's tokenizer has no chat template; set it to false, or use a model that is "
             "tuned for conversations"
         )
-    turn = [{"role": "user", "content": _PLACEHOLDER}]
+    around: dict[str, tuple[str, str]] = {}  # what stands around a user's turn, by the turns before it
+    for turns in dict.fromkeys(prompt.turns for prompt in prompts):
+        around[turns] = _around_turn(turns, tokenizer)
+    framed = []
+    for prompt in prompts:
+        before, after = around[prompt.turns]
+        framed.append(Prompt(before + prompt.before, prompt.text, prompt.after + after))
+    return framed
+
+
+def _around_turn(turns: str, tokenizer: Any) -> tuple[str, str]:
+    """What the chat template puts before and behind a turn of the user that follows these turns."""
+    conversation = [*json.loads(turns), {"role": "user", "content": _PLACEHOLDER}]
     try:
-        rendered = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        rendered = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
     except Exception as error:  # no narrower: a template is a program, which can raise anything
         raise ModelError(f"prompt.chat_template: the template cannot be rendered ({first_line(error)})") from error
     before, found, after = rendered.partition(_PLACEHOLDER)
     if not found or _PLACEHOLDER in after:
         raise ModelError("prompt.chat_template: the template does not hold a user's turn exactly once; set it to false")
-    return [replace(prompt, before=before + prompt.before, after=prompt.after + after) for prompt in prompts]
+    return before, after
 
 
 def fit(prompt: Prompt, tokenizer: Any, max_tokens: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,17 @@ def test_the_style_text_is_the_sentence_alone() -> None:
     assert str(build_prompt(task(), " A text.\n", PromptSection(style="text"))) == "A text."
 
 
+TURNS = json.dumps([{"role": "system", "content": "Be brief. "}, {"role": "user", "content": "Hi"}])
+
+
+def test_turns_before_the_sentence_have_lines_of_their_own() -> None:
+    said = "system: Be brief.\nuser: Hi\n"
+    assert str(build_prompt(task(), " And?", PromptSection(style="text"), TURNS)) == f"{said}And?"
+    assert (
+        str(build_prompt(task(), "And?", PromptSection(), TURNS)) == f"Which one?\nOption: yes, no\n{said}And?\nAnswer:"
+    )
+
+
 CHAT = (
     "{{ bos_token }}{% for m in messages %}<{{ m['role'] }}>{{ m['content'] | trim }}</{{ m['role'] }}>{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -93,6 +105,15 @@ def test_a_chat_template_holds_what_it_renders_with_the_whole_prompt(chatting: A
     assert [str(prompt) for prompt in in_chat_template(prompts, chatting)] == rendered
     assert rendered[0].startswith("<s><user>")
     assert rendered[0].endswith("</user><assistant>")
+
+
+def test_turns_before_the_prompt_go_into_the_chat_template(chatting: Any) -> None:
+    section = PromptSection(style="text", chat_template=True)
+    built = [build_prompt(task(), "And?", section, turns) for turns in (TURNS, "[]")]
+    assert [str(prompt) for prompt in in_chat_template(built, chatting)] == [
+        "<s><system>Be brief.</system><user>Hi</user><user>And?</user><assistant>",
+        "<s><user>And?</user><assistant>",
+    ]
 
 
 def test_a_prompt_in_a_chat_template_is_shortened_in_its_sentence_and_counted_whole(chatting: Any) -> None:
