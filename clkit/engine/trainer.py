@@ -70,6 +70,9 @@ class TaskTrainer(Trainer):
                 f"strategies need whole gradients, which {self.accelerator.distributed_type.value} does not show; "
                 "use plain data parallelism: `accelerate launch --multi_gpu`"
             )
+        # The Trainer would not count labels in the first column, which a causal language model's own loss leaves out;
+        # those of a family belong to the logits as they stand.
+        self._loss_shifts_labels = False
         self._context = context
         self._strategies = strategies
         self._listener = listener

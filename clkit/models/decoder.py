@@ -100,6 +100,8 @@ class Decoder(Generating):
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int
     ) -> list[str]:
         ids, mask = _padded(_prompt_ids(tokenizer, prompts), _pad_id(tokenizer), left=True)
+        if not mask.all() and not _keeps_keys(model):  # a state would take up the padding
+            return [answer for one in prompts for answer in self.generate(model, tokenizer, [one], max_new_tokens)]
         own = model.generation_config.eos_token_id
         ends = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
         # The Trainer turns the cache off in the model's config. Penalties in the model's own generation config would
@@ -131,6 +133,9 @@ class Decoder(Generating):
         prompts: Sequence[str],
         answers: Sequence[str],
     ) -> torch.Tensor:
+        if not _keeps_keys(model):
+            whole = [self._log_likelihood_of_whole(model, tokenizer, prompts, answer) for answer in answers]
+            return torch.stack(whole, dim=1)
         pad, device = _pad_id(tokenizer), model.device
         ids, mask = (part.to(device) for part in _padded(_prompt_ids(tokenizer, prompts), pad, left=True))
         # The prompts are read once, whatever the number of answers.
@@ -142,18 +147,29 @@ class Decoder(Generating):
             target, known = (part.to(device) for part in _padded(tails, pad))
             logits = read.logits[:, -1:]
             if target.shape[1] > 1:
-                whole = torch.cat([mask, known[:, :-1]], dim=1)
+                both = torch.cat([mask, known[:, :-1]], dim=1)
                 further = model(
                     input_ids=target[:, :-1],
-                    attention_mask=whole,
+                    attention_mask=both,
                     past_key_values=copy.deepcopy(read.past_key_values),  # which the pass appends to
                     use_cache=True,
-                    **_accepted(model, position_ids=_positions(whole)[:, mask.shape[1] :]),
+                    **_accepted(model, position_ids=_positions(both)[:, mask.shape[1] :]),
                 )
                 logits = torch.cat([logits, further.logits], dim=1)
             losses = functional.cross_entropy(logits.float().transpose(1, 2), target, reduction="none")
             scores.append(-(losses * known).sum(dim=1))
         return torch.stack(scores, dim=1)
+
+    def _log_likelihood_of_whole(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], answer: str
+    ) -> torch.Tensor:
+        """log p(answer | prompt) of one answer, the prompts read with it; float32, one per prompt."""
+        encoded = self.encode(tokenizer, prompts, [answer] * len(prompts))
+        rows = [{"input_ids": ids, "labels": labels} for ids, labels in zip(*encoded.values(), strict=True)]
+        batch = {name: part.to(model.device) for name, part in self.collator(tokenizer, model)(rows).items()}
+        labels = batch.pop("labels")
+        logits = model(**batch).logits.float().transpose(1, 2)
+        return -functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none").sum(dim=1)
 
     def answer_tokens(self, tokenizer: PreTrainedTokenizerBase, answer: str) -> int:
         prompts = ["Answer:", "Answer:\n"]  # after white space an answer may begin with other tokens
@@ -235,6 +251,11 @@ def _accepted(model: PreTrainedModel, **arguments: Any) -> dict[str, Any]:
     """Those of the arguments that the model knows. Bloom, for one, goes by the mask and has no positions."""
     known = _forward_parameters(model)
     return {name: value for name, value in arguments.items() if name in known}
+
+
+def _keeps_keys(model: PreTrainedModel) -> bool:
+    """Whether what the model has read is kept as keys and values, rather than in a state, as Mamba's."""
+    return "past_key_values" in _forward_parameters(model)
 
 
 def _forward_parameters(model: PreTrainedModel | PeftModel) -> Mapping[str, inspect.Parameter]:

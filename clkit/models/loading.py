@@ -22,7 +22,8 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 from clkit.embedded import embedded_model_folder
 from clkit.errors import ModelError, first_line
 from clkit.models.adapters import add_adapter, load_adapter, merge_adapter
-from clkit.models.family import Family, LabelsOfTasks, family_of
+from clkit.models.family import Family, Generating, LabelsOfTasks, family_of
+from clkit.models.folders import PACKAGE, chosen_gguf, package_folder, require_gguf
 from clkit.models.groups import freeze
 from clkit.recipe.objective import Objective, TextToText
 from clkit.recipe.sections import ModelSection, Tuning
@@ -112,12 +113,15 @@ class _Origin:
             folder = stage.resolve() / "model"
             return cls(str(folder), f"the saved model in {folder}", "train anew with --overwrite")
         name = section.name
-        if name.startswith(EMBEDDED):
-            try:
+        try:
+            if name.startswith(EMBEDDED):
                 folder = embedded_model_folder(name.removeprefix(EMBEDDED))
-            except ModelError as error:
-                raise ModelError(f"model.name: {error}") from None
-            return cls(str(folder), f"model.name: '{name}'", "install clkit again")
+                return cls(str(folder), f"model.name: '{name}'", "install clkit again")
+            if name.startswith(PACKAGE):
+                folder = package_folder(name.removeprefix(PACKAGE))
+                return cls(str(folder), f"model.name: '{name}'", "install the package again")
+        except ModelError as error:
+            raise ModelError(f"model.name: {error}") from None
         if Path(name).is_absolute():
             return cls(name, f"model.name: the folder {name}", "name a folder that save_pretrained wrote")
         advice = (
@@ -141,26 +145,42 @@ class _Use:
 
 def _load_base(section: ModelSection, use: _Use, stage: Path | None = None) -> LoadedModel:
     origin = _Origin.of(section, stage)
-    if origin.folder is not None:
+    gguf = _gguf_file(section, origin) if stage is None else None
+    if origin.folder is not None and gguf is None:
         _check_folder(origin, origin.folder)
     if section.trust_remote_code:
         _warn_of_code(section.name)
     revision = section.revision if stage is None else None
-    arguments = {"revision": revision, "trust_remote_code": section.trust_remote_code}
+    arguments: dict[str, Any] = {"revision": revision, "trust_remote_code": section.trust_remote_code}
+    if gguf is not None:
+        arguments["gguf_file"] = gguf
     try:
         config = AutoConfig.from_pretrained(origin.source, **arguments)
         family = family_of(config, use.objective, use.labels)
-        if origin.folder is not None:
+        if origin.folder is not None and gguf is None:
             _check_tokenizer(origin.folder)
         tokenizer = AutoTokenizer.from_pretrained(origin.source, **arguments)
+        if gguf is not None:
+            arguments["config"] = config  # to read it once more would take seconds
         model = family.load(origin.source, **arguments)
         _check_vocabulary(tokenizer, model)
+        if isinstance(family, Generating) and tokenizer.eos_token_id is None:
+            raise ModelError("its tokenizer has no end-of-sequence token (eos_token), so no answer would ever end")
     except ModelError as error:
         raise ModelError(f"{origin.subject}: {error}") from error
     except Exception as error:  # no narrower: hub, configuration, tokenizer and weights share no base class
         raise ModelError(_explain(origin, revision, error)) from error
     align(model)
     return LoadedModel(model, tokenizer, family)
+
+
+def _gguf_file(section: ModelSection, origin: _Origin) -> str | None:
+    """The GGUF file that holds the recipe's model, in its folder or on the hub; None where it is in safetensors."""
+    if origin.folder is not None:
+        return chosen_gguf(origin.folder, section.gguf_file)
+    if section.gguf_file is not None:
+        require_gguf()
+    return section.gguf_file
 
 
 def align(model: torch.nn.Module) -> None:

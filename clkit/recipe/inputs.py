@@ -6,8 +6,10 @@ from pathlib import Path
 
 from clkit.embedded import embedded_model_folder
 from clkit.errors import ModelError
+from clkit.models.folders import PACKAGE, chosen_gguf, package_folder, require_gguf
 from clkit.recipe.general import BUILTIN, GeneralSection
 from clkit.recipe.recipe import Recipe
+from clkit.recipe.sections import ModelSection
 from clkit.recipe.task_recipe import FilesSource, FolderSource, HubSource, SampleSource, TaskRecipe
 from clkit.tasks.lm_eval_tasks import lm_eval_problems
 from clkit.tasks.sample import SAMPLE_TASKS, unknown_sample
@@ -17,7 +19,7 @@ FOLDER_FILES = ("train.json", "test.json", "labels.json")
 
 def missing_inputs(recipe: Recipe) -> list[str]:
     """One line for each local model, folder, file or task of lm-eval that the recipe names and that is not there."""
-    missing = _missing_model(recipe.model.name)
+    missing = _missing_model(recipe.model)
     if recipe.general is not None:
         missing += _missing_general(recipe.general)
     folder = recipe.benchmark.folder if recipe.benchmark else None
@@ -28,14 +30,24 @@ def missing_inputs(recipe: Recipe) -> list[str]:
     return missing
 
 
-def _missing_model(name: str) -> list[str]:
-    if name.startswith("embedded:"):
-        try:
+def _missing_model(section: ModelSection) -> list[str]:
+    name = section.name
+    try:
+        if name.startswith("embedded:"):
             embedded_model_folder(name.removeprefix("embedded:"))
-        except ModelError as error:
-            return [f"model.name: {error}"]
-    elif _is_local(name) and not Path(name).is_dir():
+            return []
+        folder = package_folder(name.removeprefix(PACKAGE)) if name.startswith(PACKAGE) else Path(name)
+    except ModelError as error:
+        return [f"model.name: {error}"]
+    if _is_local(name) and not folder.is_dir():
         return [f"model.name: no folder '{name}'"]
+    try:
+        if folder.is_absolute():
+            chosen_gguf(folder, section.gguf_file)
+        elif section.gguf_file is not None:
+            require_gguf()
+    except ModelError as error:
+        return [str(error)]
     return []
 
 
