@@ -68,7 +68,8 @@ def load_stage(run: RunFolder, recipe: Recipe, stage: str | None) -> LoadedModel
     stages = learned_stages(run, stage)
     tasks = load_tasks(recipe) if recipe.objective.kind == "classification" else []
     loaded = load_learner(recipe, tasks, stages)
-    loaded.family.see(folder.name.partition("-")[2] for folder in stages)
+    learned = {planned.name: planned.learned for planned in planned_stages(recipe)}
+    loaded.family.see(task for folder in stages for task in learned[folder.name.partition("-")[2]])
     return loaded
 
 

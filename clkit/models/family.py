@@ -160,8 +160,8 @@ class Generating(Family):
 def families() -> dict[str, dict[str, type[Family]]]:
     """Each family's class per objective, by the family's name; the first family that recognises a model has it."""
     from clkit.models.classifier import Classifier
-    from clkit.models.masked_tokens import MaskedTokens
     from clkit.models.decoder import Decoder
+    from clkit.models.masked_tokens import MaskedTokens
     from clkit.models.next_token import DecoderPretraining
     from clkit.models.seq2seq import Seq2Seq
     from clkit.models.span_corruption import Seq2SeqPretraining

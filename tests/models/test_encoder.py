@@ -1,0 +1,205 @@
+"""Encoders of six architectures: which layers they have, what their heads are, how long a text they read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    BertConfig,
+    DebertaV2Config,
+    DistilBertConfig,
+    ElectraConfig,
+    LlamaConfig,
+    ModernBertConfig,
+    PretrainedConfig,
+    RobertaConfig,
+    T5Config,
+)
+
+from clkit.errors import ModelError
+from clkit.magnitudes import MagnitudeCollector
+from clkit.models.adapters import add_adapter
+from clkit.models.classifier import Classifier
+from clkit.models.encoder import Encoder, longest_text
+from clkit.models.family import family_of
+from clkit.models.layers import select_layers
+from clkit.models.loading import LoadedModel, load_model
+from clkit.models.masked_tokens import MaskedTokens
+from clkit.recipe.objective import Classification, Pretraining, TextToText
+from clkit.recipe.sections import FullTuning, LoraTuning, ModelSection
+
+LAYERS = 2
+SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": LAYERS, "num_attention_heads": 2}
+ENDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
+CONFIGS: dict[str, PretrainedConfig] = {
+    "roberta": RobertaConfig(vocab_size=40, max_position_embeddings=66, **SIZES),
+    "bert": BertConfig(vocab_size=40, max_position_embeddings=64, **SIZES),
+    "distilbert": DistilBertConfig(
+        vocab_size=40, max_position_embeddings=64, dim=16, hidden_dim=24, n_layers=LAYERS, n_heads=2
+    ),
+    "modernbert": ModernBertConfig(vocab_size=40, **SIZES, **ENDS),
+    "electra": ElectraConfig(vocab_size=40, max_position_embeddings=64, embedding_size=8, **SIZES),
+    "deberta": DebertaV2Config(vocab_size=40, max_position_embeddings=64, relative_attention=True, **SIZES),
+}
+SELF_ATTENTION = [*(f"attention.self.{name}" for name in ("query", "key", "value")), "attention.output.dense"]
+PROJECTED = [*(f"attention.self.{name}_proj" for name in ("query", "key", "value")), "attention.output.dense"]
+BERT_FEED_FORWARD = ["intermediate.dense", "output.dense"]
+#: Where the layers of an architecture stand, and which in each play the two roles.
+LAYOUT = {
+    "roberta": ("roberta.encoder.layer", SELF_ATTENTION, BERT_FEED_FORWARD),
+    "bert": ("bert.encoder.layer", SELF_ATTENTION, BERT_FEED_FORWARD),
+    "distilbert": (
+        "distilbert.transformer.layer",
+        [f"attention.{name}_lin" for name in ("q", "k", "v", "out")],
+        ["ffn.lin1", "ffn.lin2"],
+    ),
+    "modernbert": ("model.layers", ["attn.Wqkv", "attn.Wo"], ["mlp.Wi", "mlp.Wo"]),
+    "electra": ("electra.encoder.layer", SELF_ATTENTION, BERT_FEED_FORWARD),
+    "deberta": ("deberta.encoder.layer", PROJECTED, BERT_FEED_FORWARD),
+}
+HEADS = {
+    "roberta": (["classifier.dense", "classifier.out_proj"], ["lm_head.dense", "lm_head.decoder"]),
+    "bert": (["bert.pooler.dense", "classifier"], ["cls.predictions.transform.dense", "cls.predictions.decoder"]),
+    "distilbert": (["pre_classifier", "classifier"], ["vocab_transform", "vocab_projector"]),
+    "modernbert": (["head.dense", "classifier"], ["head.dense", "decoder"]),
+    "electra": (["classifier.dense", "classifier.out_proj"], ["generator_predictions.dense", "generator_lm_head"]),
+    "deberta": (["pooler.dense", "classifier"], ["cls.predictions.transform.dense", "cls.predictions.decoder"]),
+}
+TRAINED_WHOLE = {
+    "roberta": {"classifier"},
+    "bert": {"classifier", "bert.pooler"},  # one that was trained for masked tokens has no pooler
+    "distilbert": {"pre_classifier", "classifier"},
+    "modernbert": {"head", "classifier"},
+    "electra": {"classifier"},
+    "deberta": {"pooler", "classifier"},
+}
+CARRIERS = {"distilbert": ("q_lin", "v_lin"), "modernbert": ("Wqkv",), "deberta": ("query_proj", "value_proj")}
+LABELS = {"a": ("yes", "no"), "b": ("no", "maybe")}
+every_architecture = pytest.mark.parametrize("kind", CONFIGS)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A model of each architecture, as saved after pre-training on masked tokens; no tokenizer."""
+    torch.manual_seed(0)
+    made = {kind: tmp_path_factory.mktemp(kind) for kind in CONFIGS}
+    for kind, folder in made.items():
+        AutoModelForMaskedLM.from_config(CONFIGS[kind]).save_pretrained(folder)
+    return made
+
+
+def classifier(folder: Path) -> LoadedModel:
+    family = Classifier(Classification(kind="classification"), LABELS)
+    return LoadedModel(family.load(str(folder)), None, family)  # type: ignore[arg-type]  # needs no tokenizer
+
+
+def masked_tokens(folder: Path) -> LoadedModel:
+    family = MaskedTokens(Pretraining(kind="pretraining", block_tokens=32))
+    return LoadedModel(family.load(str(folder)), None, family)  # type: ignore[arg-type]
+
+
+@every_architecture
+def test_each_role_is_its_layers_and_no_others(kind: str, folders: dict[str, Path]) -> None:
+    where, attention, feed_forward = LAYOUT[kind]
+    of_labels, of_tokens = HEADS[kind]
+    for loaded, head, role in (
+        (classifier(folders[kind]), of_labels, "head"),
+        (masked_tokens(folders[kind]), of_tokens, "lm_head"),
+    ):
+        for name, endings in (("attention", attention), ("feed_forward", feed_forward)):
+            expected = {f"{where}.{index}.{ending}" for index in range(LAYERS) for ending in endings}
+            assert set(select_layers(loaded.model, loaded.family, [name])) == expected
+        assert set(select_layers(loaded.model, loaded.family, [role])) == set(head)
+
+
+@every_architecture
+def test_query_and_value_carry_the_adapters_and_the_new_head_is_trained_whole(
+    kind: str, folders: dict[str, Path]
+) -> None:
+    loaded = classifier(folders[kind])
+    assert set(loaded.family.trained_whole) == TRAINED_WHOLE[kind]
+    tuned = add_adapter(loaded, LoraTuning(method="lora", rank=2))
+    trained = [name for name, parameter in tuned.named_parameters() if parameter.requires_grad]
+    adapted = {name.split(".lora_")[0].rpartition(".")[2] for name in trained if ".lora_" in name}
+    assert adapted == set(CARRIERS.get(kind, ("query", "value")))
+    whole = {name.removeprefix("base_model.model.").split(".modules_to_save.")[0] for name in trained} - {
+        name.removeprefix("base_model.model.") for name in trained
+    }
+    assert whole == TRAINED_WHOLE[kind]
+
+
+@every_architecture
+def test_a_head_that_was_pre_trained_stays_as_it_is_beside_adapters(kind: str, folders: dict[str, Path]) -> None:
+    loaded = masked_tokens(folders[kind])
+    assert (loaded.family.trained_whole, loaded.family.remarks) == ((), ())
+    tuned = add_adapter(loaded, LoraTuning(method="lora", rank=2))
+    assert all(".lora_" in name for name, parameter in tuned.named_parameters() if parameter.requires_grad)
+
+
+@every_architecture
+def test_magnitudes_of_every_layer_of_a_classifier_leave_out_padding(kind: str, folders: dict[str, Path]) -> None:
+    """The head's layers see one position per text; what stands on the padding changes no layer's sum."""
+    loaded = classifier(folders[kind])
+    loaded.model.eval()
+    layers = select_layers(loaded.model, loaded.family, ["attention", "feed_forward", "head"])
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    sums = []
+    for filler in (5, 9):
+        ids = torch.tensor([[3, 4, 5, 6, 7], [8, 9, 10, filler, filler]])
+        batch = {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([[0], [1]])}
+        collector = MagnitudeCollector(layers, loaded.family.token_mask)
+        with torch.no_grad(), collector.collecting(batch):
+            loaded.model(input_ids=ids, attention_mask=mask)
+        sums.append(collector.take())
+        collector.remove()
+    assert sums[0].keys() == set(layers)
+    for name, one in sums[0].items():
+        torch.testing.assert_close(one, sums[1][name], rtol=1e-5, atol=1e-6)
+        assert one.sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "longest"), [("roberta", 64), ("bert", 64), ("distilbert", 64), ("electra", 64), ("modernbert", None)]
+)
+def test_the_longest_text_is_the_one_that_the_model_still_reads(
+    kind: str, longest: int | None, folders: dict[str, Path]
+) -> None:
+    model = AutoModelForMaskedLM.from_pretrained(folders[kind])
+    assert longest_text(model) == longest
+    with torch.no_grad():
+        model(input_ids=torch.full((1, longest or 200), 5))
+        if longest is not None:
+            with pytest.raises((IndexError, RuntimeError)):
+                model(input_ids=torch.full((1, longest + 1), 5))
+
+
+def test_padding_stands_on_the_right_whatever_the_tokenizer_says(toy_roberta: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(toy_roberta, padding_side="left")
+    batch = Encoder.pad(tokenizer, [[40, 5, 1], [40, 5, 6, 7, 1]])
+    assert batch["input_ids"].tolist() == [[40, 5, 1, 0, 0], [40, 5, 6, 7, 1]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
+
+
+@every_architecture
+def test_every_architecture_is_an_encoder_and_its_objectives_are_two(kind: str) -> None:
+    assert isinstance(family_of(CONFIGS[kind], Pretraining(kind="pretraining")), MaskedTokens)
+    assert isinstance(family_of(CONFIGS[kind], Classification(kind="classification"), LABELS), Classifier)
+
+
+def test_other_families_are_no_encoders() -> None:
+    assert not Encoder.recognises(T5Config())
+    assert not Encoder.recognises(LlamaConfig())
+    assert not Encoder.recognises(BertConfig(is_decoder=True))
+
+
+def test_text_to_text_is_refused_with_what_is_supported(toy_roberta: Path) -> None:
+    with pytest.raises(ModelError) as refused:
+        load_model(ModelSection(name=str(toy_roberta)), FullTuning(), objective=TextToText())
+    assert str(refused.value) == (
+        f"model.name: the folder {toy_roberta}: encoder models such as this 'roberta' do not support objective.kind: "
+        "text_to_text; use one of: classification, pretraining"
+    )
