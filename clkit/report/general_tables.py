@@ -23,7 +23,7 @@ LOSS, PERPLEXITY, MEAN = "held_out_loss", "held_out_perplexity", "mean"
 #: lm-eval's metrics that are fractions, which are shown in percent, and those of which less is better.
 FRACTIONS = frozenset({"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "acc_all", "exact_match", "em", "f1", "mc2"})
 LOWER = frozenset({"perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score", "ter"})
-HEAD_WIDTH = 16
+HEAD_WIDTH = 18  # a longer one is broken
 
 Measures = Mapping[str, float | None]
 
@@ -133,7 +133,7 @@ def _head(key: str) -> str:
     first, second = {LOSS: ("held-out", "loss"), PERPLEXITY: ("held-out", "perplexity"), MEAN: ("", "mean")}.get(
         key, (task, metric)
     )
-    return f"{first}\n{second}{' ↓' if _is_lower_better(key) else ''}"
+    return f"{first}\n{second}{' ↓' if _is_lower_better(key) else ''}".replace(",", ",\n")
 
 
 def general_text(measured: Measures) -> str:
