@@ -19,8 +19,9 @@ OTHER = "other"
 def parameter_groups(model: PreTrainedModel, family: Family) -> dict[str, list[str]]:
     """Names of all parameters, each in exactly one group; empty groups are left out.
 
-    Groups are the family's roles of linear layers (`attention`, `feed_forward`, `lm_head`), `embeddings` (a head that
-    is tied to them included), `position_bias` (other embeddings), `norms`, and `other`.
+    Groups are the family's roles of linear layers (`attention`, `feed_forward`, `lm_head`, `head` of a classifier),
+    `embeddings` (of words, with a head that is tied to them, and of positions), `position_bias` (T5's), `norms`, and
+    `other`.
     """
     kinds = {name: module for name, module in model.named_modules() if name}
     word_embeddings = model.get_input_embeddings().weight
@@ -35,7 +36,7 @@ def parameter_groups(model: PreTrainedModel, family: Family) -> dict[str, list[s
 
 def _group(name: str, module: nn.Module | None, family: Family) -> str:
     if isinstance(module, nn.Embedding):
-        return "position_bias"
+        return "position_bias" if name.endswith("_bias") else "embeddings"
     if "norm" in type(module).__name__.lower():
         return "norms"
     return next((role for role, pattern in family.roles.items() if re.search(pattern, name)), OTHER)

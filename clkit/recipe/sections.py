@@ -80,7 +80,8 @@ class FullTuning(Section):
     freeze: list[str] = Field(
         [],
         description="Parameters that stay as they are: groups (`embeddings`, with the head where it is tied to them, "
-        "`norms`, `lm_head`, `position_bias`, `attention`, `feed_forward`) or patterns over names (`encoder.*`).",
+        "`norms`, `lm_head`, `head` of a classifier, `position_bias`, `attention`, `feed_forward`) or patterns over "
+        "names (`encoder.*`).",
     )
 
 
