@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from itertools import count
 from typing import Any, NamedTuple
 
-from clkit.errors import RunError
+from clkit.errors import RunError, UsageError
 from clkit.manifest import DONE_FILE, Done
-from clkit.matrix import AccuracyMatrix, Row
+from clkit.matrix import UNBOUNDED, AccuracyMatrix, Row
+from clkit.recipe.section import did_you_mean
 from clkit.runs import RunFolder
 
 
@@ -23,19 +24,60 @@ class Recovered(NamedTuple):
     remarks: list[str]
 
 
-def recover_matrix(run: RunFolder) -> Recovered:
+def recover_matrix(run: RunFolder, metric: str | None = None) -> Recovered:
     """The scores so far, from `matrix.json` and the stages; nothing is written.
+
+    Args:
+        metric: what the tasks are scored by, if not by the run's own metric. A stage's `done.json` holds the scores of
+            every metric that follows from its test.
 
     Raises:
         RunError: there are none, or what is left of them does not say which is right.
+        UsageError: the run has none of that metric.
     """
+    recovered, done = _recover(run)
+    if metric in (None, recovered.matrix.metric):
+        return recovered
+    return _rescored(run, recovered, done, str(metric))
+
+
+def _rescored(run: RunFolder, recovered: Recovered, done: Mapping[int, Done], metric: str) -> Recovered:
+    """The matrix with the scores of another metric, as far as the stages have them."""
+    matrix = recovered.matrix
+    scores = {
+        index: one.payload["scores"] for index, one in done.items() if one.files is not None and "scores" in one.payload
+    }
+    if not scores:
+        raise RunError(
+            f"{run.path}: the stages were made by an older clkit, which kept the scores of {matrix.metric} only; "
+            "`clkit eval` tests a stage by every metric"
+        )
+    kept = dict.fromkeys([matrix.metric, *(name for by_metric in scores.values() for name in by_metric)])
+    if metric not in kept:
+        hint = did_you_mean(metric, kept)
+        raise UsageError(f"{run.path}: no scores of metric '{metric}'{hint} (the run has: {', '.join(kept)})")
+    none: Row = [None] * len(matrix.tasks)
+    rows = {index: scores[index].get(metric, none) for index in _rows(matrix) if index in scores}
+    remarks = [
+        f"{run.path}: the {metric} of stage {index} is lost with its {DONE_FILE}"
+        for index in _rows(matrix)
+        if index not in rows
+    ]
+    known = next(index for index in count(1) if index not in rows)
+    header = matrix.header() | {"metric": metric, "higher_is_better": metric not in UNBOUNDED}
+    rescored = AccuracyMatrix(**header, zero_shot=rows.get(0), rows=[rows[index] for index in range(1, known)])
+    return Recovered(rescored, [*recovered.remarks, *remarks])
+
+
+def _recover(run: RunFolder) -> tuple[Recovered, dict[int, Done]]:
+    """The scores so far, and what each finished stage says that is whole."""
     saved, damage = _saved(run)
     done, remarks = _finished(run, saved)
     if not run.matrix_path.is_file() and (done or remarks):
         damage = f"{run.matrix_path} is missing"
     sealed = {index: one for index, one in done.items() if one.files is not None and "matrix" in one.payload}
     if saved is not None and not done:
-        return Recovered(saved, remarks)
+        return Recovered(saved, remarks), done
     header = _header(run, sealed, saved)
     if header is None:
         if remarks:
@@ -56,7 +98,7 @@ def recover_matrix(run: RunFolder) -> Recovered:
         remarks.insert(0, f"{damage}: shown from the {DONE_FILE} of the stages")
     elif matrix != saved:
         remarks.insert(0, f"{run.matrix_path} {_difference(saved, matrix)}: shown from the {DONE_FILE} of the stages")
-    return Recovered(matrix, remarks)
+    return Recovered(matrix, remarks), done
 
 
 def _saved(run: RunFolder) -> tuple[AccuracyMatrix | None, str]:

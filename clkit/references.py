@@ -66,15 +66,18 @@ class Reference:
         return [key for key in keys if any(key == part or key.startswith(f"{part}.") for part in COMPARED)]
 
 
-def open_references(runs: Iterable[RunFolder]) -> list[Reference]:
+def open_references(runs: Iterable[RunFolder], metric: str | None = None) -> list[Reference]:
     """The runs as references, one of each kind at most.
+
+    Args:
+        metric: what their tasks are scored by, if not by each run's own metric.
 
     Raises:
         UsageError: a run is no baseline that others are compared with, is unfinished, or is the second of its kind.
     """
     references: dict[Protocol, Reference] = {}
     for run in runs:
-        matrix, remarks = recover_matrix(run)
+        matrix, remarks = recover_matrix(run, metric)
         found = Reference(run, matrix)
         if remarks:
             raise UsageError(f"--reference {found.name}: {remarks[0]}; a comparison needs a run that is whole")

@@ -27,6 +27,10 @@ def matrix(
         list[Path] | None,
         typer.Option(help="Compare with a baseline's run: per_task gives intransigence, multi_task the upper bound."),
     ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="Score by this metric instead of the run's own: macro_f1, loss, ...", show_default=False),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print matrices, metrics and means as JSON.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print one line per score: run,stage,task,score.")] = False,
     show_all: Annotated[bool, typer.Option("--all", help="Of several runs, show each matrix too.")] = False,
@@ -51,7 +55,7 @@ def matrix(
         raise UsageError("--reference is for metrics, and --csv holds scores only; use --json")
     opened = [RunFolder.open(run) for run in runs] if runs else [RunFolder.newest()]
     folders = {str(folder.path): folder for folder in opened}
-    recovered = {name: recover_matrix(folder) for name, folder in folders.items()}
+    recovered = {name: recover_matrix(folder, metric) for name, folder in folders.items()}
     for name, one in recovered.items():
         for remark in one.remarks:
             typer.echo(f"warning: {remark}", err=True)
@@ -61,7 +65,7 @@ def matrix(
     if as_csv:
         _print_csv(matrices)
         return
-    references = open_references(RunFolder.open(path) for path in reference or [])
+    references = open_references((RunFolder.open(path) for path in reference or []), metric)
     rows = {name: reference_rows(references, one, name) for name, one in matrices.items()}
     for baseline in references:
         _warn_of_differences(baseline, folders)
@@ -126,15 +130,15 @@ def _print_tables(
     )
 
     console = make_console()
-    shown = [Shown(name, metrics[name], one.is_fraction) for name, one in matrices.items()]
-    baselines = [Shown(one.name, one.matrix.metrics(), one.matrix.is_fraction, one.role) for one in references]
+    shown = [Shown(name, metrics[name], one.metric) for name, one in matrices.items()]
+    baselines = [Shown(one.name, one.matrix.metrics(), one.matrix.metric, one.role) for one in references]
     for name, one in matrices.items():
         if show_all or len(matrices) == 1:
             console.print(Text(name, style="bold"), "", matrix_table(one, console.width), "", sep="\n")
         if one.in_progress:
             console.print(Text(f"{name}: {one.in_progress}; the metrics come with the last task", style="yellow"))
         elif len(matrices) == 1:
-            console.print(metrics_table(metrics[name], fraction=one.is_fraction, references=baselines))
+            console.print(metrics_table(metrics[name], one.metric, baselines))
         ability = general[name]
         if ability is not None and (show_all or len(matrices) == 1):
             console.print("", general_table(ability, console.width), sep="\n")

@@ -54,10 +54,12 @@ def negative_log_likelihoods(
     """
     inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
     labels = inputs.pop("labels")
-    logits = family.logits(model(**inputs), labels).float()
-    losses = functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
-    due = labels != IGNORED
-    return list(zip(losses.double().sum(dim=1).tolist(), due.sum(dim=1).tolist(), strict=True))
+    # One example after the other: the logits over a large vocabulary are most of the memory, and need no copy of all.
+    measured = [
+        functional.cross_entropy(own.float(), due, ignore_index=IGNORED, reduction="none").double().sum()
+        for own, due in zip(family.logits(model(**inputs), labels), labels, strict=True)
+    ]
+    return list(zip(torch.stack(measured).tolist(), (labels != IGNORED).sum(dim=1).tolist(), strict=True))
 
 
 class Examiner:
@@ -77,9 +79,16 @@ class Examiner:
         self._prompts: dict[str, tuple[list[str], list[int]]] = {}
         self._encoded: dict[str, Dataset] = {}
 
-    def examples(self, task: str) -> int:
-        """How many examples the task has to be tested on; of pretraining, how many texts."""
-        return len(self._tasks[task].split(self._recipe.evaluation.split))
+    def examples(self, loaded: LoadedModel, task_name: str) -> int:
+        """How many examples the task has to be tested on; for pretraining these are blocks of text.
+
+        They weigh a task in the micro average. Nearly all blocks have the same number of tokens, so of the loss it is
+        the mean over all tasks' tokens.
+        """
+        task = self._tasks[task_name]
+        if self._recipe.objective.kind == "pretraining":
+            return len(self._encode(loaded, task))
+        return len(task.split(self._recipe.evaluation.split))
 
     def test(self, loaded: LoadedModel, task_name: str, listener: Listener | None = None) -> Tested:
         """The outcome over every example of the task's test split: answers or, for a loss, their likelihoods."""
@@ -104,10 +113,7 @@ class Examiner:
         return Answers(task.name, predictions, task.split(evaluation.split)["answer"][:], task.labels)
 
     def _likelihoods(self, loaded: LoadedModel, task: Task, listener: Listener) -> Likelihoods:
-        if task.name not in self._encoded:
-            examples = task_examples(task, self._recipe.evaluation.split, loaded.tokenizer, self._recipe)
-            self._encoded[task.name] = encode(loaded, examples)
-        encoded = self._encoded[task.name]
+        encoded = self._encode(loaded, task)
         listener.evaluating(task.name, len(encoded))
         collate = loaded.family.collator(loaded.tokenizer, loaded.model)
 
@@ -117,6 +123,13 @@ class Examiner:
 
         measured = self._over_batches([len(ids) for ids in encoded["input_ids"]], measure, listener)
         return Likelihoods(task.name, [nll for nll, _ in measured], [tokens for _, tokens in measured])
+
+    def _encode(self, loaded: LoadedModel, task: Task) -> Dataset:
+        """The task's examples as the model reads them."""
+        if task.name not in self._encoded:
+            examples = task_examples(task, self._recipe.evaluation.split, loaded.tokenizer, self._recipe)
+            self._encoded[task.name] = encode(loaded, examples)
+        return self._encoded[task.name]
 
     def _over_batches(self, lengths: Sequence[int], of: Callable[[list[int]], list[T]], listener: Listener) -> list[T]:
         """``of`` each batch of indices, put together in the order of the examples."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clkit.matrix import Protocol
+from clkit.matrix import MetricName, Protocol
 
 
 @dataclass(frozen=True)
@@ -14,8 +14,9 @@ class Plan:
     """What a run is going to do, known before it starts.
 
     Attributes:
+        metric: what the tasks are scored by.
         steps: optimizer steps of each stage that trains, in order, by its name: a task's, or `all-tasks`.
-        examples: training and test examples of each task.
+        examples: training and test examples of each task; for pretraining, texts.
         dropped: rows without a gold label that were left out, of each task, by split.
         model: family, number of parameters and of trainable parameters, remarks such as which kind of head it has.
         memory: bytes that strategies keep beside the model by the end, by name.
@@ -23,6 +24,7 @@ class Plan:
 
     name: str
     protocol: Protocol
+    metric: MetricName
     tasks: Sequence[str]
     steps: Mapping[str, int]
     examples: Sequence[tuple[int, int]]
@@ -62,7 +64,7 @@ class Listener:
         """The model has answered so many more examples."""
 
     def evaluated(self, stage: str, row: Mapping[str, float | None], seconds: float) -> None:
-        """A row of the matrix is complete: scores by task, fractions, None where not measured."""
+        """A row of the matrix is complete: scores by task in the plan's metric, None where not measured."""
 
     def measured(self, stage: str, general: Mapping[str, float | None], seconds: float) -> None:
         """General ability was measured after a stage: values by measure, None where one is not finite."""

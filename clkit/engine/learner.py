@@ -72,6 +72,7 @@ class Prepared:
         return Plan(
             name=self.recipe.name,
             protocol=self.recipe.protocol,
+            metric=self.recipe.metric,
             tasks=[task.name for task in self.tasks],
             steps={stage.name: task_steps(self.recipe, stage.name, len(self.examples(stage))) for stage in self.stages},
             examples=[(len(task.train), len(task.split(self.recipe.evaluation.split))) for task in self.tasks],

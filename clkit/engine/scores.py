@@ -9,6 +9,11 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Protocol
 
+from clkit.errors import ClkitError
+
+#: Nats per token whose exponential a float still holds, with room for a sum over tasks: e^700 is about 1e304.
+LARGEST_LOSS = 700.0
+
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -112,10 +117,21 @@ class Likelihoods:
 
     @property
     def loss(self) -> float:
-        """Σ −log p / Σ tokens, over all examples of the task."""
-        return sum(self.nll) / sum(self.tokens)
+        """Σ −log p / Σ tokens, over all examples of the task, in nats per token; NaN where there are no tokens."""
+        return math.fsum(self.nll) / sum(self.tokens) if sum(self.tokens) else math.nan
 
     @property
     def scores(self) -> dict[str, float]:
-        """The loss, and the perplexity, which is its exponential."""
-        return {"perplexity": math.exp(self.loss), "loss": self.loss}
+        """The loss, and the perplexity, which is its exponential; beyond `LARGEST_LOSS` it grows no more.
+
+        Raises:
+            ClkitError: the loss is not finite, or there is none.
+        """
+        if not sum(self.tokens):
+            raise ClkitError(f"task '{self.task}': its examples hold no token to predict; give longer texts")
+        if not math.isfinite(self.loss):
+            raise ClkitError(
+                f"the loss on task '{self.task}' is {self.loss}: the model's outputs are not finite; lower "
+                "training.learning_rate, or use precision: fp32"
+            )
+        return {"perplexity": math.exp(min(self.loss, LARGEST_LOSS)), "loss": self.loss}

@@ -163,7 +163,7 @@ class _Sequence:
             tasks=names,
             metric=recipe.metric,
             higher_is_better=recipe.metric not in UNBOUNDED,
-            counts=[self._examiner.examples(name) for name in names],
+            counts=[self._examiner.examples(prepared.loaded, name) for name in names],
             protocol=recipe.protocol,
         )
         self._main = processes().is_main_process

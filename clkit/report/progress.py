@@ -13,7 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from clkit.engine.events import Listener, Plan
+from clkit.matrix import UNBOUNDED
 from clkit.report.general_tables import general_text
+from clkit.report.tables import show_score
 
 #: Seconds between two lines about the same task where the output is no terminal.
 QUIET_SECONDS = 10.0
@@ -97,9 +99,10 @@ def _dropped(dropped: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {split}" for split, count in dropped.items() if count)
 
 
-def _row_text(stage: str, row: Mapping[str, float | None], seconds: float) -> str:
-    scores = "  ".join(f"{task} {100 * score:.1f}" for task, score in row.items() if score is not None)
-    return f"{_label(stage)}: {scores or 'not evaluated'}  ({duration(seconds)})"
+def _row_text(stage: str, row: Mapping[str, float | None], seconds: float, metric: str) -> str:
+    scores = "  ".join(f"{task} {show_score(score, metric)}" for task, score in row.items() if score is not None)
+    lower = f", {metric} (lower is better)" if metric in UNBOUNDED else ""
+    return f"{_label(stage)}{lower}: {scores or 'not evaluated'}  ({duration(seconds)})"
 
 
 def _general_line(stage: str, general: Mapping[str, float | None], seconds: float) -> str:
@@ -185,7 +188,7 @@ class PlainProgress(Listener):
             )
 
     def evaluated(self, stage: str, row: Mapping[str, float | None], seconds: float) -> None:
-        self._line(_row_text(stage, row, seconds))
+        self._line(_row_text(stage, row, seconds, self._plan.metric))
 
     def measured(self, stage: str, general: Mapping[str, float | None], seconds: float) -> None:
         self._line(_general_line(stage, general, seconds))
@@ -264,7 +267,7 @@ class LiveProgress(Listener):
             self._bar.advance(self._shown, examples)
 
     def evaluated(self, stage: str, row: Mapping[str, float | None], seconds: float) -> None:
-        self._console.print(_row_text(stage, row, seconds))
+        self._console.print(_row_text(stage, row, seconds, self._plan.metric))
 
     def measured(self, stage: str, general: Mapping[str, float | None], seconds: float) -> None:
         self._console.print(_general_line(stage, general, seconds))

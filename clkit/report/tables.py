@@ -20,14 +20,21 @@ MISSING = "–"
 PIPED_WIDTH = 100
 LABEL_WIDTH = 24  # longer task names are cut
 SIGNED = frozenset({"bwt", "fwt"})
+#: What stands for `accuracy` in the names of a run's metrics, where its scores are others.
+NOUNS = {"exact_match": "accuracy", "macro_f1": "macro F1"}
+#: Decimals of a percentage and of other scores, and those where space is scarce.
+DECIMALS = {"perplexity": (2, 1), "loss": (3, 2)}
+PERCENT_DECIMALS = (1, 0)
 HEADS = {
-    "average_accuracy": "average\naccuracy",
+    "average_accuracy": "average\n{noun}",
     "average_accuracy_micro": "micro\naverage",
     "bwt": "BWT",
     "fwt": "FWT",
     "forgetting": "forget-\nting",
-    "learning_accuracy": "learning\naccuracy",
+    "learning_accuracy": "learning\n{noun}",
 }
+LOWER_IS_BETTER = "lower is better"
+SIGNS = "; signs read as with accuracies: BWT above 0 is good"
 # They stand in a table of their own: beside the others they would not fit into 80 columns.
 REFERENCE_HEADS = {"intransigence": "intransi-\ngence", "upper_bound_distance": "distance to\nupper bound"}
 STATES: dict[State, str] = {"whole": "green", "missing": "bold red", "changed": "bold red"}  # and the others: yellow
@@ -39,11 +46,11 @@ BASELINES: dict[Protocol, tuple[str, str]] = {
 
 
 class Shown(NamedTuple):
-    """A run as it is shown: its name, its metrics, whether they are fractions, and what others compare with it for."""
+    """A run as it is shown: its name, its metrics, what its scores are, and what others compare with it for."""
 
     run: str
     metrics: Mapping[str, Metric]
-    fraction: bool
+    scored_by: str
     role: str = ""
 
 
@@ -65,28 +72,46 @@ def make_console(file: IO[str] | None = None) -> Console:
 
 
 def show_number(value: float | None, *, fraction: bool, decimals: int = 1, signed: bool = False) -> str:
-    """A score as a person reads it: percent of a fraction, a plain number otherwise, a dash where there is none."""
+    """A number as a person reads it: percent of a fraction, a plain number otherwise, a dash where there is none."""
     if value is None:
         return MISSING
+    if not fraction and abs(value) >= 1e6:
+        return f"{value:{'+' if signed else ''}.1e}"
     rounded = round(100 * value if fraction else value, decimals) + 0.0  # -0.0 + 0.0 is a plain 0.0
     return f"{rounded:{'+' if signed and rounded else ''}.{decimals}f}"
+
+
+def show_score(value: float | None, scored_by: str, *, narrow: bool = False, signed: bool = False) -> str:
+    """A score, or a difference of scores, with as many decimals as its kind deserves."""
+    decimals = DECIMALS.get(scored_by, PERCENT_DECIMALS)[narrow]
+    if scored_by == "perplexity" and value is not None and abs(value) >= 1000:
+        decimals = 1
+    return show_number(value, fraction=scored_by not in UNBOUNDED, decimals=decimals, signed=signed)
+
+
+def noun_of(scored_by: str) -> str:
+    """How a metric's scores are called: the `accuracy` in average accuracy."""
+    return NOUNS.get(scored_by, scored_by)
+
+
+def name_of(metric: str, scored_by: str) -> str:
+    """How a metric of continual learning is called where the scores are no accuracies: `average_perplexity`."""
+    return metric if scored_by == "exact_match" else metric.replace("accuracy", scored_by)
 
 
 def matrix_table(matrix: AccuracyMatrix, width: int) -> RenderableType:
     """The matrix in at most ``width`` characters: a row per task learned, a column per task tested.
 
     A baseline has one score per task, and so a row per task tested. In a sequence, where the tasks' names do not fit as
-    heads, their numbers stand there; where that is still too wide, percents lose their decimal; and where even that
-    is, the columns go on in another table below.
+    heads, their numbers stand there; where that is still too wide, scores lose a decimal; and where even that is, the
+    columns go on in another table below.
     """
-    unit = " in percent" if matrix.is_fraction else "" if matrix.higher_is_better else " (lower is better)"
+    unit = " in percent" if matrix.is_fraction else "" if matrix.higher_is_better else f" ({LOWER_IS_BETTER})"
     if matrix.protocol != "sequential":
         about, head = BASELINES[matrix.protocol]
         return Group(Text(f"{matrix.metric}{unit}; {about}\n", style="italic"), _baseline_table(matrix, head))
     numbers = _Layout(matrix, numbered=True)
-    choices = [_Layout(matrix, numbered=False), numbers]
-    if matrix.is_fraction:
-        choices.append(_Layout(matrix, numbered=True, decimals=0))
+    choices = [_Layout(matrix, numbered=False), numbers, _Layout(matrix, numbered=True, narrow=True)]
     layout = next((choice for choice in choices if len(choice.blocks(width)) == 1), numbers)
     title = Text(f"{matrix.metric}{unit}; a row per task learned, a column per task tested\n", style="italic")
     return Group(title, *(layout.table(columns) for columns in layout.blocks(width)))
@@ -100,15 +125,15 @@ def _baseline_table(matrix: AccuracyMatrix, head: str) -> Table:
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     for index, task in enumerate(matrix.tasks):
-        scores = [show_number(row[index], fraction=matrix.is_fraction) for row in columns.values()]
+        scores = [show_score(row[index], matrix.metric) for row in columns.values()]
         table.add_row(Text(task), *scores)
     return table
 
 
 class _Layout:
-    """One way to show a matrix: tasks by name or by number, and so many decimals."""
+    """One way to show a matrix: tasks by name or by number, with more or fewer decimals."""
 
-    def __init__(self, matrix: AccuracyMatrix, *, numbered: bool, decimals: int = 1) -> None:
+    def __init__(self, matrix: AccuracyMatrix, *, numbered: bool, narrow: bool = False) -> None:
         self.matrix = matrix
         self.gap = 1 if numbered else 2
         numbers = range(1, len(matrix.tasks) + 1)
@@ -121,7 +146,7 @@ class _Layout:
         if matrix.zero_shot is not None:
             rows.insert(0, (0, "zero-shot", matrix.zero_shot))
         self.rows = [
-            (learned, label, [show_number(score, fraction=matrix.is_fraction, decimals=decimals) for score in row])
+            (learned, label, [show_score(score, matrix.metric, narrow=narrow) for score in row])
             for learned, label, row in rows
         ]
         self.label_width = min(LABEL_WIDTH, max(len(label) for _, label, _ in rows))
@@ -155,21 +180,30 @@ def _style(learned: int, task: int) -> str:
     return "bold cyan" if task == learned else "dim" if task > learned else ""
 
 
-def metrics_table(metrics: Mapping[str, Metric], *, fraction: bool, references: Sequence[Shown] = ()) -> Table:
+def metrics_table(metrics: Mapping[str, Metric], scored_by: str, references: Sequence[Shown] = ()) -> Table:
     """A row per metric: its value, and the formula, or why there is no value; below, what was compared with."""
     table = _table(gap=2)
+    _explain(table, [scored_by])
     table.add_column("metric", no_wrap=True)
-    table.add_column("percent" if fraction else "value", justify="right", no_wrap=True)
+    table.add_column("value" if scored_by in UNBOUNDED else "percent", justify="right", no_wrap=True)
     table.add_column("formula, or why there is no value")
     for name, metric in metrics.items():
-        value = show_number(metric.value, fraction=fraction, signed=name in SIGNED)
-        table.add_row(name, Text(value, style="bold"), Text(metric.note or metric.formula))
+        value = show_score(metric.value, scored_by, signed=name in SIGNED)
+        table.add_row(name_of(name, scored_by), Text(value, style="bold"), Text(metric.note or metric.formula))
     if references:
         table.add_section()
     for one in references:
-        value = show_number(one.metrics["average_accuracy"].value, fraction=fraction)
-        table.add_row(one.role, Text(value, style="bold"), Text(f"average accuracy of {one.run}"))
+        value = show_score(one.metrics["average_accuracy"].value, scored_by)
+        table.add_row(one.role, Text(value, style="bold"), Text(f"average {noun_of(scored_by)} of {one.run}"))
     return table
+
+
+def _explain(table: Table, scored_by: Iterable[str], further: str = SIGNS) -> None:
+    """Say below a table which scores are better when they are lower, if any."""
+    lower = [kind for kind in dict.fromkeys(scored_by) if kind in UNBOUNDED]
+    if lower:
+        table.caption = Text(f"{' and '.join(lower)}: {LOWER_IS_BETTER}{further}", style="italic")
+        table.caption_justify = "left"
 
 
 def runs_table(
@@ -178,30 +212,37 @@ def runs_table(
     references: Sequence[Shown] = (),
     heads: Mapping[str, str] = HEADS,
 ) -> Table:
-    """The metrics of several runs, a row each; below them the mean over each group of seeds, and the references."""
+    """The metrics of several runs, a row each; below them the mean over each group of seeds, and the references.
+
+    Where the runs are not all scored by the same, each says by what.
+    """
+    kinds = list(dict.fromkeys(one.scored_by for one in runs))
+    noun = noun_of(kinds[0]) if len(kinds) == 1 else "score"
     table = _table(gap=2)
+    _explain(table, kinds)
     table.add_column("run", overflow="fold", min_width=18)
     for head in heads.values():
-        table.add_column(head, justify="right", no_wrap=True)
+        table.add_column(head.format(noun=noun), justify="right", no_wrap=True)
 
     for one in runs:
-        _add_values(table, one.run, [one.metrics[name].value for name in heads], heads, one.fraction)
-    fractions = {one.run: one.fraction for one in runs}
+        label = one.run if len(kinds) == 1 else f"{one.run} ({one.scored_by})"
+        _add_values(table, label, [one.metrics[name].value for name in heads], heads, one.scored_by)
+    scored_by = {one.run: one.scored_by for one in runs}
     for group in groups:
         table.add_section()
         over_seeds = [group.metrics[name] for name in heads]
-        fraction = fractions[group.runs[0]]
+        kind = scored_by[group.runs[0]]
         mean = [one.mean for one in over_seeds]
-        _add_values(table, f"mean of {len(group.runs)} seeds", mean, heads, fraction, style="bold")
-        _add_values(table, "± std", [one.std for one in over_seeds], heads, fraction, signed=False)
+        _add_values(table, f"mean of {len(group.runs)} seeds", mean, heads, kind, style="bold")
+        _add_values(table, "± std", [one.std for one in over_seeds], heads, kind, signed=False)
         for end, label in enumerate(("95 % interval from", "95 % interval to")):
             bounds = [one.interval[end] if one.interval else None for one in over_seeds]
-            _add_values(table, label, bounds, heads, fraction)
+            _add_values(table, label, bounds, heads, kind)
     if references:
         table.add_section()
     for one in references:
         values = [one.metrics[name].value for name in heads]
-        _add_values(table, f"{one.role}: {one.run}", values, heads, one.fraction)
+        _add_values(table, f"{one.role}: {one.run}", values, heads, one.scored_by)
     return table
 
 
@@ -210,13 +251,13 @@ def _add_values(
     label: str,
     values: Sequence[float | None],
     heads: Iterable[str],
-    fraction: bool,
+    scored_by: str,
     *,
     signed: bool = True,
     style: str = "",
 ) -> None:
     cells = [
-        Text(show_number(value, fraction=fraction, signed=signed and name in SIGNED))
+        Text(show_score(value, scored_by, signed=signed and name in SIGNED))
         for name, value in zip(heads, values, strict=True)
     ]
     table.add_row(Text(label), *cells, style=style)
@@ -231,11 +272,12 @@ def scores_table(tested: Mapping[str, tuple[Mapping[str, float], int]]) -> Table
     """Scores of one model: task -> (score by metric, number of examples)."""
     table = Table("task", box=None, pad_edge=False)
     metrics = list(dict.fromkeys(metric for scores, _ in tested.values() for metric in scores))
+    _explain(table, metrics, further="")
     for metric in metrics:
         table.add_column(metric.replace("_", " "), justify="right")
     table.add_column("examples", justify="right")
     for task, (scores, examples) in tested.items():
-        shown = (show_number(scores.get(metric), fraction=metric not in UNBOUNDED) for metric in metrics)
+        shown = (show_score(scores.get(metric), metric) for metric in metrics)
         table.add_row(task, *shown, f"{examples:,}")
     return table
 

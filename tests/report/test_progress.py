@@ -14,11 +14,12 @@ from clkit.report.progress import LiveProgress, PlainProgress, duration, evaluat
 PLAN = Plan(
     name="toy",
     protocol="sequential",
+    metric="exact_match",
     tasks=["first", "second"],
     steps={"first": 4, "second": 6},
     examples=[(32, 8), (48, 8)],
     dropped=[{}, {"test": 131}],
-    model={"family": "seq2seq", "parameters": 200, "trainable": 50},
+    model={"family": "seq2seq", "parameters": 200, "trainable": 50, "remarks": []},
     memory={"ewc": 1_600_000},
 )
 
@@ -89,6 +90,16 @@ def test_all_tasks_learned_together_are_one_training(terminal: bool) -> None:
     assert "after all-tasks: first 87.5  second 50.0  (1:05)" in printed
     if not terminal:
         assert "\nall-tasks: 10 steps\n" in printed
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_scores_that_are_no_fractions(terminal: bool) -> None:
+    out = io.StringIO()
+    listener = progress(Console(file=out, width=100, force_terminal=terminal, highlight=False, color_system=None))
+    listener.started(replace(PLAN, metric="perplexity"))
+    listener.evaluated("zero-shot", {"first": 12345.678, "second": 7.125}, 3.0)
+    listener.finished()
+    assert "zero-shot, perplexity (lower is better): first 12345.7  second 7.12  (0:03)\n" in out.getvalue()
 
 
 def test_tasks_learned_alone_are_counted() -> None:

@@ -9,7 +9,16 @@ import pytest
 from rich.console import Console, RenderableType
 
 from clkit.matrix import AccuracyMatrix
-from clkit.report.tables import SeedGroup, Shown, make_console, matrix_table, metrics_table, runs_table, show_number
+from clkit.report.tables import (
+    SeedGroup,
+    Shown,
+    make_console,
+    matrix_table,
+    metrics_table,
+    runs_table,
+    scores_table,
+    show_number,
+)
 from clkit.seeds import aggregate
 
 ORDER4 = (
@@ -26,7 +35,7 @@ def triangle(tasks: list[str], learned: int | None = None, **changes) -> Accurac
 
 
 def shown(runs: dict[str, AccuracyMatrix], role: str = "") -> list[Shown]:
-    return [Shown(name, matrix.metrics(), matrix.is_fraction, role) for name, matrix in runs.items()]
+    return [Shown(name, matrix.metrics(), matrix.metric, role) for name, matrix in runs.items()]
 
 
 def rendered(renderable: RenderableType, width: int) -> list[str]:
@@ -89,14 +98,78 @@ def test_a_long_name_is_cut_only_as_label():
 def test_perplexity_is_no_percent():
     matrix = triangle(["a", "b"], metric="perplexity", higher_is_better=False, rows=[[12.5, None], [20.0, 1033.2]])
     lines = rendered(matrix_table(matrix, 80), 80)
-    assert lines[0].startswith("perplexity (lower is better);")
-    assert lines[-1].split() == ["after", "b", "20.0", "1033.2"]
-    metrics = rendered(metrics_table(matrix.metrics(), fraction=False), 80)
-    assert any(line.startswith("bwt ") and " -7.5 " in line for line in metrics)
+    assert lines[0] == "perplexity (lower is better); a row per task learned, a column per task tested"
+    assert lines[-1].split() == ["after", "b", "20.00", "1033.2"]
+    metrics = rendered(metrics_table(matrix.metrics(), "perplexity"), 80)
+    assert [line.split()[:2] for line in metrics if re.match("[a-z_]+  ", line)] == [
+        ["metric", "value"],
+        ["average_perplexity", "526.60"],
+        ["average_perplexity_micro", "526.60"],
+        ["bwt", "-7.50"],  # worse, for 12.5 became 20
+        ["fwt", "–"],
+        ["forgetting", "7.50"],
+        ["learning_perplexity", "522.85"],
+    ]
+    assert metrics[-1] == "perplexity: lower is better; signs read as with accuracies: BWT above 0 is good"
+
+
+def lower(metric: str, **changes) -> AccuracyMatrix:
+    rows = [[2.25, None], [2.375, 1.5]]
+    return triangle(["a", "b"], metric=metric, higher_is_better=False, rows=rows, zero_shot=[3.0, 3.5], **changes)
+
+
+def test_runs_of_perplexity_have_heads_of_their_own():
+    lines = rendered(runs_table(shown({"runs/p": lower("perplexity")})), 80)
+    assert lines[0].split() == ["average", "micro", "forget-", "learning"]
+    assert lines[1].split() == ["run", "perplexity", "average", "BWT", "FWT", "ting", "perplexity"]
+    assert lines[3].split() == ["runs/p", "1.94", "1.94", "-0.12", "–", "0.12", "1.88"]
+    assert " ".join(lines[4:]) == "perplexity: lower is better; signs read as with accuracies: BWT above 0 is good"
+    assert "better" not in "\n".join(rendered(runs_table(shown({"runs/x": triangle(["a", "b"])})), 80))
+
+
+def test_runs_of_several_metrics_say_which_is_whose():
+    runs = {"runs/p": lower("perplexity"), "runs/l": lower("loss"), "runs/f": triangle(["a", "b"], metric="macro_f1")}
+    lines = rendered(runs_table(shown(runs)), 80)
+    assert lines[1].split()[1] == "score"
+    assert [line.split()[:3] for line in lines[3:6]] == [
+        ["runs/p", "(perplexity)", "1.94"],
+        ["runs/l", "(loss)", "1.938"],
+        ["runs/f", "(macro_f1)", "99.5"],
+    ]
+    assert lines[6].startswith("perplexity and loss: lower is better")
+
+
+def test_macro_f1_is_no_accuracy():
+    matrix = triangle(["a", "b"], metric="macro_f1")
+    assert rendered(runs_table(shown({"runs/f": matrix})), 80)[1].split()[1:3] == ["macro", "F1"]
+    lines = rendered(metrics_table(matrix.metrics(), "macro_f1", shown({"runs/f": matrix}, "alone")), 80)
+    assert any(line.startswith("average_macro_f1 ") for line in lines)
+    assert lines[-1].endswith("average macro F1 of runs/f")
+
+
+@pytest.mark.parametrize("metric", ["perplexity", "loss"])
+def test_wide_numbers_fit_80_columns(metric: str):
+    size = 15
+    rows = [[1234.5 if j <= i else None for j in range(size)] for i in range(size)]
+    zero_shot = [98765.4321] * size
+    matrix = triangle(ORDER4, metric=metric, higher_is_better=False, rows=rows, zero_shot=zero_shot)
+    rendered(matrix_table(matrix, 80), 80)
+    rendered(metrics_table(matrix.metrics(), metric), 80)
+    one, two = matrix, triangle(ORDER4, metric=metric, higher_is_better=False, rows=rows[::-1][::-1], zero_shot=None)
+    lines = rendered(runs_table(shown({"runs/long-name-of-a-run-42": one, "runs/other": two})), 80)
+    assert not any("…" in line for line in lines)
+
+
+def test_scores_of_a_test_say_what_is_better():
+    table = scores_table({"a": ({"perplexity": 7.389, "loss": 2.0}, 1200), "b": ({"exact_match": 0.5}, 8)})
+    lines = rendered(table, 80)
+    assert lines[0].split() == ["task", "perplexity", "loss", "exact", "match", "examples"]
+    assert [line.split() for line in lines[1:3]] == [["a", "7.39", "2.000", "–", "1,200"], ["b", "–", "–", "50.0", "8"]]
+    assert " ".join(lines[3:]) == "perplexity and loss: lower is better"
 
 
 def test_metrics_show_the_formula_or_the_reason():
-    lines = rendered(metrics_table(triangle(["a", "b"]).metrics(), fraction=True), 80)
+    lines = rendered(metrics_table(triangle(["a", "b"]).metrics(), "exact_match"), 80)
     by_name = {line.split()[0]: line for line in lines}
     assert by_name["bwt"].split(maxsplit=2)[1:] == ["-1.0", "mean_{j<T} (R[T][j] - R[j][j])"]
     assert by_name["fwt"].split(maxsplit=2)[1:] == ["–", "R[1][2] was not measured: 'b' after 'a'"]
@@ -121,7 +194,7 @@ def test_references_stand_below_what_is_compared_with_them():
     together = AccuracyMatrix(tasks=["a", "b"], counts=[500] * 2, rows=[[0.9, 0.8]], protocol="multi_task")
     references = shown({"runs/mt": together}, "upper bound (multi-task)")
     run = triangle(["a", "b"], rows=[[1.0, None], [0.5, 1.0]])
-    lines = rendered(metrics_table(run.metrics(), fraction=True, references=references), 80)
+    lines = rendered(metrics_table(run.metrics(), "exact_match", references), 80)
     assert re.split(r"\s{2,}", lines[-1]) == ["upper bound (multi-task)", "85.0", "average accuracy of runs/mt"]
     lines = rendered(runs_table(shown({"runs/x": run}), (), references), 80)
     row = next(line for line in lines if line.startswith("upper bound"))
@@ -170,6 +243,8 @@ def test_names_are_no_markup():
         (-0.051, {"fraction": True}, "-5.1"),
         (0.996, {"fraction": True, "decimals": 0}, "100"),
         (12.34, {"fraction": False}, "12.3"),
+        (1e304, {"fraction": False}, "1.0e+304"),
+        (-2.5e6, {"fraction": False, "signed": True}, "-2.5e+06"),
     ],
 )
 def test_show_number(value: float | None, arguments: dict, shown: str):
