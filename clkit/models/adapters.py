@@ -12,6 +12,7 @@ from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from clkit.errors import ModelError, first_line
 from clkit.models.layers import linear_layers
@@ -52,6 +53,9 @@ def add_adapter(loaded: LoadedModel, tuning: AdapterTuning) -> PeftModel:
         lora_dropout=tuning.dropout,
         target_modules=targets,
         modules_to_save=list(loaded.family.trained_whole) or None,
+        fan_in_fan_out=any(
+            isinstance(layer, Conv1D) for name, layer in layers.items() if name.split(".")[-1] in targets
+        ),
         bias="none",
     )
     return get_peft_model(loaded.model, config)

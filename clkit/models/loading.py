@@ -17,7 +17,7 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from clkit.embedded import embedded_model_folder
 from clkit.errors import ModelError, first_line
@@ -160,8 +160,8 @@ def _load_base(section: ModelSection, use: _Use, stage: Path | None = None) -> L
         if origin.folder is not None and gguf is None:
             _check_tokenizer(origin.folder)
         tokenizer = AutoTokenizer.from_pretrained(origin.source, **arguments)
-        if gguf is not None:
-            arguments["config"] = config  # to read it once more would take seconds
+        if gguf is not None:  # to read the configuration once more would take seconds; packed weights cannot be trained
+            arguments |= {"config": config, "quantization_config": GgufConfig(dequantize=True)}
         model = family.load(origin.source, **arguments)
         _check_vocabulary(tokenizer, model)
         if isinstance(family, Generating) and tokenizer.eos_token_id is None:

@@ -1,0 +1,351 @@
+"""Decoders: one sequence of prompt and answer, written out token by token, without batches, padding or cache."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    BertConfig,
+    GPT2Config,
+    LlamaConfig,
+    MambaConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    T5Config,
+)
+
+from clkit.engine.evaluation import negative_log_likelihoods
+from clkit.errors import ModelError
+from clkit.models.decoder import Decoder
+from clkit.models.layers import linear_layers, select_layers
+from clkit.models.loading import LoadedModel, load_model
+from clkit.models.next_token import DecoderPretraining
+from clkit.recipe.objective import Pretraining, TextToText
+from clkit.recipe.sections import FullTuning, LoraTuning, ModelSection
+from tests.toy_models import PAD, WORDS
+
+BOS, EOS = 3 + WORDS, 1
+PROMPTS = ["w1 w2 w3 w4 w5", "w7", "w9 w8 w7"]
+
+
+@pytest.fixture(scope="module")
+def toy(toy_llama: Path) -> LoadedModel:
+    loaded = load_model(ModelSection(name=str(toy_llama)), FullTuning())
+    with torch.no_grad():  # else a random model hardly cares what it has read
+        for parameter in loaded.model.parameters():
+            parameter.mul_(6)
+    loaded.model.eval()
+    return loaded
+
+
+def family() -> Decoder:
+    return Decoder(TextToText())
+
+
+def words(text: str) -> list[int]:
+    return [3 + int(word[1:]) for word in text.split()]
+
+
+# --- encoding -----------------------------------------------------------------------------------------------------
+
+
+def test_a_sequence_is_begin_prompt_answer_and_end_with_a_loss_on_the_last_two(toy: LoadedModel) -> None:
+    encoded = toy.family.encode(toy.tokenizer, ["w1 w2", ""], ["w3 w4", "w5"])
+    assert encoded["input_ids"] == [[BOS, *words("w1 w2 w3 w4"), EOS], [BOS, *words("w5"), EOS]]
+    assert encoded["labels"] == [[-100, -100, -100, *words("w3 w4"), EOS], [-100, *words("w5"), EOS]]
+
+
+def byte_level() -> PreTrainedTokenizerFast:
+    """A tokenizer like GPT-2's: a space belongs to the word after it, and nothing is added to a text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=["<end>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    backend.train_from_iterator(["Answer: sports\nAnswer: yes no\n"] * 5, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>", bos_token="<end>")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text"),
+    [
+        ("Answer:", "Answer: sports<end>"),
+        ("Answer:\n", "Answer:\nsports<end>"),
+        ("Answer: ", "Answer: sports<end>"),  # alone, the prompt ends in a space; with the answer it does not
+        ("", "<end>sports<end>"),
+    ],
+)
+def test_prompt_and_answer_are_parted_by_one_space_and_by_their_tokens(prompt: str, text: str) -> None:
+    tokenizer = byte_level()
+    encoded = family().encode(tokenizer, [prompt], ["sports"])
+    ids, labels = encoded["input_ids"][0], encoded["labels"][0]
+    assert tokenizer.decode(ids) == text
+    head = ids[: labels.index(next(label for label in labels if label != -100))]
+    # What is learned is predicted from the very tokens that are there when the model is asked.
+    assert head == (tokenizer(prompt)["input_ids"] or [tokenizer.bos_token_id])
+    assert [label for label in labels if label != -100] == ids[len(head) :]
+    assert ids[-1] == tokenizer.eos_token_id
+
+
+def test_the_begin_of_sequence_that_a_chat_template_writes_is_not_added_again(toy: LoadedModel) -> None:
+    for prompt in ("<s> w1", "w1"):
+        assert toy.family.encode(toy.tokenizer, [prompt], ["w2"])["input_ids"] == [[BOS, *words("w1 w2"), EOS]]
+
+
+def test_an_end_that_the_tokenizer_adds_stands_only_behind_the_answer(toy_t5: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(toy_t5)
+    assert tokenizer("w1")["input_ids"][-1] == EOS
+    assert family().encode(tokenizer, ["w1"], ["w2"])["input_ids"] == [[*words("w1 w2"), EOS]]
+
+
+# --- batches ------------------------------------------------------------------------------------------------------
+
+
+def rows(encoded: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(encoded, values, strict=True)) for values in zip(*encoded.values(), strict=True)]
+
+
+def test_a_batch_is_padded_on_the_right_and_its_labels_belong_to_its_logits(toy: LoadedModel) -> None:
+    examples = rows(toy.family.encode(toy.tokenizer, ["w1 w2", "w5"], ["w3", "w6 w7"]))
+    batch = toy.family.collator(toy.tokenizer, toy.model)(examples)
+    assert batch["input_ids"].tolist() == [[BOS, *words("w1 w2 w3"), EOS], [BOS, *words("w5 w6 w7"), EOS]]
+    batch = toy.family.collator(toy.tokenizer, toy.model)([*examples, {"input_ids": [BOS, 9], "labels": [-100, 9]}])
+    assert batch["input_ids"][2].tolist() == [BOS, 9, PAD, PAD, PAD]
+    assert batch["attention_mask"][2].tolist() == [1, 1, 0, 0, 0]
+    assert batch["logits_to_keep"].tolist() == [0, 1, 2, 3]  # nothing is predicted from the last token
+    assert batch["labels"].tolist() == [
+        [-100, -100, *words("w3"), EOS],
+        [-100, *words("w6 w7"), EOS],
+        [9, -100, -100, -100],
+    ]
+    logits = toy.family.logits(toy.model(**{k: v for k, v in batch.items() if k != "labels"}), batch["labels"])
+    assert logits.shape[:2] == batch["labels"].shape
+
+
+def test_the_likelihood_of_answers_is_the_models_own_loss(toy: LoadedModel) -> None:
+    """transformers shifts the labels itself: its mean loss over one example, times the tokens of the answer."""
+    answers = ["w3", "w6 w7", "w1 w2 w3 w4"]
+    examples = rows(toy.family.encode(toy.tokenizer, PROMPTS, answers))
+    batch = toy.family.collator(toy.tokenizer, toy.model)(examples)
+    found = negative_log_likelihoods(toy.model, toy.family, batch)
+    for example, answer, (nll, tokens) in zip(examples, answers, found, strict=True):
+        ids, labels = torch.tensor([example["input_ids"]]), torch.tensor([example["labels"]])
+        with torch.no_grad():
+            mean = float(toy.model(input_ids=ids, labels=labels).loss)
+        assert tokens == len(answer.split()) + 1
+        assert nll == pytest.approx(mean * tokens, rel=1e-4)
+
+
+def test_tokens_that_count_are_those_that_are_not_padding(toy: LoadedModel) -> None:
+    examples = rows(toy.family.encode(toy.tokenizer, ["w1 w2", "w5"], ["w3", "w6"]))
+    batch = toy.family.collator(toy.tokenizer, toy.model)(examples)
+    name = "model.layers.0.mlp.up_proj"
+    assert toy.family.token_mask(name, batch).tolist() == [[True] * 5, [True] * 4 + [False]]
+    assert toy.family.token_mask("lm_head", batch).tolist() == [[True] * 3, [True] * 3]
+    assert batch["logits_to_keep"].tolist() == [1, 2, 3]
+
+
+# --- answers ------------------------------------------------------------------------------------------------------
+
+
+def written_out(model: PreTrainedModel, prompt: str, new_tokens: int) -> list[int]:
+    """Greedy decoding: no batch, no cache, no padding."""
+    ids = [BOS, *words(prompt)]
+    for _ in range(new_tokens):
+        with torch.no_grad():
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+        if ids[-1] == EOS:
+            break
+    return ids[1 + len(words(prompt)) :]
+
+
+def test_answers_are_those_of_decoding_one_by_one(toy: LoadedModel) -> None:
+    prompts = [" ".join(["w4", "w3 w5", f"w{first}"][first % 3 :]) for first in range(24)]
+    side = toy.tokenizer.padding_side
+    answers = toy.family.generate(toy.model, toy.tokenizer, prompts, 4)
+    assert toy.tokenizer.padding_side == side
+    for prompt, answer in zip(prompts, answers, strict=True):
+        ids = written_out(toy.model, prompt, 4)
+        text = toy.tokenizer.decode(ids, skip_special_tokens=True)
+        assert answer == (text if ids[-1] == EOS else text + " …"), prompt
+    assert len(set(answers)) > 6
+
+
+def test_an_answer_that_ends_is_finished(toy: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the second token of the first answer as a further end, as models with an end of turn have it."""
+    first, second, *_ = written_out(toy.model, PROMPTS[0], 4)
+    monkeypatch.setattr(toy.model.generation_config, "eos_token_id", [EOS, second])
+    monkeypatch.setattr(toy.model.generation_config, "repetition_penalty", 50.0)  # no part of greedy decoding
+    answer = toy.family.generate(toy.model, toy.tokenizer, PROMPTS[:1], 4)[0]
+    assert answer.split() == toy.tokenizer.decode([first] if first == second else [first, second]).split()
+
+
+def summed_log_probability(model: PreTrainedModel, head: list[int], tail: list[int]) -> float:
+    with torch.no_grad():
+        logits = model(torch.tensor([[*head, *tail]])).logits[0].double().log_softmax(dim=-1)
+    return float(sum(logits[len(head) - 1 + place, token] for place, token in enumerate(tail)))
+
+
+def assert_ranked(loaded: LoadedModel, answers: list[str]) -> None:
+    found = loaded.family.log_likelihood(loaded.model, loaded.tokenizer, PROMPTS, answers)
+    expected = [
+        [summed_log_probability(loaded.model, [BOS, *words(prompt)], [*words(answer), EOS]) for answer in answers]
+        for prompt in PROMPTS
+    ]
+    torch.testing.assert_close(found.double(), torch.tensor(expected).double(), rtol=1e-4, atol=1e-3)
+
+
+def test_labels_are_ranked_by_their_whole_likelihood(toy: LoadedModel) -> None:
+    assert_ranked(toy, ["w3", "w6 w7 w8", "", "w1 w2"])
+
+
+@pytest.mark.parametrize("kind", ["bloom", "gpt2", "opt", "gpt_neox", "mamba"])
+def test_other_architectures_answer_alike(toy: LoadedModel, kind: str) -> None:
+    """With learned, rotary or no positions at all, and without attention."""
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(config(kind)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4)
+    loaded = LoadedModel(model, toy.tokenizer, family())
+    assert_ranked(loaded, ["w3", "w6 w7 w8"])
+    for prompt, answer in zip(PROMPTS, loaded.family.generate(model, toy.tokenizer, PROMPTS, 4), strict=True):
+        ids = written_out(model, prompt, 4)
+        text = toy.tokenizer.decode(ids, skip_special_tokens=True)
+        assert answer == (text if ids[-1] == EOS else text + " …")
+
+
+def test_the_room_for_an_answer_is_that_of_its_tokens_and_the_end(toy: LoadedModel) -> None:
+    assert toy.family.answer_tokens(toy.tokenizer, "w1 w2 w3") == 4
+    tokenizer = byte_level()
+    needed = {prompt: family().encode(tokenizer, [prompt], ["sports"])["labels"][0] for prompt in ("A:", "A:\n")}
+    lengths = [sum(label != -100 for label in labels) for labels in needed.values()]
+    assert lengths[0] < lengths[1] == family().answer_tokens(tokenizer, "sports")
+
+
+# --- plain text ---------------------------------------------------------------------------------------------------
+
+
+def test_every_token_of_a_text_but_the_first_has_a_loss(toy: LoadedModel) -> None:
+    pretraining = DecoderPretraining(Pretraining(kind="pretraining"))
+    texts = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9"]
+    examples = rows(pretraining.encode(toy.tokenizer, [""] * 3, texts))
+    assert [example["input_ids"] for example in examples] == [[BOS, *words(text)] for text in texts]
+    batch = pretraining.collator(toy.tokenizer, toy.model)(examples)
+    found = negative_log_likelihoods(toy.model, pretraining, batch)
+    assert [tokens for _, tokens in found] == [len(text.split()) for text in texts]
+    for text, (nll, _) in zip(texts, found, strict=True):
+        assert nll == pytest.approx(-summed_log_probability(toy.model, [BOS], words(text)), rel=1e-4)
+
+
+def test_a_text_of_one_token_is_predicted_from_the_token_that_begins_sequences() -> None:
+    tokenizer = byte_level()
+    encoded = DecoderPretraining(Pretraining(kind="pretraining")).encode(tokenizer, ["", ""], ["A", "AA"])
+    assert [len(ids) for ids in encoded["input_ids"]] == [2, 2]
+    assert encoded["input_ids"][0][0] == tokenizer.bos_token_id
+
+
+def test_plain_text_has_no_answers(toy: LoadedModel) -> None:
+    pretraining: Any = DecoderPretraining(Pretraining(kind="pretraining"))
+    with pytest.raises(ModelError, match="pretraining has no answers"):
+        pretraining.answer(toy.model, toy.tokenizer, ["w1"], None, None)
+
+
+# --- architectures ------------------------------------------------------------------------------------------------
+
+SMALL = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 16, "vocab_size": 4 + WORDS}
+#: By model type: its own names of sizes, and the linear layers of attention and feed-forward of each block.
+ARCHITECTURES: dict[str, tuple[dict[str, Any], str, str]] = {
+    "llama": ({"intermediate_size": 24}, "q_proj k_proj v_proj o_proj", "gate_proj up_proj down_proj"),
+    "qwen2": (
+        {"intermediate_size": 24, "num_key_value_heads": 2},
+        "q_proj k_proj v_proj o_proj",
+        "gate_proj up_proj down_proj",
+    ),
+    "qwen3": (
+        {"intermediate_size": 24, "num_key_value_heads": 2, "head_dim": 8},
+        "q_proj k_proj v_proj o_proj",
+        "gate_proj up_proj down_proj",
+    ),
+    "phi3": ({"intermediate_size": 24, "pad_token_id": 0}, "qkv_proj o_proj", "gate_up_proj down_proj"),
+    "gpt2": ({}, "c_attn c_proj", "c_fc c_proj"),
+    "gpt_neox": ({"intermediate_size": 24}, "query_key_value dense", "dense_h_to_4h dense_4h_to_h"),
+    "opt": ({"ffn_dim": 24, "word_embed_proj_dim": 16}, "q_proj k_proj v_proj out_proj", "fc1 fc2"),
+    "bloom": ({}, "query_key_value dense", "dense_h_to_4h dense_4h_to_h"),
+    "falcon": ({}, "query_key_value dense", "dense_h_to_4h dense_4h_to_h"),
+    "gptj": ({"rotary_dim": 4}, "q_proj k_proj v_proj out_proj", "fc_in fc_out"),
+    "phi": ({"intermediate_size": 24}, "q_proj k_proj v_proj dense", "fc1 fc2"),
+    "mpt": ({"d_model": 16, "n_heads": 2, "n_layers": 2}, "Wqkv out_proj", "up_proj down_proj"),
+}
+
+
+def config(kind: str) -> Any:
+    sizes = {} if kind in ("mpt", "mamba") else SMALL
+    own = ARCHITECTURES[kind][0] if kind in ARCHITECTURES else {"hidden_size": 16, "num_hidden_layers": 2}
+    return AutoConfig.for_model(kind, **{"vocab_size": 4 + WORDS, "eos_token_id": EOS} | sizes | own)
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_attention_and_feed_forward_are_recognised_and_nothing_else(kind: str) -> None:
+    _, attention, feed_forward = ARCHITECTURES[kind]
+    assert Decoder.recognises(config(kind))
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config(kind))
+    heads = {name for name in linear_layers(model) if name in ("lm_head", "embed_out")}
+    roles = {role: select_layers(model, family(), [role]) for role in ("attention", "feed_forward", "lm_head")}
+    for role, expected in (("attention", attention), ("feed_forward", feed_forward)):
+        endings = sorted(name.split(".")[-1] for name in roles[role])
+        assert endings == sorted(expected.split() * 2), role
+    assert set(roles["lm_head"]) == heads
+    found = [name for layers in roles.values() for name in layers]
+    assert sorted(found) == sorted(linear_layers(model))  # each has exactly one role
+    endings = {name.split(".")[-1] for name in linear_layers(model)}
+    assert any(set(targets) <= endings for targets in Decoder.lora_targets)
+
+
+def test_layers_that_are_not_recognised_are_listed() -> None:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config("mamba"))
+    with pytest.raises(
+        ModelError, match=r"^layers: no linear layer of this model is recognised as 'attention'; name in `layers:` "
+    ) as error:
+        select_layers(model, family(), ["attention"])
+    assert "linear layers found: dt_proj, in_proj, lm_head, out_proj, x_proj" in str(error.value)
+    assert len(select_layers(model, family(), ["in_proj"])) == 2
+
+
+def test_a_router_of_experts_is_no_feed_forward_layer() -> None:
+    pattern = Decoder.roles["feed_forward"]
+    for name in ("model.layers.0.mlp.gate", "model.layers.0.mlp.shared_expert_gate", "model.layers.0.mlp.router"):
+        assert not re.search(pattern, name)
+    assert re.search(pattern, "model.layers.0.mlp.shared_expert.gate_proj")
+
+
+def test_encoders_and_encoder_decoders_are_none() -> None:
+    assert Decoder.recognises(LlamaConfig())
+    assert Decoder.recognises(GPT2Config())
+    assert Decoder.recognises(MambaConfig())
+    assert not Decoder.recognises(T5Config())
+    assert not Decoder.recognises(BertConfig())
+    assert Decoder.recognises(BertConfig(is_decoder=True))
+
+
+def test_lora_needs_names_where_query_and_value_are_not_known(toy: LoadedModel, tmp_path: Path) -> None:
+    AutoModelForCausalLM.from_config(config("mamba")).save_pretrained(tmp_path)
+    toy.tokenizer.save_pretrained(tmp_path)
+    section = ModelSection(name=str(tmp_path))
+    with pytest.raises(ModelError, match=r"tuning.targets: .*linear layers found: dt_proj, in_proj"):
+        load_model(section, LoraTuning(method="lora"))
+    tuned = load_model(section, LoraTuning(method="lora", targets=["in_proj"]))
+    assert sum(".lora_A." in name for name, _ in tuned.model.named_parameters()) == 2
