@@ -228,6 +228,136 @@ def test_csv_leaves_what_was_not_measured_empty():
     ]
 
 
+def make_scored(
+    name: str = "x-1",
+    *,
+    protocol: str = "sequential",
+    scores: dict[str, dict[str, list[float | None]]] | None = None,
+    tasks: tuple[str, ...] = ("a", "b"),
+) -> RunFolder:
+    """A run whose stages hold the scores of two metrics; by default of a sequence, with a zero-shot row."""
+    recipe, seed = name.rsplit("-", 1)
+    run = RunFolder.create(f"runs/{name}", f"name: {recipe}\nseed: {seed}\n", {})
+    matrix = AccuracyMatrix(tasks=list(tasks), counts=[4] * len(tasks), protocol=protocol)
+    for stage, by_metric in (scores or SCORES).items():
+        index = 0 if stage == ZERO_SHOT else len(matrix.rows) + 1
+        run.start_stage(index, stage)
+        row = by_metric["exact_match"]
+        run.finish_stage(index, stage, {"row": row, "scores": by_metric, "matrix": matrix.header()})
+        if index:
+            matrix.add_row(row)
+        else:
+            matrix.zero_shot = row
+    run.write_matrix(matrix)
+    return run
+
+
+SCORES: dict[str, dict[str, list[float | None]]] = {
+    ZERO_SHOT: {"exact_match": [0.0, 0.25], "macro_f1": [0.125, 0.25], "loss": [3.0, 4.0]},
+    "a": {"exact_match": [1.0, None], "macro_f1": [0.75, None], "loss": [1.0, None]},
+    "b": {"exact_match": [0.5, 0.75], "macro_f1": [0.25, 0.5], "loss": [2.5, 1.5]},
+}
+
+
+class TestMetric:
+    """`--metric`: the matrix of another metric, from what the stages keep."""
+
+    def test_the_scores_are_the_other_metrics(self):
+        make_scored()
+        output = call("runs/x-1", "--metric", "macro_f1").output
+        assert "macro_f1 in percent" in output
+        assert ["after", "b", "25.0", "50.0"] in [line.split() for line in output.splitlines()]
+        assert "average_macro_f1 " in output
+        assert "bwt                       -50.0" in output
+
+    def test_lower_is_better_for_a_loss(self):
+        make_scored()
+        (one,) = json.loads(call("--metric", "loss", "--json").output)["runs"]
+        matrix = AccuracyMatrix.from_json(one["matrix"])
+        assert (matrix.metric, matrix.higher_is_better) == ("loss", False)
+        assert [matrix.zero_shot, *matrix.rows] == [row["loss"] for row in SCORES.values()]
+        assert one["metrics"]["bwt"]["value"] == -1.5
+        assert one["metrics"]["bwt"]["formula"] == "mean_{j<T} (R[j][j] - R[T][j])"
+        assert "loss (lower is better)" in call("--metric", "loss").output
+
+    def test_the_runs_own_metric_may_be_named(self):
+        make_scored()
+        assert call("--metric", "exact_match").output == call().output
+        assert call(make_run(2), "--metric", "exact_match").output == call("runs/x-2").output
+
+    def test_csv(self):
+        make_scored()
+        lines = call("--metric", "loss", "--csv").output.splitlines()
+        assert lines[1:3] == ["runs/x-1,0,a,3.0", "runs/x-1,0,b,4.0"]
+        assert lines[4] == "runs/x-1,1,b,"
+
+    def test_several_runs_and_their_mean(self):
+        make_scored("x-1"), make_scored("x-2")
+        output = call("runs/x-1", "runs/x-2", "--metric", "loss").output
+        assert "mean of 2 seeds" in output
+        assert "loss: lower is better" in output
+
+    def test_baselines(self):
+        make_scored()
+        alone = {
+            "b": {"exact_match": [0.5, None], "loss": [1.25, None]},
+            "a": {"exact_match": [None, 1.0], "loss": [None, 0.5]},
+        }
+        together = {"all-tasks": {"exact_match": [0.5, 0.5], "loss": [1.0, 1.0]}}
+        make_scored("alone-1", protocol="per_task", scores=alone, tasks=("b", "a"))
+        make_scored("together-1", protocol="multi_task", scores=together)
+        given = ["--reference", "runs/alone-1", "--reference", "runs/together-1", "--metric", "loss"]
+        (one,) = json.loads(call("runs/x-1", *given, "--json").output)["runs"]
+        assert one["metrics"]["intransigence"]["value"] == ((1.0 - 0.5) + (1.5 - 1.25)) / 2
+        assert one["metrics"]["upper_bound_distance"]["value"] == ((2.5 - 1.0) + (1.5 - 1.0)) / 2
+        assert "average loss of runs/together-1" in call("runs/x-1", *given).output
+
+    def test_a_reference_without_that_metric(self):
+        make_scored()
+        only = {"all-tasks": {"exact_match": [0.5, 0.5]}}
+        make_scored("together-1", protocol="multi_task", scores=only)
+        with pytest.raises(
+            UsageError, match=r"^runs/together-1: no scores of metric 'loss' \(the run has: exact_match\)$"
+        ):
+            call("runs/x-1", "--reference", "runs/together-1", "--metric", "loss")
+
+    def test_an_unknown_metric_names_those_there_are(self):
+        make_scored()
+        with pytest.raises(UsageError) as refused:
+            call("--metric", "macrof1")
+        assert str(refused.value) == (
+            "runs/x-1: no scores of metric 'macrof1', did you mean 'macro_f1'? "
+            "(the run has: exact_match, macro_f1, loss)"
+        )
+
+    @pytest.mark.parametrize(
+        "make", [lambda: make_run(1), lambda: make_stages(ROWS), lambda: make_stages(ROWS, sealed=False)]
+    )
+    def test_a_run_of_an_older_clkit_says_so(self, make: Callable[[], object]):
+        make()
+        with pytest.raises(
+            RunError, match="older clkit, which kept the scores of exact_match only; `clkit eval` tests"
+        ):
+            call("--metric", "macro_f1")
+
+    def test_a_stage_that_was_not_tested_is_a_row_of_dashes(self):
+        """As with `evaluation.tasks: final`, or where only some tasks have labels."""
+        untested = {"exact_match": [None, None]}
+        make_scored(scores={"a": untested, "b": SCORES["b"]})
+        (one,) = json.loads(call("--metric", "macro_f1", "--json").output)["runs"]
+        assert one["matrix"]["rows"] == [[None, None], [0.25, 0.5]]
+        assert one["in_progress"] is False
+
+    def test_a_damaged_stage_has_no_scores_but_those_of_the_matrix(self):
+        run = make_scored()
+        (run.stage_folder(2, "b") / "done.json").write_text("{")
+        result = call("--metric", "loss", "--json")
+        (one,) = json.loads(result.stdout)["runs"]
+        assert one["matrix"]["rows"] == [[1.0, None]]
+        assert "warning: runs/x-1: the loss of stage 2 is lost with its done.json\n" in result.stderr
+        assert json.loads(call("--json").stdout)["runs"][0]["matrix"]["rows"][1] == [0.5, 0.75]
+
+
 @pytest.mark.parametrize("flags", [("--json", "--csv"), ("--all", "--json"), ("--all", "--csv")])
 def test_flags_that_exclude_each_other(flags: tuple[str, ...]):
     with pytest.raises(UsageError, match="--json and --csv"):
