@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
+from numbers import Real
 from typing import Any
 
 from clkit.engine.events import Listener
@@ -107,6 +108,6 @@ def _scores(results: Mapping[str, Any], groups: Mapping[str, Any]) -> Iterator[t
         if name not in inside:
             for key, value in metrics.items():
                 metric, comma, which = key.partition(",")
-                if comma and not metric.endswith("_stderr"):
+                if comma and not metric.endswith("_stderr") and isinstance(value, Real):
                     shown = metric if which == "none" else key
                     yield f"{name}/{shown}", float(value) if math.isfinite(value) else None

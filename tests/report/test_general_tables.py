@@ -85,11 +85,11 @@ def test_other_metrics_keep_their_unit() -> None:
     measured = {"wikitext/word_perplexity": 25.5, "gsm8k/exact_match,strict-match": 0.125, "x/bleu": 31.25}
     lines = shown(GeneralAbility([Measured("a", measured)], None))
     assert lines[2:] == [
-        "                                    gsm8k",
-        "                   wikitext  exact_match,       x",
-        "          word_perplexity ↓  strict-match    bleu",
-        "─────────────────────────────────────────────────",
-        "after a              25.500          12.5  31.250",
+        "                                   gsm8k",
+        "                  wikitext  exact_match,       x",
+        "         word_perplexity ↓  strict-match    bleu",
+        "────────────────────────────────────────────────",
+        "after a             25.500          12.5  31.250",
     ]
     assert "mean" not in " ".join(lines)  # of a perplexity and accuracies there is none
 
