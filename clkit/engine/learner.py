@@ -99,6 +99,7 @@ def prepare(recipe: Recipe, stages: Sequence[Path] = ()) -> Prepared:
     general = General(recipe.general, recipe.evaluation.batch_size) if recipe.general else None
     tasks = load_tasks(recipe)
     loaded = load_learner(recipe, tasks, stages)
+    loaded.family.collator(loaded.tokenizer, loaded.model)  # which refuses a tokenizer without what the objective needs
     if general is not None:
         general.check(loaded)
     strategies = []

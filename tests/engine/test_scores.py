@@ -7,7 +7,8 @@ import random
 
 import pytest
 
-from clkit.engine.scores import Answers, Likelihoods, normalise
+from clkit.engine.scores import LARGEST_LOSS, Answers, Likelihoods, normalise
+from clkit.errors import ClkitError
 
 
 @pytest.mark.parametrize(
@@ -62,3 +63,27 @@ def test_the_loss_is_per_token_and_perplexity_its_exponential() -> None:
     likelihoods = Likelihoods("t", nll=[3.0, 1.0], tokens=[3, 5])
     assert likelihoods.scores == {"loss": 0.5, "perplexity": math.exp(0.5)}
     assert [record["tokens"] for record in likelihoods.records()] == [3, 5]
+
+
+def test_a_perplexity_stays_a_number() -> None:
+    beyond, far_beyond = (Likelihoods("t", [nll], [1]).scores for nll in (LARGEST_LOSS + 9, 1e9))
+    assert beyond["perplexity"] == far_beyond["perplexity"] == math.exp(LARGEST_LOSS)
+    assert far_beyond["loss"] == 1e9
+    assert math.isfinite(1000 * beyond["perplexity"]), "there is room for a mean over tasks"
+    assert Likelihoods("t", [12.0], [1]).scores["perplexity"] == math.exp(12)
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_is_an_error(broken: float) -> None:
+    with pytest.raises(ClkitError) as error:
+        Likelihoods("t", [1.0, broken], [3, 3]).scores  # noqa: B018
+    assert str(error.value) == (
+        f"the loss on task 't' is {broken}: the model's outputs are not finite; lower training.learning_rate, or use "
+        "precision: fp32"
+    )
+
+
+def test_nothing_to_predict_is_an_error() -> None:
+    with pytest.raises(ClkitError, match=r"^task 't': its examples hold no token to predict; give longer texts$"):
+        Likelihoods("t", [0.0], [0]).scores  # noqa: B018
+    assert math.isnan(Likelihoods("t", [0.0], [0]).loss)
