@@ -16,6 +16,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from clkit.engine.events import Listener
+from clkit.engine.sampling import GroupedByLength
 from clkit.errors import ClkitError, RunError, UsageError
 from clkit.models.likelihood import IGNORED, summed_cross_entropy
 from clkit.strategies.base import Context, Strategy
@@ -86,6 +87,14 @@ class TaskTrainer(Trainer):
         context.sum_over_processes = lambda tensor: self.accelerator.reduce(tensor, reduction="sum")
         self.remove_callback(PrinterCallback)
         self.add_callback(_Reports(context, strategies, listener))
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        lengths = [len(ids) for ids in self.train_dataset["input_ids"][:]]
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        steps = math.ceil(len(lengths) / batch)
+        return GroupedByLength(lengths, batch, self.args.seed, epoch=lambda: self.state.global_step // steps)
 
     # --- the step -------------------------------------------------------------------------------------------------
 

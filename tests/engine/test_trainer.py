@@ -12,13 +12,18 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from clkit.engine.events import Listener
+from clkit.engine.examples import encode, task_examples
+from clkit.engine.learner import load_learner
+from clkit.engine.sampling import GroupedByLength
 from clkit.engine.sequence import train
 from clkit.engine.trainer import token_mean_loss
 from clkit.errors import ClkitError
 from clkit.strategies import registry
 from clkit.strategies.base import Context, Strategy
 from clkit.strategies.options import StrategyOptions
-from tests.toy import toy_recipe
+from clkit.tasks.loading import load_tasks
+from tests.interrupting import assert_same, stop
+from tests.toy import toy_recipe, write_task
 
 
 class RecorderOptions(StrategyOptions):
@@ -99,6 +104,29 @@ def test_the_gradient_does_not_depend_on_the_split_into_micro_batches(
     torch.testing.assert_close(recorder.gradients[0], whole[0], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["text_to_text", "pretraining"])
+def test_every_label_of_a_causal_model_counts(tmp_path: Path, toy_llama: Path, kind: str) -> None:
+    """One step over all examples, in micro-batches, against the model's own loss of one example at a time."""
+    recipe = toy_recipe(
+        tmp_path,
+        toy_llama,
+        objective={"kind": kind} | ({"block_tokens": 16} if kind == "pretraining" else {}),
+        prompt={"max_tokens": 512},
+        training={"batch_size": 64, "micro_batch_size": 4, "epochs": 1.0},
+        evaluation={"zero_shot": False, "tasks": "final"},
+    )
+    tasks = load_tasks(recipe)
+    loaded = load_learner(recipe, tasks)
+    nll = tokens = 0.0
+    for example in encode(loaded, task_examples(tasks[0], "train", loaded.tokenizer, recipe)):
+        ids, labels = (torch.tensor([example[name]]) for name in ("input_ids", "labels"))
+        counted = int((labels[:, 1:] != -100).sum())
+        nll += float(loaded.model(input_ids=ids, labels=labels).loss) * counted
+        tokens += counted
+    log = train(recipe, tmp_path / "run").read_log()
+    assert next(line for line in log if line["event"] == "step")["task_loss"] == pytest.approx(nll / tokens, rel=1e-5)
+
+
 def test_checkpointing_does_not_change_the_gradient(tmp_path: Path, toy_t5: Path, recorder: type[Recorder]) -> None:
     recorded(tmp_path, toy_t5)
     (tmp_path / "run").rename(tmp_path / "whole")
@@ -165,6 +193,36 @@ def test_a_hook_that_does_not_exist_is_refused_when_the_class_is_made() -> None:
 def test_something_that_is_no_strategy_is_refused() -> None:
     with pytest.raises(ClkitError, match=r"is not a subclass of clkit\.Strategy"):
         registry.load_strategy("tests.engine.test_trainer:RecorderOptions")
+
+
+def test_grouping_by_length_goes_on_inside_a_task_to_the_last_bit(tmp_path: Path, toy_llama: Path) -> None:
+    (tmp_path / "long").mkdir()
+    recipe = toy_recipe(
+        tmp_path,
+        toy_llama,
+        tasks=[write_task(tmp_path / "long", "first", examples=40)],
+        training={"group_by_length": True},
+        evaluation={"zero_shot": False, "tasks": "final"},
+    )
+    whole = train(recipe, tmp_path / "whole")
+    stop(recipe, tmp_path / "stopped", "first", 7)  # of five in each of two passes
+    assert_same(train(recipe, tmp_path / "stopped", resume=True), whole)
+
+
+def test_batches_grouped_by_length_need_little_padding_and_change_with_each_pass() -> None:
+    lengths = [1 + 37 * index % 100 for index in range(100)]
+
+    def padding(order: list[int]) -> int:
+        batches = [[lengths[index] for index in order[start : start + 10]] for start in range(0, 100, 10)]
+        return sum(max(batch) * len(batch) - sum(batch) for batch in batches)
+
+    orders = [list(GroupedByLength(lengths, 10, seed, lambda epoch=epoch: epoch)) for seed, epoch in [(3, 0), (3, 1)]]
+    assert orders[0] != orders[1]
+    assert orders[0] == list(GroupedByLength(lengths, 10, 3, lambda: 0))
+    for order in orders:
+        assert sorted(order) == list(range(100))
+        assert padding(order) < padding(list(range(100))) / 2
+        assert lengths[order[0]] == 100
 
 
 def test_per_task_training(tmp_path: Path, toy_t5: Path) -> None:

@@ -18,6 +18,7 @@ from clkit.models.loading import LoadedModel, load_model
 from clkit.recipe.sections import FullTuning, LoraTuning, ModelSection, Tuning
 from clkit.strategies.base import Context
 from clkit.strategies.migu import MIGU, MIGUOptions, masked_rows, rows_masked
+from tests.models.test_layers import write_gpt2
 
 LORA = LoraTuning(method="lora", rank=4, alpha=8.0, dropout=0.0)
 
@@ -224,6 +225,38 @@ def test_update_freezes_masked_rows_where_adamw_would_move_them(toy_t5: Path, tu
         same = torch.equal(site.weight[masked[site.name]], before[site.name][masked[site.name]])
         assert same is (mask == "update")
         assert (site.weight[kept] != before[site.name][kept]).any(dim=1).all()
+
+
+@pytest.mark.parametrize("mask", ["gradient", "update"])
+def test_weights_that_lie_transposed_are_masked_along_their_output_units(
+    toy_llama: Path, tmp_path: Path, mask: Any
+) -> None:
+    """GPT-2 computes x W + b with W of d_in × d_out: the units that MIGU chooses from are columns."""
+    loaded = toy(Path(write_gpt2(tmp_path, toy_llama).name))
+    inputs = Inputs(loaded)
+    batches = [batch(loaded, seed) for seed in (1, 2)]
+    strategy = MIGU(MIGUOptions(name="migu", threshold=0.7, mask=mask))
+    optimizer = torch.optim.AdamW(loaded.model.parameters(), lr=0.1, weight_decay=0.1)
+    where = context(loaded)
+    strategy.before_task(where)
+    step(loaded, strategy, batches, where)
+    layers = select_layers(loaded.model, loaded.family, ["attention", "feed_forward"])
+    before = {name: (module.weight.detach().clone(), module.bias.detach().clone()) for name, module in layers.items()}
+    optimizer.step()
+    strategy.after_step(where)
+
+    assert len(layers) == 2 * 4
+    for name, module in layers.items():
+        w, b = (part.numpy() for part in before[name])
+        outputs = [
+            np.abs(x @ w + b)[one["attention_mask"].numpy() == 1]
+            for x, one in zip(inputs.seen[name], batches, strict=True)
+        ]
+        expected = expected_rows(np.concatenate(outputs).mean(axis=0), 0.7)
+        gradient, moved = module.weight.grad, (module.weight != before[name][0]).any(dim=0)
+        assert {unit for unit in range(w.shape[1]) if not gradient[:, unit].any()} == expected, name
+        # Without a momentum AdamW moves masked units by weight decay only, and with `update` not even that.
+        assert {unit for unit in range(w.shape[1]) if not moved[unit]} == (expected if mask == "update" else set())
 
 
 def test_random_masks_as_many_rows_anew_each_step_and_repeatably(toy_t5: Path) -> None:

@@ -19,6 +19,7 @@ from clkit.recipe.sections import FullTuning, ModelSection
 from clkit.strategies.base import Context
 from clkit.strategies.osf import OSF, OSFOptions
 from clkit.strategies.registry import check_composition
+from tests.models.test_layers import write_gpt2
 from tests.toy import toy_recipe
 
 Weights = dict[str, torch.Tensor]
@@ -258,6 +259,14 @@ def test_layers_that_cannot_be_decomposed_are_an_error(toy_t5: Path) -> None:
         strategy(layers=["attention"]).before_task(context(toy(toy_t5, freeze=["attention"])))
     with pytest.raises(StrategyError, match=r"0\.05 of the 16 directions of 'encoder.* is less than one"):
         strategy(preserved=0.05).before_task(context(toy(toy_t5)))
+
+
+def test_weights_that_lie_transposed_are_refused_before_the_first_task(toy_llama: Path, tmp_path: Path) -> None:
+    loaded = toy(Path(write_gpt2(tmp_path, toy_llama).name))
+    with pytest.raises(StrategyError, match=r"^strategies\.osf: 'transformer\.h\.0\.attn\.c_attn' is a Conv1D, which"):
+        strategy().memory(loaded.model, loaded.family, 2)  # asked for before training
+    with pytest.raises(StrategyError, match="is a Conv1D"):
+        strategy().before_task(context(loaded))
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5])

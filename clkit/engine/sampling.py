@@ -1,0 +1,37 @@
+"""The order in which a task's examples are drawn, where it is not simply a random one."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch.utils.data import Sampler
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+
+class GroupedByLength(Sampler[int]):
+    """Examples at random, but those of one batch of similar length; the longest batch first.
+
+    The order of an epoch follows from the seed and its number alone. The Trainer's own sampler draws from the global
+    generator, so an interrupted task would go on with other batches.
+
+    Args:
+        lengths: of each example, in tokens.
+        batch: how many examples are to be similar: those of an optimizer step.
+        epoch: tells which pass over the data, from 0, is about to begin or to go on.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch: int, seed: int, epoch: Callable[[], int]) -> None:
+        self._lengths = list(lengths)
+        self._batch = batch
+        self._seed = seed
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        seed = random.Random(f"order/{self._seed}/{self._epoch()}").getrandbits(63)
+        generator = torch.Generator().manual_seed(seed)
+        yield from get_length_grouped_indices(self._lengths, self._batch, generator=generator)
