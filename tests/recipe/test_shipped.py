@@ -44,7 +44,8 @@ every_recipe = pytest.mark.parametrize("name", SHIPPED)
 
 def test_the_shipped_recipes_are_found() -> None:
     orders = {f"t5_order{order}" for order in range(1, 7)}
-    assert set(SHIPPED) == {"quickstart", *orders, *PAPER, "t5_olora_order6", "t5_olora_migu_order6"}
+    others = {"quickstart", "t5_olora_order6", "t5_olora_migu_order6", "llama_magicoder"}
+    assert set(SHIPPED) == {*others, *orders, *PAPER}
     assert shipped_recipe("quickstart.yaml") == shipped_recipe("quickstart") == SHIPPED["quickstart"]
     assert shipped_recipe("quickstar") is None
 
@@ -136,6 +137,33 @@ def test_order_six_of_o_lora_weighs_each_task_as_published() -> None:
             **dict.fromkeys(["RTE", "WiC"], 0.3),
         }
         assert recipe.training.per_task["MNLI"].epochs == 2
+
+
+def test_instruction_tuning_of_llama_has_the_papers_settings() -> None:
+    recipe = load_recipe("llama_magicoder")
+    tuning, training = recipe.tuning, recipe.training
+    assert tuning.method == "lora"
+    assert (tuning.alpha, tuning.dropout) == (32, 0.05)
+    assert (training.epochs, training.learning_rate, training.schedule, training.warmup_ratio) == (
+        32,
+        5e-4,
+        "cosine",
+        0.1,
+    )
+    assert (training.adam_betas, training.weight_decay) == ([0.9, 0.95], 0)
+    options = recipe.strategies[0].model_dump()
+    assert (options["threshold"], options["first_task"]) == (0.7, "masked"), "there is no later task"
+    assert recipe.general is not None
+    assert recipe.general.lm_eval is not None
+    assert recipe.general.lm_eval.tasks == ["hellaswag", "winogrande", "arc_challenge"]
+    (task,) = recipe.task_recipes()
+    assert task.answers == "free"
+    assert task.source.model_dump(include={"train_split", "test_split", "text", "label"}) == {
+        "train_split": "train[:20%]",
+        "test_split": "train[95%:]",
+        "text": "instruction",
+        "label": "response",
+    }
 
 
 @pytest.mark.parametrize("path", generated_files(), ids=lambda path: path.name)

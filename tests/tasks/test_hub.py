@@ -76,6 +76,13 @@ def test_part_of_a_split_can_be_named(tmp_path: Path) -> None:
     assert rows.texts([0, 1]) == ["text 1", "text 2"]
 
 
+def test_a_test_split_can_be_cut_off_a_training_split(tmp_path: Path) -> None:
+    """As `recipes/llama_magicoder.yaml` does; the shares are exact, and no row is in both."""
+    source = read(tmp_path, labelled(*map(str, range(40))), train_split="train[:20%]", test_split="train[95%:]")
+    assert source.train.answers == [str(number) for number in range(8)]
+    assert source.test.answers == ["38", "39"]
+
+
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
