@@ -47,7 +47,7 @@ class AccuracyMatrix:
     """The scores of a run: one row per training so far, one column per task, in the order of learning.
 
     Attributes:
-        counts: test examples of each task, the weights of the micro average.
+        counts: test examples of each task, for pretraining blocks of text: the weights of the micro average.
         zero_shot: the row before any training; None where it was not measured.
         rows: sequential: a row after each task. multi_task: one row. per_task: a row after each task, with the score
             on that task alone. zero_shot: none. Fewer while a run is in progress.
