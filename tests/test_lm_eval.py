@@ -21,6 +21,7 @@ from clkit.models.loading import LoadedModel, load_model
 from clkit.recipe.general import GeneralSection, LmEvalSection
 from clkit.recipe.inputs import missing_inputs
 from clkit.recipe.sections import FullTuning, LoraTuning, ModelSection
+from clkit.recipe.smoke import smoke_recipe
 from clkit.runs import RunFolder
 from clkit.tasks.lm_eval_tasks import load_lm_eval_tasks
 from tests.toy import toy_recipe
@@ -277,3 +278,9 @@ def test_without_lm_eval_a_recipe_that_asks_for_it_is_refused_before_anything_is
 def test_a_missing_folder(tmp_path: Path, toy_t5: Path) -> None:
     recipe = toy_recipe(tmp_path, toy_t5, general={"lm_eval": section(tmp_path / "none")})
     assert missing_inputs(recipe) == [f"general.lm_eval.include_path: no folder '{tmp_path}/none'"]
+
+
+def test_in_miniature_few_examples_are_tested(tmp_path: Path, toy_t5: Path) -> None:
+    small = smoke_recipe(toy_recipe(tmp_path, toy_t5, general={"lm_eval": {"tasks": ["hellaswag"]}})).general
+    assert small is not None
+    assert small.lm_eval == LmEvalSection(tasks=["hellaswag"], limit=8)

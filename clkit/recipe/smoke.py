@@ -11,6 +11,7 @@ MINIATURE: dict[str, dict[str, Any]] = {
     "benchmark": {"name": "sample"},
     "data": {"train_per_task": 64, "test_per_task": 20},
     "training": {"batch_size": 16, "epochs": 1.0, "log_every": 1},
+    "general.lm_eval": {"limit": 8},
 }
 
 
@@ -27,4 +28,6 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
     values["data"] |= {"train_per_label": None} | MINIATURE["data"]
     values["strategies"] = [entry | ({"per_task": {}} if "per_task" in entry else {}) for entry in values["strategies"]]
     values["training"] |= {"micro_batch_size": None, "per_task": {}} | MINIATURE["training"]
+    if values["general"] and values["general"]["lm_eval"]:
+        values["general"]["lm_eval"] |= MINIATURE["general.lm_eval"]
     return Recipe.model_validate(values)
