@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,34 +20,70 @@ from clkit.errors import UsageError
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.saving import recipe_yaml
 from clkit.runs import RunFolder
+from tests.engine.two_processes import RECIPES, STOPPED
+from tests.interrupting import assert_same
 from tests.toy import toy_recipe
 
-# The two ways to start two processes. Port 0: any free one, so that two of these tests can run side by side.
-ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0", "-m"]
-TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"]  # --: --run is not its own
+# It starts them as `torchrun` does. Port 0: any free one, so that two of these can run side by side.
+ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
 # 24 examples of the first task and 24 + 12 replayed ones of the second: whole batches. One that several processes
 # cannot share evenly is filled up by accelerate with examples from the start of the epoch.
 TRAINING = {"batch_size": 12, "micro_batch_size": 3, "epochs": 1.0}
 MIGU = {"name": "migu", "threshold": 0.8, "mask": "update", "first_task": "masked"}
 
 
-def launch(launcher: Sequence[str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *launcher, "clkit", *arguments],
+@dataclass
+class Launched:
+    """The recipes by their names, and the folder in which two processes trained them."""
+
+    folder: Path
+    recipes: dict[str, Recipe]
+
+    def printed(self, name: str) -> list[str]:
+        """What each process printed to stdout."""
+        return [(self.folder / f"{name}-{rank}.txt").read_text() for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory: pytest.TempPathFactory, toy_t5: Path, dropout_t5: Path) -> Launched:
+    """Started once, since starting takes longer than training."""
+    folder = tmp_path_factory.mktemp("two")
+    replay = {"name": "replay", "number": 12, "selection": "balanced"}
+    ewc = {"name": "ewc", "examples": 7}  # four of them on one process, three on the other
+    adapters = {"method": "incremental_lora", "rank": 4, "dropout": 0.0}  # each process would drop other units
+    recipes = {
+        "full": toy_recipe(folder, toy_t5, strategies=[replay, ewc, MIGU], training=TRAINING),
+        "incremental": toy_recipe(
+            folder, toy_t5, strategies=[{"name": "olora"}, MIGU], tuning=adapters, training=TRAINING
+        ),
+        "interrupted": toy_recipe(
+            folder,
+            dropout_t5,
+            strategies=[{"name": "replay", "number": 12}, {"name": "migu"}],
+            training={**TRAINING, "log_every": 4, "epochs": 3.0},
+            evaluation={"zero_shot": False},
+        ),
+    }
+    assert recipes.keys() == set(RECIPES)
+    for name, recipe in recipes.items():
+        (folder / f"{name}.yaml").write_text(recipe_yaml(recipe), "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", *ACCELERATE, "-m", "tests.engine.two_processes", str(folder)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
+    assert done.returncode == 0, done.stderr
+    return Launched(folder, recipes)
 
 
 @dataclass
 class Pair:
-    """The runs of one recipe with one process and with two, and what the two printed."""
+    """The runs of one recipe with one process and with two."""
 
     one: RunFolder
     two: RunFolder
-    stdout: str
 
     def logged(self, term: str, task: str = "second") -> tuple[list[Any], list[Any]]:
         """The term's values in the lines of a task, of both runs."""
@@ -61,29 +96,19 @@ class Pair:
         return tuple(load_file(run.stages()[stage].folder / file) for run in (self.one, self.two))
 
 
-def both(recipe: Recipe, folder: Path, launcher: Sequence[str]) -> Pair:
-    one = train(recipe, folder / "one")
-    (folder / "toy.yaml").write_text(recipe_yaml(recipe), "utf-8")
-    done = launch(launcher, "train", str(folder / "toy.yaml"), "--run", str(folder / "two"))
-    assert done.returncode == 0, done.stderr
-    return Pair(one, RunFolder.open(folder / "two"), done.stdout)
+def both(launched: Launched, name: str) -> Pair:
+    one = train(launched.recipes[name], launched.folder / f"{name}-one")
+    return Pair(one, RunFolder.open(launched.folder / name))
 
 
 @pytest.fixture(scope="module")
-def full(tmp_path_factory: pytest.TempPathFactory, toy_t5: Path) -> Pair:
-    folder = tmp_path_factory.mktemp("full")
-    replay = {"name": "replay", "number": 12, "selection": "balanced"}
-    ewc = {"name": "ewc", "examples": 7}  # four of them on one process, three on the other
-    recipe = toy_recipe(folder, toy_t5, strategies=[replay, ewc, MIGU], training=TRAINING)
-    return both(recipe, folder, ACCELERATE)
+def full(launched: Launched) -> Pair:
+    return both(launched, "full")
 
 
 @pytest.fixture(scope="module")
-def incremental(tmp_path_factory: pytest.TempPathFactory, toy_t5: Path) -> Pair:
-    folder = tmp_path_factory.mktemp("incremental")
-    tuning = {"method": "incremental_lora", "rank": 4, "dropout": 0.0}  # each process would drop other units
-    recipe = toy_recipe(folder, toy_t5, strategies=[{"name": "olora"}, MIGU], tuning=tuning, training=TRAINING)
-    return both(recipe, folder, TORCHRUN)
+def incremental(launched: Launched) -> Pair:
+    return both(launched, "incremental")
 
 
 @pytest.fixture(params=["full", "incremental"])
@@ -98,8 +123,9 @@ def moved_rows(before: torch.Tensor, after: torch.Tensor) -> set[int]:
 # --- both recipes -------------------------------------------------------------------------------------------------
 
 
-def test_one_process_writes(pair: Pair) -> None:
-    assert pair.stdout.count("average_accuracy ") == 1
+def test_one_process_writes(launched: Launched, pair: Pair) -> None:
+    main, other = launched.printed(pair.two.path.name)
+    assert (main.count("average_accuracy "), other) == (1, "")
     assert (pair.two.path / "matrix.json").read_bytes() == (pair.one.path / "matrix.json").read_bytes()
     lines = [
         [(line["event"], line.get("task"), line.get("step")) for line in run.read_log()] for run in (pair.one, pair.two)
@@ -188,6 +214,18 @@ def test_the_adapters_are_the_same(incremental: Pair) -> None:
                 nothing = torch.zeros_like(one[name])
                 assert moved_rows(nothing, one[name]) == moved_rows(nothing, two[name])
                 assert 4 <= len(moved_rows(nothing, one[name])) <= 8
+
+
+# --- stopped ------------------------------------------------------------------------------------------------------
+
+
+def test_they_stop_after_the_same_step_and_go_on(launched: Launched) -> None:
+    assert launched.printed(STOPPED) == [
+        f"{asked}: stopped after step 5 of 'second'; nothing is lost, and the same command with --resume goes on from "
+        "here\n"
+        for asked in ("a signal to another process", "SIGTERM")
+    ]
+    assert_same(*(RunFolder.open(launched.folder / name) for name in (STOPPED, "interrupted")))
 
 
 # --- launched in a way that starts one process --------------------------------------------------------------------

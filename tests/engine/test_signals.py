@@ -30,7 +30,6 @@ from tests.interrupting import Heard, StopsAt, assert_same, stop
 from tests.toy import toy_recipe
 
 NO_ZERO_SHOT = {"zero_shot": False}
-TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
 @pytest.fixture
@@ -125,7 +124,7 @@ def test_the_command_stops_with_one_line_and_goes_on(tmp_path: Path, toy_t5: Pat
     try:
         wait_for(lambda: '"second", "step": 2' in read(tmp_path / "run/log.jsonl"), process)
         process.send_signal(signal.SIGTERM)
-        _, stderr = process.communicate(timeout=120)
+        _, stderr = process.communicate(timeout=600)
     finally:
         process.kill()
     assert process.returncode == 130
@@ -142,65 +141,11 @@ def read(file: Path) -> str:
 
 
 def wait_for(reached: Any, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 600
     while not reached():
         assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, "not reached in three minutes"
+        assert time.monotonic() < deadline, "not reached in ten minutes"
         time.sleep(0.05)
-
-
-# What each of two processes does: a run, and one in which the second process alone is asked to stop, which goes on.
-TWO_PROCESSES = """
-import sys
-from clkit.engine.processes import processes
-from clkit.engine.sequence import train
-from clkit.engine.trainer import _Reports
-from clkit.errors import InterruptionError
-from clkit.recipe.recipe import Recipe
-from signal import SIGTERM, raise_signal
-
-folder = sys.argv[1]
-recipe = Recipe.load(f"{folder}/toy.yaml")
-train(recipe, f"{folder}/whole")
-proper = _Reports.on_step_end
-
-def on_step_end(self, args, state, control, **more):
-    if (processes().process_index, self._context.task.name, state.global_step) == (1, "second", 5):
-        raise_signal(SIGTERM)
-    proper(self, args, state, control, **more)
-
-_Reports.on_step_end = on_step_end
-try:
-    train(recipe, f"{folder}/run")
-except InterruptionError as error:
-    print(processes().process_index, error)
-_Reports.on_step_end = proper
-processes().wait_for_everyone()
-train(recipe, f"{folder}/run", resume=True)
-"""
-
-
-def test_two_processes_stop_after_the_same_step_and_go_on(tmp_path: Path, dropout_t5: Path) -> None:
-    recipe = toy_recipe(
-        tmp_path,
-        dropout_t5,
-        strategies=[{"name": "replay", "number": 12}, {"name": "migu"}],
-        training={"batch_size": 12, "micro_batch_size": 3, "log_every": 4, "epochs": 3.0},
-        evaluation=NO_ZERO_SHOT,
-    )
-    (tmp_path / "toy.yaml").write_text(recipe_yaml(recipe), "utf-8")
-    (tmp_path / "drive.py").write_text(TWO_PROCESSES, "utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", *TORCHRUN, str(tmp_path / "drive.py"), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "0 a signal to another process: stopped after step 5 of 'second'" in done.stdout
-    assert "1 SIGTERM: stopped after step 5 of 'second'" in done.stdout
-    assert_same(RunFolder.open(tmp_path / "run"), RunFolder.open(tmp_path / "whole"))
 
 
 # --- memory, disk, NaN --------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from clkit.cli.ls import ls
+from clkit.cli.train import train as train_verb
 from clkit.cli.validate import validate
 from clkit.engine.sequence import train
 from clkit.errors import UsageError
@@ -25,6 +26,7 @@ from clkit.recipe.saving import recipe_yaml
 from clkit.recipe.schema import model_schema, recipe_schema
 from clkit.runs import RunFolder
 from clkit.strategies.registry import load_strategy
+from tests.bad_inputs import corpus
 from tests.cli.verbs import call
 from tests.toy import toy_recipe
 
@@ -75,7 +77,7 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder into which pip has installed the package of `tests/plugin_package`."""
     folder = tmp_path_factory.mktemp("plugins")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, "--target", str(folder), str(PACKAGE)], check=True, timeout=120)
+    subprocess.run([*pip, "--target", str(folder), str(PACKAGE)], check=True, timeout=600)
     return folder
 
 
@@ -106,18 +108,6 @@ def offer(folder: Path, name: str, value: str) -> None:
     (about / "entry_points.txt").write_text(f"[clkit.strategies]\n{name} = {value}\n")
 
 
-def clkit(*arguments: str, cwd: Path, path: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """The command in a fresh process, without the current folder on Python's path, as the installed script has it."""
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "clkit", *arguments],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(path)])},
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
 def weights(run: RunFolder) -> list[dict[str, torch.Tensor]]:
     return [load_file(stage.folder / "model" / "model.safetensors") for stage in run.stages()[1:]]
 
@@ -136,12 +126,12 @@ def problems(*overrides: str) -> list[str]:
 # --- an installed package -------------------------------------------------------------------------------------------
 
 
-def test_an_installed_strategy_trains(plugins: Path, tmp_path: Path, toy_t5: Path) -> None:
+def test_an_installed_strategy_trains(installed: Path, tmp_path: Path, toy_t5: Path) -> None:
     recipe = toy_recipe(tmp_path, toy_t5, training={"epochs": 1.0})
     (tmp_path / "toy.yaml").write_text(recipe_yaml(recipe), "utf-8")
     strategies = "strategies=[{name: first_tasks_only}]"
-    done = clkit("train", "toy.yaml", strategies, "--run", "run", cwd=tmp_path, path=plugins)
-    assert done.returncode == 0, done.stderr
+    done = call(train_verb, "toy.yaml", strategies, "--run", "run")
+    assert done.exit_code == 0, done.exception
     first, second = weights(RunFolder.open(tmp_path / "run"))
     assert not equal(first, load_file(toy_t5 / "model.safetensors"))
     assert equal(first, second)
@@ -207,8 +197,16 @@ def test_the_schema_for_editors_knows_it(installed: Path) -> None:
 
 
 def test_a_module_in_the_current_folder(tmp_path: Path) -> None:
+    """In a fresh process, without the current folder on Python's path, as the installed script has it."""
     (tmp_path / "mine.py").write_text(BARE)
-    done = clkit("validate", "quickstart", "strategies=[{name: 'mine:Bare'}]", cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "clkit", "validate", "quickstart", "strategies=[{name: 'mine:Bare'}]"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stdout
     assert "strategies: mine:Bare" in done.stdout.splitlines()
 
@@ -269,15 +267,17 @@ def test_an_entry_point_has_the_name_of_its_strategy(importable: Path) -> None:
         load_strategy("naked")
 
 
-def test_a_plugin_that_breaks_on_import_ends_in_exit_code_2(tmp_path: Path) -> None:
-    (tmp_path / "broken_plugin.py").write_text("1 / 0")
-    offer(tmp_path, "broken", "broken_plugin:Broken")
-    done = clkit("train", "quickstart", "strategies=[{name: broken}]", cwd=tmp_path, path=tmp_path)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr == (
+def test_a_plugin_that_breaks_on_import_ends_in_exit_code_2(
+    importable: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (importable / "broken_plugin.py").write_text("1 / 0")
+    offer(importable, "broken", "broken_plugin:Broken")
+    code = corpus.call(["train", "quickstart", "strategies=[{name: broken}]"], monkeypatch)
+    assert (code, *capsys.readouterr()) == (
+        2,
+        "",
         "error: command line: strategies.broken: strategy 'broken' cannot be imported: "
-        "ZeroDivisionError: division by zero\n"
+        "ZeroDivisionError: division by zero\n",
     )
 
 
