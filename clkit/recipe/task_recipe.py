@@ -71,8 +71,10 @@ class HubSource(SourceSection):
     )
     config: str | None = Field(None, description="Configuration (subset) of the data set.")
     revision: str | None = Field(None, description="Branch, tag or commit of the data set.")
-    train_split: str = Field("train", description="Split to train on.")
-    test_split: str = Field("test", description="Split to test on.")
+    train_split: str = Field("train", description="Split to train on, or a part of one: `train[:20%]`.")
+    test_split: str = Field(
+        "test", description="Split to test on; `train[95%:]` where there is none, and `train[:95%]` to train on."
+    )
     text: str | None = Field(None, description=TEXT)
     label: str | None = Field(
         None, description="Column that holds the label or the answer; null for pretraining, which reads none."
