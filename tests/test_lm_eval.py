@@ -8,6 +8,8 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import datasets
+import huggingface_hub
 import pytest
 import torch
 import yaml
@@ -159,14 +161,20 @@ class TestManners:
         self, folder: Path, toy_llama: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         loaded = load(toy_llama)
+        asked: list[Any] = []
 
-        def connect(*arguments: Any) -> None:
-            raise AssertionError("the network was asked for")
+        def connect(*arguments: Any, **options: Any) -> None:
+            asked.append(arguments)
+            raise OSError("no network")
 
         monkeypatch.setattr(socket.socket, "connect", connect)
+        monkeypatch.setattr(socket, "getaddrinfo", connect)
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)  # as a user has it who did not think of it
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
         capfd.readouterr()
         measure(loaded, section(folder))
         assert capfd.readouterr() == ("", "")
+        assert asked == []
 
     @pytest.mark.parametrize("tuning", [{"method": "full"}, {"method": "lora", "rank": 2, "dropout": 0.3}])
     def test_training_is_the_same_with_and_without(

@@ -28,15 +28,22 @@ class LmEvalTasks:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without lm-eval's log, progress bars and prints, which would tear the display. Errors are raised all the same."""
+    """Without lm-eval's log, progress bars and prints, which would tear the display. Errors are raised all the same.
+
+    Nor is a server told of every set of data that is read, local files included.
+    """
+    import datasets
+
     logger = logging.getLogger("lm_eval")
-    level = logger.level
+    level, counted = logger.level, datasets.config.HF_UPDATE_DOWNLOAD_COUNTS
     logger.setLevel(logging.ERROR)
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
     try:
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             yield
     finally:
         logger.setLevel(level)
+        datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = counted
 
 
 def lm_eval_problems(section: LmEvalSection) -> list[str]:
