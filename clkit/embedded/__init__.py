@@ -8,6 +8,8 @@ from clkit.errors import ModelError
 
 EMBEDDED_MODELS: dict[str, str] = {
     "tiny-t5": "T5 with 0.97 million parameters, pre-trained on text like the built-in sample's; for trying things out",
+    "tiny-roberta": "RoBERTa with 0.08 million random weights; stands for encoders where recipes are tried out",
+    "tiny-llama": "Llama with 0.11 million random weights; stands for decoders where recipes are tried out",
 }
 
 

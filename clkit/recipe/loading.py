@@ -12,7 +12,7 @@ from clkit.recipe.overrides import overridden
 from clkit.recipe.problems import problem_lines
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.section import did_you_mean
-from clkit.recipe.shipped import shipped_recipe, shipped_recipes
+from clkit.recipe.shipped import recipes_folder, shipped_recipe, shipped_recipes
 from clkit.recipe.written import Written, extended, parse
 
 
@@ -94,7 +94,9 @@ def read_file(path: Path) -> Written:
         RecipeError: the file cannot be read, or is no YAML mapping.
     """
     shown = _shown(path)
-    written = parse(read_text(path), path.parent.resolve(), shown)
+    folder = path.parent.resolve()
+    here = folder == recipes_folder().resolve()  # nobody keeps data beside a shipped recipe
+    written = parse(read_text(path), Path.cwd() if here else folder, shown)
     if written is None:
         raise RecipeError([f"{shown}: the file is empty; `clkit cp quickstart FILE` makes one to start from"])
     if not isinstance(written.value, dict):

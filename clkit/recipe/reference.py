@@ -22,8 +22,8 @@ A recipe says everything that decides a run's result: the model, the tasks, the 
 - **Extending.** `extends: t5_order1`, or a path from the recipe's own folder, takes over another recipe. Sections merge
   key by key; lists and single values are replaced. `tasks` replaces an inherited `benchmark` and the other way round,
   and another `tuning.method` replaces the inherited `tuning`.
-- **Paths.** A relative path starts from the folder of the file that it is written in; in an override, from the current
-  folder.
+- **Paths.** A relative path starts from the folder of the file that it is written in; in an override or a shipped
+  recipe, from the current folder.
 - **Words.** Only `true` and `false` are truth values: the labels `[yes, no]` need no quotes. `1e-4` is a number.
 - **Editors.** The first line of each file leads to `recipe.schema.json`, which completes and checks keys as you type.
 """

@@ -1,13 +1,18 @@
-"""A recipe in miniature: the same strategies and training on the embedded model and sample, in under a minute or so."""
+"""A recipe in miniature: the same strategies and training on an embedded model and sample, in under a minute or so."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from clkit.recipe.recipe import Recipe
 
+#: What the names of models of a family look like, and the embedded model that stands for them; else it is tiny-t5.
+STAND_INS = {
+    r"bert|electra|minilm": "embedded:tiny-roberta",
+    r"llama|gpt|qwen|mistral|gemma|phi|olmo|pythia|falcon|smollm": "embedded:tiny-llama",
+}
 MINIATURE: dict[str, dict[str, Any]] = {
-    "model": {"name": "embedded:tiny-t5"},
     "benchmark": {"name": "sample"},
     "data": {"train_per_task": 64, "test_per_task": 20},
     "training": {"batch_size": 16, "epochs": 1.0, "log_every": 1},
@@ -24,10 +29,18 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
     values = recipe.model_dump()
     values["name"] = f"{recipe.name}-smoke"
     values["tasks"] = None
-    values["model"], values["benchmark"] = MINIATURE["model"], MINIATURE["benchmark"]
+    values["model"], values["benchmark"] = {"name": stand_in(recipe)}, MINIATURE["benchmark"]
     values["data"] |= {"train_per_label": None} | MINIATURE["data"]
     values["strategies"] = [entry | ({"per_task": {}} if "per_task" in entry else {}) for entry in values["strategies"]]
     values["training"] |= {"micro_batch_size": None, "per_task": {}} | MINIATURE["training"]
     if values["general"] and values["general"]["lm_eval"]:
         values["general"]["lm_eval"] |= MINIATURE["general.lm_eval"]
     return Recipe.model_validate(values)
+
+
+def stand_in(recipe: Recipe) -> str:
+    """The embedded model that stands for the recipe's: one of its family, as far as its name tells that."""
+    if recipe.objective.kind == "classification":  # which only encoders do
+        return "embedded:tiny-roberta"
+    known = (small for pattern, small in STAND_INS.items() if re.search(pattern, recipe.model.name, re.IGNORECASE))
+    return next(known, "embedded:tiny-t5")

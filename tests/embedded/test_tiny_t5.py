@@ -26,7 +26,7 @@ def model() -> Any:
 
 
 def test_an_unknown_model_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ModelError, match=r"unknown embedded model 'tiny' \(known: tiny-t5\)"):
+    with pytest.raises(ModelError, match=r"unknown embedded model 'tiny' \(known: tiny-llama, tiny-roberta, tiny-t5\)"):
         embedded_model_folder("tiny")
 
 

@@ -30,7 +30,7 @@ def test_a_model(here: Path) -> None:
     Path("t5").mkdir()
     assert missing("quickstart", "model.name=./t5") == []
     assert missing("quickstart", "model.name=embedded:big") == [
-        "model.name: unknown embedded model 'big' (known: tiny-t5)"
+        "model.name: unknown embedded model 'big' (known: tiny-llama, tiny-roberta, tiny-t5)"
     ]
 
 

@@ -229,3 +229,19 @@ def test_wrong_extends(base: Path, parent: str, expected: str) -> None:
     path = base.with_name("child.yaml")
     path.write_text(f"name: child\nextends: {parent}\n")
     assert problems(path) == [f"{path}:2: extends: {expected}"]
+
+
+def test_paths_of_a_shipped_recipe_start_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody keeps data inside the installed package."""
+    monkeypatch.chdir(tmp_path)
+    source = load_recipe("roberta_das").task_recipes()[0].source
+    assert source.model_dump()["train"] == str(tmp_path / "das" / "restaurant.jsonl")
+    copy = tmp_path / "mine" / "das.yaml"
+    copy.parent.mkdir()
+    copy.write_text(
+        "extends: roberta_das\nname: das\ntasks:\n  - {name: a, source: {kind: files, train: a.txt, test: b.txt}}\n"
+    )
+    source = load_recipe(copy).task_recipes()[0].source
+    assert source.model_dump()["train"] == str(tmp_path / "mine" / "a.txt")

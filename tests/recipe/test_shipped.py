@@ -45,6 +45,7 @@ every_recipe = pytest.mark.parametrize("name", SHIPPED)
 def test_the_shipped_recipes_are_found() -> None:
     orders = {f"t5_order{order}" for order in range(1, 7)}
     others = {"quickstart", "t5_olora_order6", "t5_olora_migu_order6", "llama_magicoder"}
+    others |= {"roberta_das", "roberta_das_end_tasks"}
     assert set(SHIPPED) == {*others, *orders, *PAPER}
     assert shipped_recipe("quickstart.yaml") == shipped_recipe("quickstart") == SHIPPED["quickstart"]
     assert shipped_recipe("quickstar") is None
@@ -164,6 +165,22 @@ def test_instruction_tuning_of_llama_has_the_papers_settings() -> None:
         "text": "instruction",
         "label": "response",
     }
+
+
+def test_das_is_pre_trained_and_fine_tuned_as_published() -> None:
+    recipe, end_tasks = load_recipe("roberta_das"), load_recipe("roberta_das_end_tasks")
+    assert recipe.model == end_tasks.model
+    assert recipe.model.name == "FacebookAI/roberta-base"
+    assert [task.name for task in recipe.task_recipes()] == ["restaurant", "acl", "ai", "phone", "pubmed", "camera"]
+    training = recipe.training
+    assert (training.batch_size, training.learning_rate, training.schedule) == (248, 1e-4, "linear")
+    assert (training.weight_decay, training.epochs, recipe.metric) == (0, 1, "perplexity")
+    assert [(options.name, options.model_dump()["threshold"]) for options in recipe.strategies] == [("migu", 0.7)]
+    training = end_tasks.training
+    assert (training.batch_size, training.learning_rate, training.schedule) == (16, 3e-5, "linear")
+    assert (training.weight_decay, end_tasks.protocol, end_tasks.metric) == (0.01, "per_task", "macro_f1")
+    classes = [len(task.labels or ()) for task in end_tasks.task_recipes()]
+    assert classes == [3, 6, 7, 2, 13, 2]  # those of the table in DAS's README
 
 
 @pytest.mark.parametrize("path", generated_files(), ids=lambda path: path.name)
