@@ -137,16 +137,15 @@ def _objective(loaded: LoadedModel) -> tuple[Family, Collator, Callable[[Sequenc
     """
     classes = families()[loaded.family.name]
     family = classes["pretraining"](Pretraining(kind="pretraining", block_tokens=BLOCK_TOKENS))
+    halves = False
     try:
         collate = family.collator(loaded.tokenizer, loaded.model)
     except ModelError as error:
         if "text_to_text" not in classes:
             raise ModelError(f"general.texts: {error}") from error
-        family = classes["text_to_text"](TextToText())
         halves = True
+        family = classes["text_to_text"](TextToText())
         collate = family.collator(loaded.tokenizer, loaded.model)
-    else:
-        halves = False
 
     def encode(texts: Sequence[str]) -> Rows:
         pairs = [_halves(text) if halves else ("", text) for text in texts]

@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from clkit.engine.scores import LARGEST_LOSS
 from clkit.errors import RunError
 from clkit.manifest import Done
 from clkit.matrix import Protocol
@@ -77,8 +78,7 @@ def _with_derived(measured: Measures) -> dict[str, float | None]:
     for key, value in measured.items():
         found[key] = value
         if key == LOSS:
-            # A float's exponent ends at 709; who loses so much has no perplexity left to speak of.
-            found[PERPLEXITY] = math.exp(value) if value is not None and value < 700 else None
+            found[PERPLEXITY] = None if value is None else math.exp(min(value, LARGEST_LOSS))
     heads = _headlines(measured)
     if len(heads) > 1 and all(_is_fraction(key) for key in heads):
         values = [measured[key] for key in heads]
