@@ -75,7 +75,23 @@ def matrix(
     if as_json:
         _print_json(matrices, metrics, general, means, references)
     else:
-        _print_tables(matrices, metrics, general, means, references, show_all=show_all)
+        heads = {name: said for name, folder in folders.items() if (said := _heads(folder))}
+        _print_tables(matrices, metrics, general, means, references, heads, show_all=show_all)
+
+
+def _heads(folder: RunFolder) -> str | None:
+    """What a classifier's kind of head means for its scores; None for other runs, and where the recipe is damaged."""
+    from clkit.errors import ClkitError
+
+    try:
+        objective = folder.recipe().get("objective")
+    except ClkitError:
+        return None
+    if not isinstance(objective, dict) or objective.get("kind") != "classification":
+        return None
+    from clkit.recipe.objective import HEADS
+
+    return HEADS.get(str(objective.get("heads")))
 
 
 def _warn_of_differences(reference: Reference, folders: Mapping[str, RunFolder]) -> None:
@@ -114,6 +130,7 @@ def _print_tables(
     general: Mapping[str, GeneralAbility | None],
     means: list[SeedGroup],
     references: Sequence[Reference],
+    heads: Mapping[str, str],
     *,
     show_all: bool,
 ) -> None:
@@ -135,6 +152,8 @@ def _print_tables(
     for name, one in matrices.items():
         if show_all or len(matrices) == 1:
             console.print(Text(name, style="bold"), "", matrix_table(one, console.width), "", sep="\n")
+            if name in heads:
+                console.print(Text(heads[name], style="italic"), "", sep="\n")
         if one.in_progress:
             console.print(Text(f"{name}: {one.in_progress}; the metrics come with the last task", style="yellow"))
         elif len(matrices) == 1:
@@ -144,9 +163,11 @@ def _print_tables(
             console.print("", general_table(ability, console.width), sep="\n")
     if len(matrices) > 1:
         console.print(runs_table(shown, means, baselines))
-        heads = {name: head for name, head in REFERENCE_HEADS.items() if name in shown[0].metrics}
-        if heads:
-            console.print("", runs_table(shown, means, heads=heads), sep="\n")
+        further = {name: head for name, head in REFERENCE_HEADS.items() if name in shown[0].metrics}
+        if further:
+            console.print("", runs_table(shown, means, heads=further), sep="\n")
+        for name, said in heads.items():
+            console.print(Text(f"{name}: {said}", style="italic"))
 
 
 def _print_json(

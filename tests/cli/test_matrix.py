@@ -38,8 +38,8 @@ def call(*arguments: str) -> Result:
     return result
 
 
-def make_run(seed: int, *, name: str = "x", final: float = 0.5, learned: int = 2) -> str:
-    run = RunFolder.create(f"runs/{name}-{seed}", f"name: {name}\nseed: {seed}\n", {})
+def make_run(seed: int, *, name: str = "x", final: float = 0.5, learned: int = 2, recipe: str = "") -> str:
+    run = RunFolder.create(f"runs/{name}-{seed}", f"name: {name}\nseed: {seed}\n{recipe}", {})
     rows = [[1.0, None], [final, 0.75]][:learned]
     run.write_matrix(AccuracyMatrix(tasks=["a", "b"], counts=[4, 4], zero_shot=[0.0, 0.25], rows=rows))
     return f"runs/{name}-{seed}"
@@ -543,3 +543,17 @@ def test_nothing_heavy_is_imported(folder: Path):
         )
         assert done.stderr.strip() == found
         assert "mean of 2 seeds" in done.stdout
+
+
+def test_it_says_which_kind_of_head_a_classifier_has():
+    shared, per_task = (
+        make_run(1, name=heads, recipe=f"objective: {{kind: classification, heads: {heads}}}\n")
+        for heads in ("shared", "per_task")
+    )
+    assert "\none head over the labels of all tasks seen\n" in call(shared).output
+    assert "\none head per task: the task is known at test time\n" in call(per_task).output
+    together = call(shared, per_task, make_run(1)).output
+    assert together.count("head") == together.count(": one head") == 2
+    assert f"{per_task}: one head per task" in together
+    assert "head" not in call(make_run(2, recipe="objective: {kind: text_to_text}\n")).output
+    assert "head" not in call(make_run(3, recipe="objective: 7\n")).output
