@@ -22,7 +22,7 @@ from clkit.engine.processes import processes
 from clkit.engine.protocols import PlannedStage, lineage, planned_stages
 from clkit.engine.state import load_strategies, load_task_states
 from clkit.engine.trainer import TaskTrainer
-from clkit.errors import UsageError
+from clkit.errors import ModelError, UsageError
 from clkit.models.loading import LoadedModel, begin_task, describe, load_model
 from clkit.recipe.recipe import Recipe
 from clkit.runs import RunFolder
@@ -118,10 +118,19 @@ def load_learner(recipe: Recipe, tasks: Sequence[Task], stages: Sequence[Path] =
 
     Args:
         tasks: all of the recipe's; a head has a row for each of their labels.
+
+    Raises:
+        ModelError: it cannot be loaded, or not used as the recipe says.
     """
     torch.manual_seed(recipe.seed)  # what is not pre-trained, an adapter's A or a head, is drawn while it is made
     labels = {task.name: task.labels for task in tasks if task.labels is not None}
-    return load_model(recipe.model, recipe.tuning, stages, recipe.objective, labels)
+    loaded = load_model(recipe.model, recipe.tuning, stages, recipe.objective, labels)
+    if recipe.prompt.chat_template and not loaded.family.converses:
+        raise ModelError(
+            f"prompt.chat_template: {loaded.family.name} models have no turns of a user and an assistant; set it to "
+            "false, or use a decoder that is tuned for conversations"
+        )
+    return loaded
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ class Decoder(Generating):
         "feed_forward": rf"(^|\.)({FEED_FORWARD}\.(\w+\.)*(?!\w*(gate|router)$)\w+|fc1|fc2)$",
         "lm_head": r"(^|\.)(lm_head|embed_out)$",
     }
+    converses: ClassVar[bool] = True
     lora_targets: ClassVar[Sequence[Sequence[str]]] = (
         ("q_proj", "v_proj"),
         ("qkv_proj",),

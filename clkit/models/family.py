@@ -39,6 +39,8 @@ class Family(ABC):
     #: Sets of endings of names, of which the first that the model has all of carry a LoRA adapter, unless the recipe
     #: names others: query and value, or the projection that holds both.
     lora_targets: ClassVar[Sequence[Sequence[str]]]
+    #: Whether prompts may stand in the tokenizer's chat template.
+    converses: ClassVar[bool] = False
     #: Names of the modules that are trained whole beside LoRA adapters, because they begin untrained; set by `load`.
     trained_whole: Sequence[str] = ()
     #: What a user should know of the model before it is trained, in a few words each; set by `load`.

@@ -24,12 +24,13 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
     """The recipe with a small model, a few examples of the sample's tasks, and one epoch each.
 
     Everything else stays as it is: strategies, tuning, schedule, precision, prompt, evaluation. What is said of single
-    tasks goes, since the tasks are others. The run is named `NAME-smoke`.
+    tasks goes, since the tasks are others, and so does the model's chat template. The run is named `NAME-smoke`.
     """
     values = recipe.model_dump()
     values["name"] = f"{recipe.name}-smoke"
     values["tasks"] = None
     values["model"], values["benchmark"] = {"name": stand_in(recipe)}, MINIATURE["benchmark"]
+    values["prompt"]["chat_template"] = False  # the embedded models have none
     values["data"] |= {"train_per_label": None} | MINIATURE["data"]
     values["strategies"] = [entry | ({"per_task": {}} if "per_task" in entry else {}) for entry in values["strategies"]]
     values["training"] |= {"micro_batch_size": None, "per_task": {}} | MINIATURE["training"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from transformers import (
 )
 
 from clkit.engine.evaluation import negative_log_likelihoods
+from clkit.engine.examples import task_prompts
+from clkit.engine.learner import load_learner
 from clkit.errors import ModelError
 from clkit.models.decoder import Decoder
 from clkit.models.layers import linear_layers, select_layers
@@ -28,6 +31,8 @@ from clkit.models.loading import LoadedModel, load_model
 from clkit.models.next_token import DecoderPretraining
 from clkit.recipe.objective import Pretraining, TextToText
 from clkit.recipe.sections import FullTuning, LoraTuning, ModelSection
+from clkit.tasks.loading import load_tasks
+from tests.toy import toy_recipe
 from tests.toy_models import PAD, WORDS
 
 BOS, EOS = 3 + WORDS, 1
@@ -232,6 +237,31 @@ def test_the_room_for_an_answer_is_that_of_its_tokens_and_the_end(toy: LoadedMod
     needed = {prompt: family().encode(tokenizer, [prompt], ["sports"])["labels"][0] for prompt in ("A:", "A:\n")}
     lengths = [sum(label != -100 for label in labels) for labels in needed.values()]
     assert lengths[0] < lengths[1] == family().answer_tokens(tokenizer, "sports")
+
+
+# --- chat templates -----------------------------------------------------------------------------------------------
+
+
+def test_prompts_stand_in_the_models_chat_template(toy_llama: Path, toy_t5: Path, tmp_path: Path) -> None:
+    def prompts(model: Path) -> tuple[LoadedModel, list[str]]:
+        recipe = toy_recipe(tmp_path, model, prompt={"chat_template": True, "max_tokens": 24})
+        tasks = load_tasks(recipe)
+        loaded = load_learner(recipe, tasks)
+        return loaded, task_prompts(tasks[0], "train", loaded.tokenizer, recipe)
+
+    with pytest.raises(ModelError, match=r"^prompt.chat_template: seq2seq models have no turns of a user"):
+        prompts(toy_t5)
+    with pytest.raises(ModelError, match=r"^prompt.chat_template: the model's tokenizer has no chat template"):
+        prompts(toy_llama)
+    shutil.copytree(toy_llama, tmp_path / "chat")
+    template = "<s> {% for turn in messages %}{{ turn.role }}: {{ turn.content }} w9 {% endfor %}"
+    (tmp_path / "chat" / "chat_template.jinja").write_text(template + "{% if add_generation_prompt %}w8\n{% endif %}")
+    loaded, found = prompts(tmp_path / "chat")
+    assert all(prompt.startswith("<s> user: Option: w1, w2\nw") for prompt in found)
+    assert all(prompt.endswith("\nAnswer: w9 w8\n") for prompt in found)
+    ids = loaded.family.encode(loaded.tokenizer, found, ["w1"] * len(found))["input_ids"]
+    assert all(one.count(BOS) == 1 and one[-4:] == [*words("w9 w8 w1"), EOS] for one in ids)
+    assert max(map(len, ids)) <= 24 + 2
 
 
 # --- plain text ---------------------------------------------------------------------------------------------------

