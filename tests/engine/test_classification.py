@@ -236,10 +236,10 @@ def test_minilm_learns_topics_and_domains(minilm: Path, cl_benchmark: Path, tmp_
     domains = of(
         "domains",
         {"kind": "pretraining", "block_tokens": 32},
-        12,
-        3,
+        8,
+        2,
         tuning=frozen,
-        training={"batch_size": 8, "learning_rate": 1e-3, "log_every": 1},
+        training={"batch_size": 6, "learning_rate": 1e-3},
     )
     matrix = train(domains, tmp_path / "domains").read_matrix()
     assert matrix.zero_shot is not None
