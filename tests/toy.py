@@ -34,7 +34,7 @@ def write_task(folder: Path, name: str, examples: int = 24) -> dict[str, Any]:
 
 
 def toy_recipe(folder: Path, model: Path, **changes: Any) -> Recipe:
-    """A recipe over both tasks; a mapping among the changes is merged into its section."""
+    """A recipe over both tasks; a mapping among the changes is merged into its section, and None leaves it out."""
     values: dict[str, Any] = {
         "name": "toy",
         "seed": 3,
@@ -45,4 +45,4 @@ def toy_recipe(folder: Path, model: Path, **changes: Any) -> Recipe:
     }
     for key, value in changes.items():
         values[key] = values[key] | value if isinstance(value, dict) and key in values else value
-    return Recipe.model_validate(values)
+    return Recipe.model_validate({key: value for key, value in values.items() if value is not None})

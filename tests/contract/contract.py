@@ -1,8 +1,9 @@
-"""What every strategy must keep. A strategy's test inherits `StrategyContract` and says how the recipe names it::
+"""What every strategy must keep, on every family. A strategy's test inherits `StrategyContract` and says how the recipe
+names it::
 
-class TestMIGU(StrategyContract):
-    entry: ClassVar = {"name": "migu", "threshold": 0.7}
-    first_task_is_plain = True
+    class TestMIGU(StrategyContract):
+        entry: ClassVar = {"name": "migu", "threshold": 0.7}
+        first_task_is_plain = True
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,40 +21,32 @@ import torch
 from clkit.engine.evaluate import evaluate
 from clkit.engine.sequence import train
 from clkit.engine.state import load_strategies, save_strategies
-from clkit.models.loading import load_model
 from clkit.recipe.recipe import Recipe
 from clkit.runs import RunFolder
 from clkit.strategies.registry import load_strategy
+from tests.contract.settings import FAMILIES, SETTINGS, Case, Weights, cases, contract_recipe, weights
 from tests.interrupting import Heard, assert_same, stop
-from tests.toy import toy_recipe
-
-TUNINGS: dict[str, dict[str, Any]] = {
-    "full": {"method": "full"},
-    "lora": {"method": "lora", "rank": 4},
-    "incremental_lora": {"method": "incremental_lora", "rank": 4},
-}
 
 
 class StrategyContract:
-    """Runs a strategy on every tuning that it supports; ``entry`` is its entry in a recipe."""
+    """Runs a strategy on every family and tuning that it supports; ``entry`` is its entry in a recipe."""
 
     entry: ClassVar[dict[str, Any]]
     first_task_is_plain: ClassVar[bool]
     #: Names that must appear in the log once the strategy is at work (second task).
     logged: ClassVar[set[str]] = set()
+    #: The `SETTINGS` on which it is run.
+    settings: ClassVar[tuple[str, ...]] = FAMILIES
 
-    @pytest.fixture(scope="class", params=list(TUNINGS))
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        found = cases(load_strategy(self.entry["name"]), self.settings)
+        metafunc.parametrize("case", found, ids=str, scope="class")
+
+    @pytest.fixture(scope="class")
     @classmethod
-    def recipe(cls, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, toy_t5: Path) -> Recipe:
-        if request.param not in load_strategy(cls.entry["name"]).tunings:
-            pytest.skip(f"{cls.entry['name']} does not support tuning.method: {request.param}")
-        return toy_recipe(
-            tmp_path_factory.mktemp("data"),
-            toy_t5,
-            tuning=TUNINGS[request.param],
-            strategies=[cls.entry],
-            evaluation={"tasks": "all"},
-        )
+    def recipe(cls, case: Case, request: pytest.FixtureRequest, toy_tasks: Path) -> Recipe:
+        model = request.getfixturevalue(SETTINGS[case.setting].model)
+        return contract_recipe(toy_tasks, model, case, [cls.entry])
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -62,14 +56,15 @@ class StrategyContract:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def plain(cls, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-        """The same recipe without any strategy."""
-        return train(recipe.model_copy(update={"strategies": []}), tmp_path_factory.mktemp("plain") / "run")
+    def ours(cls, run: RunFolder, recipe: Recipe) -> list[Weights]:
+        """The parameters before, between and after the tasks."""
+        return weights(run, recipe)
 
-    def weights(self, run: RunFolder, recipe: Recipe, stage: int) -> dict[str, torch.Tensor]:
-        folders = [done.folder for done in run.stages()[1 : stage + 1]]
-        torch.manual_seed(recipe.seed)
-        return dict(load_model(recipe.model, recipe.tuning, folders).model.named_parameters())
+    @pytest.fixture(scope="class")
+    @classmethod
+    def plain(cls, case: Case, plain_weights: Callable[[Case], list[Weights]]) -> list[Weights]:
+        """The same, learned without any strategy."""
+        return plain_weights(case)
 
     def test_trains_with_a_finite_loss_and_logs_its_terms(self, run: RunFolder) -> None:
         steps = [line for line in run.read_log() if line["event"] == "step"]
@@ -79,20 +74,19 @@ class StrategyContract:
         assert all(self.logged <= set(line) for line in second)
 
     def test_the_first_task_equals_plain_tuning_where_the_method_says_so(
-        self, run: RunFolder, plain: RunFolder, recipe: Recipe
+        self, ours: list[Weights], plain: list[Weights]
     ) -> None:
-        ours, theirs = self.weights(run, recipe, 1), self.weights(plain, recipe, 1)
-        assert all(torch.equal(ours[name], theirs[name]) for name in ours) is self.first_task_is_plain
+        assert equal(ours[1], plain[1]) is self.first_task_is_plain
 
-    def test_it_changes_the_second_task(self, run: RunFolder, plain: RunFolder, recipe: Recipe) -> None:
-        ours, theirs = self.weights(run, recipe, 2), self.weights(plain, recipe, 2)
-        assert not all(torch.equal(ours[name], theirs[name]) for name in ours)
+    def test_it_changes_the_second_task(self, ours: list[Weights], plain: list[Weights]) -> None:
+        assert not equal(ours[2], plain[2])
 
-    def test_weights_after_each_task_are_the_trained_ones(self, run: RunFolder, recipe: Recipe) -> None:
-        before, first, second = (self.weights(run, recipe, stage) for stage in (0, 1, 2))
-        trained = [name for name, parameter in first.items() if parameter.requires_grad]
-        assert not all(torch.equal(before[name], first[name]) for name in trained)
-        assert not all(torch.equal(first[name], second[name]) for name in trained)
+    def test_weights_after_each_task_are_the_trained_ones(self, ours: list[Weights]) -> None:
+        before, first, second = (
+            {name: parameter for name, parameter in stage.items() if parameter.requires_grad} for stage in ours
+        )
+        assert not equal(first, before)
+        assert not equal(second, first)
 
     def test_a_saved_model_answers_as_the_one_in_memory_did(self, run: RunFolder) -> None:
         for stage in run.stages():
@@ -108,14 +102,10 @@ class StrategyContract:
         for file in ("strategies.json", "strategies.safetensors"):
             assert (tmp_path / file).read_bytes() == (run.stages()[-1].folder / file).read_bytes()
 
-    def test_resuming_equals_never_having_stopped(self, run: RunFolder, recipe: Recipe, tmp_path: Path) -> None:
-        shutil.copytree(run.path, tmp_path / "stopped")
-        shutil.rmtree(tmp_path / "stopped" / "tasks" / "02-second")
-        assert_same(train(recipe, tmp_path / "stopped", resume=True), run)
-
-    def test_resuming_inside_a_task_equals_never_having_stopped(
+    def test_resuming_between_tasks_and_inside_one_equals_never_having_stopped(
         self, run: RunFolder, recipe: Recipe, tmp_path: Path
     ) -> None:
+        """Stopped before the second task, and again after its fourth step."""
         shutil.copytree(run.path, tmp_path / "stopped")
         shutil.rmtree(tmp_path / "stopped" / "tasks" / "02-second")
         stop(recipe, tmp_path / "stopped", "second", 4, resume=True)
@@ -129,3 +119,8 @@ class StrategyContract:
         for load in (strategy.load_state_dict, strategy.load_task_state_dict):
             with pytest.raises(KeyError):
                 load({"something": 1})
+
+
+def equal(ours: Weights, theirs: Weights) -> bool:
+    assert ours.keys() == theirs.keys()
+    return all(torch.equal(ours[name], theirs[name]) for name in ours)

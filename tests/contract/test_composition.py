@@ -17,7 +17,7 @@ from clkit.models.loading import load_model
 from clkit.recipe.recipe import Recipe
 from clkit.runs import RunFolder
 from clkit.strategies.registry import BUILT_IN, load_strategy
-from tests.contract.contract import TUNINGS
+from tests.contract.settings import TUNINGS
 from tests.toy import toy_recipe
 
 #: How each strategy is named in the toy's recipe, and what it logs when it is at work.
@@ -98,9 +98,9 @@ def test_strategies_without_a_common_tuning_are_refused(names: tuple[str, str], 
 def test_four_at_once_resume_to_the_same_bytes(tmp_path: Path, toy_t5: Path) -> None:
     made = recipe(tmp_path, toy_t5, ("replay", "ewc", "lwf", "migu"))
     whole = train(made, tmp_path / "whole")
-    stopped = train(made, tmp_path / "stopped")
-    shutil.rmtree(stopped.path / "tasks" / "02-second")
-    resumed = train(made, stopped.path, resume=True)
+    shutil.copytree(whole.path, tmp_path / "stopped")
+    shutil.rmtree(tmp_path / "stopped" / "tasks" / "02-second")
+    resumed = train(made, tmp_path / "stopped", resume=True)
     assert (resumed.path / "matrix.json").read_bytes() == (whole.path / "matrix.json").read_bytes()
     ours, theirs = weights(whole, made), weights(resumed, made)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -15,3 +15,4 @@ class TestEWC(StrategyContract):
 
 class TestEWCPerTask(TestEWC):
     entry: ClassVar = {"name": "ewc", "ewc_lambda": 1e4, "fisher": "per_task", "examples": None, "labels": "model"}
+    settings: ClassVar = ("seq2seq",)

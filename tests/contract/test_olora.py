@@ -16,4 +16,5 @@ class TestOLoRA(StrategyContract):
 class TestOLoRANorm(TestOLoRA):
     entry: ClassVar = {**TestOLoRA.entry, "lambda2": 0.1}
     first_task_is_plain = False
+    settings: ClassVar = ("seq2seq",)
     logged: ClassVar = {"olora_penalty", "olora_orthogonality", "olora_norm"}

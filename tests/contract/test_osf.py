@@ -22,3 +22,4 @@ class TestOSFFromTheFirstTask(TestOSF):
         "first_task": "protected",
     }
     first_task_is_plain = False
+    settings: ClassVar = ("seq2seq",)
