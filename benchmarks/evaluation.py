@@ -22,11 +22,13 @@ import torch
 
 from clkit.cli.output import quiet_libraries
 from clkit.engine.evaluate import learned_stages
-from clkit.engine.evaluation import Examiner, normalise, task_prompts
+from clkit.engine.evaluation import Examiner
+from clkit.engine.examples import task_prompts
 from clkit.models.family import UNFINISHED
 from clkit.models.loading import LoadedModel, load_model
 from clkit.recipe.recipe import Recipe
 from clkit.runs import RunFolder
+from clkit.tasks.answers import normalise
 from clkit.tasks.loading import load_tasks
 from clkit.tasks.task import Task
 
@@ -34,7 +36,7 @@ from clkit.tasks.task import Task
 @torch.inference_mode()
 def naive(loaded: LoadedModel, task: Task, recipe: Recipe, batch_size: int) -> list[str]:
     """What most research code does."""
-    prompts = task_prompts(task, "test", loaded.tokenizer, recipe.prompt)
+    prompts = task_prompts(task, "test", loaded.tokenizer, recipe)
     answers: list[str] = []
     for start in range(0, len(prompts), batch_size):
         batch = loaded.tokenizer(prompts[start : start + batch_size], padding=True, return_tensors="pt")
@@ -63,7 +65,7 @@ def main() -> None:
     run = RunFolder.open(arguments.run)
     recipe = Recipe.load(run.recipe_path, [f"evaluation.batch_size={arguments.batch}"])
     tasks = load_tasks(recipe)
-    examiner = Examiner(tasks, recipe.evaluation, recipe.prompt)
+    examiner = Examiner(tasks, recipe)
     matrix = run.read_matrix()
     rows = {"0": matrix.zero_shot or []} | {str(index): row for index, row in enumerate(matrix.rows, 1)}
 

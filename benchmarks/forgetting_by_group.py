@@ -18,9 +18,9 @@ from runs import markdown
 from torch import Tensor
 
 from clkit.cli.output import quiet_libraries
-from clkit.engine.evaluation import task_prompts
+from clkit.engine.evaluation import negative_log_likelihoods
+from clkit.engine.examples import encode, task_examples
 from clkit.models.groups import parameter_groups
-from clkit.models.likelihood import IGNORED, summed_cross_entropy
 from clkit.models.loading import LoadedModel, load_model
 from clkit.recipe.recipe import Recipe
 from clkit.runs import RunFolder
@@ -30,20 +30,15 @@ from clkit.tasks.task import Task
 BATCH = 32
 
 
-@torch.inference_mode()
 def answer_loss(loaded: LoadedModel, task: Task, recipe: Recipe, examples: int) -> float:
     """Mean −log p of an answer token over the first test examples of a task."""
-    prompts = task_prompts(task, "test", loaded.tokenizer, recipe.prompt)[:examples]
-    encoded = loaded.family.encode(loaded.tokenizer, prompts, task.test["answer"][:examples])
-    rows = [dict(zip(encoded, values, strict=True)) for values in zip(*encoded.values(), strict=True)]
+    own = task_examples(task, "test", loaded.tokenizer, recipe)
+    rows = encode(loaded, own, range(min(examples, len(own)))).to_list()
     collate = loaded.family.collator(loaded.tokenizer, loaded.model)
-    total, tokens = 0.0, 0
+    measured = []
     for start in range(0, len(rows), BATCH):
-        batch = collate(rows[start : start + BATCH])
-        labels = batch.pop("labels")
-        total += float(summed_cross_entropy(loaded.model(**batch).logits, labels))
-        tokens += int((labels != IGNORED).sum())
-    return total / tokens
+        measured += negative_log_likelihoods(loaded.model, loaded.family, collate(rows[start : start + BATCH]))
+    return sum(loss for loss, _ in measured) / sum(tokens for _, tokens in measured)
 
 
 def weights(recipe: Recipe, stage: Path) -> dict[str, Tensor]:

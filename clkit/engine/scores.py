@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import math
-import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Protocol
 
 from clkit.errors import ClkitError
+from clkit.tasks.answers import normalise
 
 #: Nats per token whose exponential a float still holds, with room for a sum over tasks: e^700 is about 1e304.
 LARGEST_LOSS = 700.0
-
-_WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def normalise(text: str) -> str:
-    """The text as exact match compares it: lower case, no punctuation, single spaces."""
-    return " ".join(text.lower().translate(_WITHOUT_PUNCTUATION).split())
 
 
 class Tested(Protocol):

@@ -166,8 +166,8 @@ class OSF(Strategy):
         for name, layer in select_layers(model, family, self.options.layers).items():
             if not isinstance(layer, nn.Linear):
                 raise StrategyError(
-                    f"strategies.osf: '{name}' is a {type(layer).__name__}, which keeps its weight transposed and which "
-                    "peft's OSF cannot decompose; use another strategy with this model"
+                    f"strategies.osf: '{name}' is a {type(layer).__name__}, which keeps its weight transposed and "
+                    "which peft's OSF cannot decompose; use another strategy with this model"
                 )
             if layer.weight.requires_grad:
                 layers[name] = layer

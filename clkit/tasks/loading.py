@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from clkit.errors import DataError
 from clkit.recipe.sections import DataSection
 from clkit.recipe.task_recipe import FilesSource, FolderSource, HubSource, TaskRecipe
+from clkit.tasks.answers import refuse_equal
 from clkit.tasks.files import read_files
 from clkit.tasks.folder import read_folder
 from clkit.tasks.hub import read_hub
@@ -50,6 +51,7 @@ def load_task(recipe: TaskRecipe, data: DataSection, seed: int, *, plain_text: b
     train = _Split("train", source.train, declared, recipe.name, plain_text)
     test = _Split("test", source.test, declared, recipe.name, plain_text)
     labels = declared if free or declared else infer_labels(train.rows, train.indices, recipe.name)
+    refuse_equal(labels or (), recipe.name)
     train_labels, test_labels = train.label(labels), test.label(labels)
 
     def draw(split: str) -> Draw:

@@ -7,22 +7,8 @@ import random
 
 import pytest
 
-from clkit.engine.scores import LARGEST_LOSS, Answers, Likelihoods, normalise
+from clkit.engine.scores import LARGEST_LOSS, Answers, Likelihoods
 from clkit.errors import ClkitError
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("  Very   Negative.\n", "very negative"),
-        ("Society & Culture", "society culture"),
-        ("(A)", "a"),
-        ("Ünïcode—dash", "ünïcode—dash"),
-        ("!?", ""),
-    ],
-)
-def test_normalise(text: str, expected: str) -> None:
-    assert normalise(text) == expected
 
 
 def test_an_unfinished_answer_is_no_match() -> None:
