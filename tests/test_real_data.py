@@ -10,22 +10,26 @@ from clkit.engine.sequence import train
 from clkit.recipe.recipe import Recipe
 
 
-@pytest.mark.parametrize("tuning", ["full", "lora"])
-def test_order_1_learns_and_forgets(cl_benchmark: Path, t5_tiny: Path, tmp_path: Path, tuning: str) -> None:
+@pytest.mark.parametrize(
+    "tuning",
+    [
+        ["tuning.method=full", "training.learning_rate=1e-3"],
+        ["tuning={method: lora, targets: [q, k, v, o, wi_0, wi_1, wo]}", "training.learning_rate=5e-3"],
+    ],
+    ids=["full", "lora"],
+)
+def test_order_1_learns_and_forgets(cl_benchmark: Path, t5_tiny: Path, tmp_path: Path, tuning: list[str]) -> None:
     recipe = Recipe.load(
         "t5_order1",
         [
             f"model.name={t5_tiny}",
             f"benchmark.folder={cl_benchmark}",
             "data.train_per_label=null",
-            "data.train_per_task=64",
-            "data.test_per_task=24",
-            "prompt={max_tokens: 128, task_name: false}",
-            f"tuning.method={tuning}",
-            # The adapter sits on q and v alone.
-            "strategies.migu.layers=[attention]",
-            f"training.learning_rate={'1e-3' if tuning == 'full' else '1e-2'}",
-            "training.batch_size=16",
+            "data.train_per_task=32",
+            "data.test_per_task=16",
+            "prompt={max_tokens: 32, task_name: false, style: text}",
+            *tuning,
+            "training.batch_size=8",
             "training.epochs=3",
         ],
     )
@@ -33,6 +37,7 @@ def test_order_1_learns_and_forgets(cl_benchmark: Path, t5_tiny: Path, tmp_path:
     assert matrix.tasks == ["dbpedia", "amazon", "yahoo", "agnews"]
     assert matrix.zero_shot is not None
     assert all(score is not None and score < 0.05 for score in matrix.zero_shot)
-    agnews = matrix.rows[3][3]
-    assert agnews is not None
-    assert agnews >= 0.2  # four labels: it has at least learned to answer with them
+    learned = [float(row[index] or 0) for index, row in enumerate(matrix.rows)]
+    kept = [float(score or 0) for score in matrix.rows[-1]]
+    assert sum(learned) >= 0.3  # which takes answering with a task's labels, 14 of them in the first
+    assert sum(learned[:-1]) - sum(kept[:-1]) >= 0.15
