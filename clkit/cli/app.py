@@ -81,6 +81,7 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a name may hold what the terminal's encoding lacks
             stream.reconfigure(errors="backslashreplace")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported; what reads GGUF files has no other switch
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if len(arguments) < len(sys.argv) - 1:
         sys.excepthook = _print_traceback
