@@ -27,9 +27,6 @@ def stderr() -> Console:
 
 def quiet_libraries() -> None:
     """Silence the progress bars and warnings of the libraries below, which would tear the display; errors remain."""
-    os.environ.setdefault(
-        "TQDM_DISABLE", "1"
-    )  # read when tqdm is imported; transformers' GGUF reader has no other switch
     import datasets
     import transformers
 
