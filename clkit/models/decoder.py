@@ -101,8 +101,6 @@ class Decoder(Generating):
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int
     ) -> list[str]:
         ids, mask = _padded(_prompt_ids(tokenizer, prompts), _pad_id(tokenizer), left=True)
-        if not mask.all() and not _keeps_keys(model):  # a state would take up the padding
-            return [answer for one in prompts for answer in self.generate(model, tokenizer, [one], max_new_tokens)]
         own = model.generation_config.eos_token_id
         ends = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
         # The Trainer turns the cache off in the model's config. Penalties in the model's own generation config would
@@ -134,7 +132,7 @@ class Decoder(Generating):
         prompts: Sequence[str],
         answers: Sequence[str],
     ) -> torch.Tensor:
-        if not _keeps_keys(model):
+        if "past_key_values" not in _forward_parameters(model):  # such as Mamba, which keeps a state instead
             whole = [self._log_likelihood_of_whole(model, tokenizer, prompts, answer) for answer in answers]
             return torch.stack(whole, dim=1)
         pad, device = _pad_id(tokenizer), model.device
@@ -252,11 +250,6 @@ def _accepted(model: PreTrainedModel, **arguments: Any) -> dict[str, Any]:
     """Those of the arguments that the model knows. Bloom, for one, goes by the mask and has no positions."""
     known = _forward_parameters(model)
     return {name: value for name, value in arguments.items() if name in known}
-
-
-def _keeps_keys(model: PreTrainedModel) -> bool:
-    """Whether what the model has read is kept as keys and values, rather than in a state, as Mamba's."""
-    return "past_key_values" in _forward_parameters(model)
 
 
 def _forward_parameters(model: PreTrainedModel | PeftModel) -> Mapping[str, inspect.Parameter]:
