@@ -55,6 +55,12 @@ def toy_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def toy_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the data of toy recipes, the same for all."""
+    return tmp_path_factory.mktemp("toy-tasks")
+
+
+@pytest.fixture(scope="session")
 def toy_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a random Llama of 16 units."""
     return _toy("decoder", tmp_path_factory)

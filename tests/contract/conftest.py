@@ -28,12 +28,6 @@ def toy_t5_with_sentinels(tmp_path_factory: pytest.TempPathFactory, toy_t5: Path
 
 
 @pytest.fixture(scope="session")
-def toy_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for the tasks' data, the same for all."""
-    return tmp_path_factory.mktemp("tasks")
-
-
-@pytest.fixture(scope="session")
 def plain_weights(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, toy_tasks: Path
 ) -> Callable[[Case], list[Weights]]:

@@ -23,6 +23,8 @@ from clkit.errors import RunError
 from clkit.models.loading import load_model
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.smoke import smoke_recipe
+from clkit.runs import RunFolder
+from tests.engine.conftest import Finished, ToyRecipe
 from tests.toy import toy_recipe, write_task
 
 # Dropout: every draw must be the same one. A fresh adapter per task is the tuning that depends most on the position.
@@ -97,7 +99,9 @@ class TestRefused:
 
 class TestOneModelPerTask:
     @TUNINGS
-    def test_each_task_trains_as_the_first_of_a_sequence(self, tmp_path: Path, toy_t5: Path, tuning: dict[str, Any]):
+    def test_each_task_trains_as_the_first_of_a_sequence(
+        self, tmp_path: Path, toy_t5: Path, toy: ToyRecipe, finished: Finished, tuning: dict[str, Any]
+    ):
         """Bit for bit, whatever its place: its seed is that of a sequence's first task."""
         tasks = [write_task(tmp_path, name) for name in ("first", "second")]
         one_epoch = {"per_task": {"second": {"epochs": 1.0}}}
@@ -118,12 +122,14 @@ class TestOneModelPerTask:
             assert not equal(
                 saved_weights(recipe, alone.stages()[2 - index].folder), saved_weights(recipe, later.folder)
             )
-        assert matrix.zero_shot == train(toy_recipe(tmp_path, toy_t5), tmp_path / "plain").read_matrix().zero_shot
+        assert matrix.zero_shot == finished(toy()).read_matrix().zero_shot
 
     @TUNINGS
-    def test_resuming_equals_never_having_stopped(self, tmp_path: Path, toy_t5: Path, tuning: dict[str, Any]):
-        recipe = toy_recipe(tmp_path, toy_t5, protocol="per_task", tuning=tuning)
-        whole = train(recipe, tmp_path / "whole")
+    def test_resuming_equals_never_having_stopped(
+        self, tmp_path: Path, toy: ToyRecipe, finished: Finished, tuning: dict[str, Any]
+    ):
+        recipe = toy(protocol="per_task", tuning=tuning, training={"epochs": 4.0})
+        whole = finished(recipe)
         run = tmp_path / "stopped"
         shutil.copytree(whole.path, run)
         shutil.rmtree(run / "tasks" / "02-second")
@@ -136,9 +142,8 @@ class TestOneModelPerTask:
         assert equal(a, b)
 
     @TUNINGS
-    def test_a_saved_model_answers_as_it_did(self, tmp_path: Path, toy_t5: Path, tuning: dict[str, Any]):
-        recipe = toy_recipe(tmp_path, toy_t5, protocol="per_task", tuning=tuning, training={"epochs": 6.0})
-        run = train(recipe, tmp_path / "run")
+    def test_a_saved_model_answers_as_it_did(self, toy: ToyRecipe, finished: Finished, tuning: dict[str, Any]):
+        run = finished(toy(protocol="per_task", tuning=tuning, training={"epochs": 4.0}))
         for name in ("first", "second"):
             folder = next(stage.folder for stage in run.stages() if stage.name == name)
             kept = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
@@ -192,8 +197,8 @@ class TestAllTasksTogether:
         assert run.stages()[-1].payload["steps"] == 10  # 2 epochs of 37 examples, 8 at a time
 
     @TUNINGS
-    def test_one_stage_tests_all_tasks(self, tmp_path: Path, toy_t5: Path, tuning: dict[str, Any]):
-        recipe = toy_recipe(tmp_path, toy_t5, protocol="multi_task", tuning=tuning)
+    def test_one_stage_tests_all_tasks(self, tmp_path: Path, toy: ToyRecipe, tuning: dict[str, Any]):
+        recipe = toy(protocol="multi_task", tuning=tuning)
         run = train(recipe, tmp_path / "run")
         matrix = run.read_matrix()
         assert [stage.folder.name for stage in run.stages()] == ["00-zero-shot", "01-all-tasks"]
@@ -212,7 +217,7 @@ class TestAllTasksTogether:
             toy_t5,
             protocol="multi_task",
             prompt={"task_name": True},
-            training={"epochs": 25.0},
+            training={"epochs": 12.0, "learning_rate": 2e-2},
             # The toy's tasks differ in their instruction only: the first word decides in both.
             tasks=[
                 {**write_task(tmp_path, name), "instruction": word}
@@ -224,17 +229,17 @@ class TestAllTasksTogether:
 
 
 class TestNoneLearned:
-    def test_only_the_zero_shot_row(self, tmp_path: Path, toy_t5: Path):
-        run = train(toy_recipe(tmp_path, toy_t5, protocol="zero_shot"), tmp_path / "run")
-        matrix = run.read_matrix()
-        plain = train(toy_recipe(tmp_path, toy_t5), tmp_path / "plain").read_matrix()
+    def test_only_the_zero_shot_row(self, toy: ToyRecipe, finished: Finished):
+        run = finished(toy(protocol="zero_shot"))
+        matrix, plain = run.read_matrix(), finished(toy()).read_matrix()
         assert (matrix.zero_shot, matrix.rows, matrix.in_progress) == (plain.zero_shot, [], None)
         assert [stage.folder.name for stage in run.stages()] == ["00-zero-shot"]
         assert [answers.exact_match for answers in evaluate(run)] == matrix.zero_shot
 
-    def test_a_finished_run_is_not_tested_again(self, tmp_path: Path, toy_t5: Path):
-        recipe = toy_recipe(tmp_path, toy_t5, protocol="zero_shot")
-        run = train(recipe, tmp_path / "run")
+    def test_a_finished_run_is_not_tested_again(self, tmp_path: Path, toy: ToyRecipe, finished: Finished):
+        recipe = toy(protocol="zero_shot")
+        shutil.copytree(finished(recipe).path, tmp_path / "run")
+        run = RunFolder.open(tmp_path / "run")
         before = {path: path.stat().st_mtime_ns for path in (run.path / "tasks").rglob("*")}
         train(recipe, run.path, resume=True)
         assert {path: path.stat().st_mtime_ns for path in (run.path / "tasks").rglob("*")} == before

@@ -21,10 +21,19 @@ from clkit.models.loading import load_model
 from clkit.recipe.recipe import Recipe
 from clkit.runs import RunFolder
 from clkit.strategies.migu import MIGU
+from tests.engine.conftest import Finished, ToyRecipe
 from tests.toy import toy_recipe
 
 MIGU_UPDATE = [{"name": "migu", "threshold": 0.5, "mask": "update"}]
 LORA = {"method": "lora", "rank": 2}
+
+
+@pytest.fixture
+def plain(tmp_path: Path, toy: ToyRecipe, finished: Finished) -> tuple[Recipe, RunFolder]:
+    """A recipe without strategies, and a copy of its finished run."""
+    recipe = toy()
+    shutil.copytree(finished(recipe).path, tmp_path / "run")
+    return recipe, RunFolder.open(tmp_path / "run")
 
 
 def weights(folder: Path, recipe: Recipe, stage: int = -1) -> dict[str, torch.Tensor]:
@@ -34,8 +43,8 @@ def weights(folder: Path, recipe: Recipe, stage: int = -1) -> dict[str, torch.Te
     return dict(loaded.model.named_parameters())
 
 
-def test_a_run_holds_what_the_reference_says(tmp_path: Path, toy_t5: Path) -> None:
-    run = train(toy_recipe(tmp_path, toy_t5, strategies=MIGU_UPDATE), tmp_path / "run")
+def test_a_run_holds_what_the_reference_says(toy: ToyRecipe, finished: Finished) -> None:
+    run = finished(toy(strategies=MIGU_UPDATE))
     matrix = run.read_matrix()
     assert matrix.tasks == ["first", "second"]
     assert [[score is None for score in row] for row in matrix.rows] == [[False, True], [False, False]]
@@ -65,12 +74,13 @@ def test_training_learns(tmp_path: Path, toy_t5: Path) -> None:
 
 
 @pytest.mark.parametrize("tuning", [{"method": "full"}, LORA], ids=["full", "lora"])
-def test_the_same_recipe_gives_the_same_bytes(tmp_path: Path, toy_t5: Path, tuning: dict[str, Any]) -> None:
-    recipe = toy_recipe(tmp_path, toy_t5, strategies=MIGU_UPDATE, tuning=tuning)
-    for name in ("a", "b"):
-        train(recipe, tmp_path / name)
-    assert (tmp_path / "a" / "matrix.json").read_bytes() == (tmp_path / "b" / "matrix.json").read_bytes()
-    a, b = weights(tmp_path / "a", recipe), weights(tmp_path / "b", recipe)
+def test_the_same_recipe_gives_the_same_bytes(
+    tmp_path: Path, toy: ToyRecipe, finished: Finished, tuning: dict[str, Any]
+) -> None:
+    recipe = toy(strategies=MIGU_UPDATE, tuning=tuning)
+    before, again = finished(recipe), train(recipe, tmp_path / "again")
+    assert before.matrix_path.read_bytes() == again.matrix_path.read_bytes()
+    a, b = weights(before.path, recipe), weights(again.path, recipe)
     assert all(torch.equal(a[name], b[name]) for name in a)
     other = recipe.model_copy(update={"seed": 4})
     train(other, tmp_path / "c")
@@ -80,10 +90,10 @@ def test_the_same_recipe_gives_the_same_bytes(tmp_path: Path, toy_t5: Path, tuni
 
 @pytest.mark.parametrize("tuning", [{"method": "full"}, LORA], ids=["full", "lora"])
 def test_resuming_after_a_finished_task_equals_never_having_stopped(
-    tmp_path: Path, toy_t5: Path, monkeypatch: pytest.MonkeyPatch, tuning: dict[str, Any]
+    tmp_path: Path, toy: ToyRecipe, finished: Finished, monkeypatch: pytest.MonkeyPatch, tuning: dict[str, Any]
 ) -> None:
-    recipe = toy_recipe(tmp_path, toy_t5, strategies=MIGU_UPDATE, tuning=tuning)
-    train(recipe, tmp_path / "whole")
+    recipe = toy(strategies=MIGU_UPDATE, tuning=tuning)
+    whole = finished(recipe)
 
     learn = MIGU.before_task
 
@@ -102,40 +112,40 @@ def test_resuming_after_a_finished_task_equals_never_having_stopped(
     train(recipe, tmp_path / "stopped", resume=True)
     assert (tmp_path / "stopped" / "tasks" / "01-first" / "done.json").stat().st_mtime_ns == first_done
     for file in ("matrix.json", "metrics.json"):
-        assert (tmp_path / "stopped" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
-    a, b = weights(tmp_path / "whole", recipe), weights(tmp_path / "stopped", recipe)
+        assert (tmp_path / "stopped" / file).read_bytes() == (whole.path / file).read_bytes()
+    a, b = weights(whole.path, recipe), weights(tmp_path / "stopped", recipe)
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_finished_run_is_not_trained_again(tmp_path: Path, toy_t5: Path) -> None:
-    recipe = toy_recipe(tmp_path, toy_t5)
-    train(recipe, tmp_path / "run")
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "tasks").rglob("*")}
-    train(recipe, tmp_path / "run", resume=True)
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "tasks").rglob("*")} == before
+def test_a_finished_run_is_not_trained_again(plain: tuple[Recipe, RunFolder]) -> None:
+    recipe, run = plain
+    before = {path: path.stat().st_mtime_ns for path in (run.path / "tasks").rglob("*")}
+    train(recipe, run.path, resume=True)
+    assert {path: path.stat().st_mtime_ns for path in (run.path / "tasks").rglob("*")} == before
 
 
-def test_an_existing_folder_and_a_changed_recipe_are_refused(tmp_path: Path, toy_t5: Path) -> None:
-    recipe = toy_recipe(tmp_path, toy_t5, evaluation={"zero_shot": False, "tasks": "final"})
-    train(recipe, tmp_path / "run")
+def test_an_existing_folder_and_a_changed_recipe_are_refused(toy: ToyRecipe, plain: tuple[Recipe, RunFolder]) -> None:
+    recipe, run = plain
     with pytest.raises(UsageError, match=r"--resume.*--overwrite"):
-        train(recipe, tmp_path / "run")
-    changed = toy_recipe(tmp_path, toy_t5, evaluation={"zero_shot": False, "tasks": "final"}, strategies=MIGU_UPDATE)
+        train(recipe, run.path)
+    changed = toy(strategies=MIGU_UPDATE)
     with pytest.raises(UsageError, match="these keys differ: strategies"):
-        train(changed, tmp_path / "run", resume=True)
-    assert train(changed, tmp_path / "run", overwrite=True).stages()[-1].name == "second"
+        train(changed, run.path, resume=True)
+    assert "migu_masked_share" in train(changed, run.path, overwrite=True).read_log()[-2]
 
 
-def test_a_recipe_that_cannot_load_neither_leaves_a_folder_nor_empties_one(tmp_path: Path, toy_t5: Path) -> None:
+def test_a_recipe_that_cannot_load_neither_leaves_a_folder_nor_empties_one(
+    tmp_path: Path, plain: tuple[Recipe, RunFolder]
+) -> None:
     broken = toy_recipe(tmp_path, tmp_path / "nowhere")
     with pytest.raises(ModelError):
         train(broken, tmp_path / "new")
     assert not (tmp_path / "new").exists()
-    train(toy_recipe(tmp_path, toy_t5, evaluation={"zero_shot": False, "tasks": "final"}), tmp_path / "run")
-    before = sorted((tmp_path / "run").rglob("*"))
+    run = plain[1].path
+    before = sorted(run.rglob("*"))
     with pytest.raises(ModelError):
-        train(broken, tmp_path / "run", overwrite=True)
-    assert sorted((tmp_path / "run").rglob("*")) == before
+        train(broken, run, overwrite=True)
+    assert sorted(run.rglob("*")) == before
 
 
 def test_what_is_tested_after_each_task(tmp_path: Path, toy_t5: Path) -> None:
@@ -173,12 +183,12 @@ def test_only_the_last_model_is_kept_where_asked(tmp_path: Path, toy_t5: Path) -
         evaluate(run, stage="third")
 
 
-def test_a_lora_adapter_loads_in_stock_peft(tmp_path: Path, toy_t5: Path) -> None:
+def test_a_lora_adapter_loads_in_stock_peft(toy: ToyRecipe, finished: Finished, toy_t5: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForSeq2SeqLM
 
-    recipe = toy_recipe(tmp_path, toy_t5, tuning=LORA)
-    run = train(recipe, tmp_path / "run")
+    recipe = toy(strategies=MIGU_UPDATE, tuning=LORA)
+    run = finished(recipe)
     stock = PeftModel.from_pretrained(
         AutoModelForSeq2SeqLM.from_pretrained(toy_t5), run.stages()[-1].folder / "adapter"
     )
@@ -188,14 +198,13 @@ def test_a_lora_adapter_loads_in_stock_peft(tmp_path: Path, toy_t5: Path) -> Non
     assert all(torch.equal(found[name], ours[name]) for name in found if "lora_" in name)
 
 
-def test_a_half_written_stage_is_trained_again(tmp_path: Path, toy_t5: Path) -> None:
-    recipe = toy_recipe(tmp_path, toy_t5)
-    train(recipe, tmp_path / "run")
-    whole = (tmp_path / "run" / "matrix.json").read_bytes()
-    (tmp_path / "run" / "tasks" / "02-second" / "done.json").unlink()
-    shutil.rmtree(tmp_path / "run" / "tasks" / "02-second" / "model")
-    run = train(recipe, tmp_path / "run", resume=True)
-    assert (run.path / "matrix.json").read_bytes() == whole
+def test_a_half_written_stage_is_trained_again(plain: tuple[Recipe, RunFolder]) -> None:
+    recipe, run = plain
+    whole = run.matrix_path.read_bytes()
+    (run.path / "tasks" / "02-second" / "done.json").unlink()
+    shutil.rmtree(run.path / "tasks" / "02-second" / "model")
+    train(recipe, run.path, resume=True)
+    assert run.matrix_path.read_bytes() == whole
     assert (run.path / "tasks" / "02-second" / "model").is_dir()
 
 
@@ -260,7 +269,8 @@ def test_resuming_from_damage_is_refused_until_the_stage_is_removed(tmp_path: Pa
 def test_what_does_not_decide_the_result_may_differ_on_resuming(tmp_path: Path, toy_t5: Path) -> None:
     recipe = toy_recipe(tmp_path, toy_t5, **SHORT)
     whole = train(recipe, tmp_path / "whole")
-    run = train(recipe, tmp_path / "run")
+    shutil.copytree(whole.path, tmp_path / "run")
+    run = RunFolder.open(tmp_path / "run")
     shutil.rmtree(run.stages()[-1].folder)
     changed = toy_recipe(
         tmp_path,

@@ -76,16 +76,20 @@ def recorder() -> type[Recorder]:
     return Recorder
 
 
-def recorded(tmp_path: Path, model: Path, weight: float = 0.0, **changes: Any) -> Path:
+def recorded(tmp_path: Path, model: Path, weight: float = 0.0, **training: Any) -> Path:
     entry = {"name": "tests.engine.test_trainer:Recorder", "weight": weight}
     recipe = toy_recipe(
-        tmp_path, model, strategies=[entry], evaluation={"zero_shot": False, "tasks": "final"}, **changes
+        tmp_path,
+        model,
+        strategies=[entry],
+        training={"epochs": 0.4, **training},  # two steps of each task
+        evaluation={"zero_shot": False, "tasks": "final"},
     )
     return train(recipe, tmp_path / "run").path
 
 
 def test_hooks_are_called_at_their_places(tmp_path: Path, toy_t5: Path, recorder: type[Recorder]) -> None:
-    recorded(tmp_path, toy_t5, training={"epochs": 1.0, "micro_batch_size": 4, "batch_size": 12})
+    recorded(tmp_path, toy_t5, epochs=1.0, micro_batch_size=4, batch_size=12)
     one_step = ["before_forward True", "after_forward"] * 3 + ["penalty", "before_step", "after_step"]
     one_task = ["before_task", "training_data ['answer', 'prompt', 'task']", *one_step, *one_step, "after_task"]
     assert recorder.calls == one_task * 2
@@ -99,7 +103,7 @@ def test_the_gradient_does_not_depend_on_the_split_into_micro_batches(
     (tmp_path / "run").rename(tmp_path / "whole")
     whole = list(recorder.gradients)
     recorder.gradients.clear()
-    recorded(tmp_path, toy_t5, training={"micro_batch_size": micro_batch_size})
+    recorded(tmp_path, toy_t5, micro_batch_size=micro_batch_size)
     assert len(recorder.gradients) == len(whole)
     torch.testing.assert_close(recorder.gradients[0], whole[0], rtol=1e-4, atol=1e-6)
 
@@ -132,7 +136,7 @@ def test_checkpointing_does_not_change_the_gradient(tmp_path: Path, toy_t5: Path
     (tmp_path / "run").rename(tmp_path / "whole")
     whole = recorder.gradients[0]
     recorder.gradients.clear()
-    recorded(tmp_path, toy_t5, training={"gradient_checkpointing": True})
+    recorded(tmp_path, toy_t5, gradient_checkpointing=True)
     torch.testing.assert_close(recorder.gradients[0], whole, rtol=1e-4, atol=1e-6)
 
 
@@ -144,7 +148,7 @@ def test_magnitudes_count_once_under_checkpointing(tmp_path: Path, toy_t5: Path)
             tmp_path,
             toy_t5,
             strategies=[{"name": "migu", "mask": "update", "first_task": "masked"}],
-            training={"gradient_checkpointing": checkpointing, "micro_batch_size": 4, "batch_size": 8},
+            training={"gradient_checkpointing": checkpointing, "micro_batch_size": 4, "batch_size": 8, "epochs": 1.0},
             evaluation={"zero_shot": False, "tasks": "final"},
         )
         run = train(recipe, tmp_path / f"run-{checkpointing}")
@@ -160,7 +164,7 @@ def test_a_penalty_enters_once_per_step_whatever_the_micro_batches(
     gradients = []
     for weight in (0.0, 0.5):
         recorder.gradients.clear()
-        recorded(tmp_path, toy_t5, weight=weight, training={"micro_batch_size": 2})
+        recorded(tmp_path, toy_t5, weight=weight, micro_batch_size=2)
         (tmp_path / "run").rename(tmp_path / f"run-{weight}")
         gradients.append(recorder.gradients[0])
     from clkit.models.loading import load_model
