@@ -14,6 +14,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+#: What takes a worker longest in one piece.
+LONGEST = ("test_processes.py", "test_checkpoints.py", "test_real_data.py", "test_fuzzing.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest, so that at the end no worker waits for another that has just begun one of them."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 def pytest_collection_finish() -> None:
     """Spare each training, which begins by collecting garbage, the half a million objects that imports have made."""
     gc.collect()
