@@ -32,7 +32,7 @@ def test_the_miniature_keeps_strategies_tuning_and_schedule(name: str) -> None:
     assert small.data.train_per_task == 64
 
 
-@pytest.mark.parametrize("name", ["roberta_das", "roberta_das_end_tasks", "smollm2_order1"])
+@pytest.mark.parametrize("name", ["roberta_das", "roberta_das_end_tasks", "smollm2_order1", "llama_magicoder"])
 def test_the_miniature_of_an_encoder_or_a_decoder_trains(name: str, tmp_path: Path) -> None:
     recipe = smoke_recipe(Recipe.load(name))
     few = recipe.data.model_copy(update={"train_per_task": 16, "test_per_task": 4})
