@@ -24,8 +24,8 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
     """The recipe with a small model, a few examples of the sample's tasks, and one epoch each.
 
     Everything else stays as it is: strategies, tuning, schedule, precision, prompt, evaluation. What is said of single
-    tasks goes, since the tasks are others, and so does the model's chat template. Tests of lm-eval, whose data are on the hub, are replaced by the loss on built-in
-    text. The run is named `NAME-smoke`.
+    tasks goes, since the tasks are others, and so does the model's chat template. Tests of lm-eval, whose data are on
+    the hub, are replaced by the loss on built-in text. The run is named `NAME-smoke`.
     """
     values = recipe.model_dump()
     values["name"] = f"{recipe.name}-smoke"
