@@ -27,6 +27,7 @@ from clkit.cli import app
 from clkit.engine.sequence import train
 from clkit.recipe.dialect import RecipeDumper
 from clkit.recipe.shipped import shipped_recipes
+from tests.cli.verbs import COMMAND
 from tests.toy import toy_recipe
 
 ASKED = os.environ.get("CLKIT_FUZZING")
@@ -48,6 +49,7 @@ def clkit(*arguments: str) -> int:
     out, err = StringIO(), StringIO()
     with (
         mock.patch.object(sys, "argv", ["clkit", *arguments]),
+        mock.patch.object(app, "app", COMMAND),
         redirect_stdout(out),
         redirect_stderr(err),
         pytest.raises(SystemExit) as ended,

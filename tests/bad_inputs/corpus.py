@@ -35,6 +35,7 @@ import pytest
 import yaml
 
 from clkit.cli import app
+from tests.cli.verbs import COMMAND
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def lay_out(case: Case, folder: Path, sources: Mapping[str, Path]) -> None:
 def call(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int | str | None:
     """Run `clkit` as the shell would; its exit code."""
     monkeypatch.setattr(sys, "argv", ["clkit", *arguments])
+    monkeypatch.setattr(app, "app", COMMAND)
     with pytest.raises(SystemExit) as ended:
         app.main()
     return ended.value.code

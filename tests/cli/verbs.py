@@ -1,4 +1,4 @@
-"""Calls one verb the way `clkit` calls it, without the other verbs."""
+"""Calls one verb the way `clkit` calls it, without the other verbs; and the whole command, built once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import typer
+from typer.main import get_command
 from typer.testing import CliRunner, Result
+
+from clkit.cli import app
+
+#: What `clkit.cli.app.app` makes of itself, all verbs anew, whenever it is called.
+COMMAND = get_command(app.app)
 
 
 def call(verb: Callable[..., Any], *arguments: str) -> Result:

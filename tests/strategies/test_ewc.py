@@ -21,11 +21,12 @@ from clkit.errors import RecipeError, StrategyError
 from clkit.models.likelihood import summed_cross_entropy
 from clkit.models.loading import LoadedModel, load_model
 from clkit.recipe.loading import load_recipe
-from clkit.recipe.sections import FullTuning, LoraTuning, ModelSection, Tuning
+from clkit.recipe.sections import FullTuning, LoraTuning, Tuning
 from clkit.strategies import fisher
 from clkit.strategies.base import Context
 from clkit.strategies.ewc import EWC, EWCOptions
 from clkit.strategies.fisher import QuadraticPenalty, drawn_answer, sum_of_squared_scores
+from tests.strategies.loaded import load_toy
 from tests.toy import toy_recipe
 
 LORA = LoraTuning(method="lora", rank=4, alpha=8.0, dropout=0.0)
@@ -109,8 +110,7 @@ def test_two_gaussian_tasks_end_at_the_mean_weighted_by_their_precisions() -> No
 
 
 def toy(folder: Path, tuning: Tuning | None = None, dropout: float = 0.0) -> LoadedModel:
-    torch.manual_seed(3)
-    loaded = load_model(ModelSection(name=str(folder)), tuning or FullTuning())
+    loaded = load_toy(folder, tuning)
     loaded.model.double().train()
     for module in loaded.model.modules():
         if isinstance(module, nn.Dropout):
@@ -296,11 +296,12 @@ def learn(strategy: EWC, loaded: LoadedModel, tasks: int) -> None:
 
 def formula(strategy: EWC, loaded: LoadedModel, numbers: list[str]) -> torch.Tensor:
     """λ/2 · Σ_tasks Σ_i F_i (θ_i − θ*_i)², written down again."""
+    parameters = trained(loaded)
+    anchors = [(kept(strategy, "fisher", number), kept(strategy, "center", number)) for number in numbers]
     return sum(
-        strategy.options.ewc_lambda / 2 * (kept(strategy, "fisher", n)[name] * (p - center) ** 2).sum()
-        for n in numbers
-        for name, center in kept(strategy, "center", n).items()
-        for p in [trained(loaded)[name]]
+        strategy.options.ewc_lambda / 2 * (information[name] * (parameters[name] - center[name]) ** 2).sum()
+        for information, center in anchors
+        for name in parameters
     )
 
 

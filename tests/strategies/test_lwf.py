@@ -14,12 +14,13 @@ import torch
 
 from clkit.errors import StrategyError
 from clkit.models.layers import select_layers
-from clkit.models.loading import LoadedModel, load_model
-from clkit.recipe.sections import FullTuning, IncrementalLoraTuning, LoraTuning, ModelSection, Tuning
+from clkit.models.loading import LoadedModel
+from clkit.recipe.sections import FullTuning, IncrementalLoraTuning, LoraTuning, Tuning
 from clkit.strategies.base import Context, Strategy
 from clkit.strategies.lwf import LwF, LwFOptions, distillation
 from clkit.strategies.migu import MIGU, MIGUOptions
 from clkit.strategies.osf import OSF, OSFOptions
+from tests.strategies.loaded import load_toy
 
 TUNINGS: dict[str, Tuning] = {
     "full": FullTuning(),
@@ -31,8 +32,7 @@ Batch = dict[str, torch.Tensor]
 
 
 def toy(folder: Path, tuning: Tuning | None = None, dropout: float = 0.0) -> LoadedModel:
-    torch.manual_seed(3)
-    loaded = load_model(ModelSection(name=str(folder)), tuning or FullTuning())
+    loaded = load_toy(folder, tuning)
     loaded.model.double()
     for module in loaded.model.modules():
         if isinstance(module, torch.nn.Dropout) and dropout:

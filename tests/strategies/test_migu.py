@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from clkit.errors import ModelError, StrategyError
 from clkit.models.layers import linear_layers, row_sites, select_layers
-from clkit.models.loading import LoadedModel, load_model
-from clkit.recipe.sections import FullTuning, LoraTuning, ModelSection, Tuning
+from clkit.models.loading import LoadedModel
+from clkit.recipe.sections import FullTuning, LoraTuning, Tuning
 from clkit.strategies.base import Context
 from clkit.strategies.migu import MIGU, MIGUOptions, masked_rows, rows_masked
 from tests.models.test_layers import write_gpt2
+from tests.strategies.loaded import load_toy
 
 LORA = LoraTuning(method="lora", rank=4, alpha=8.0, dropout=0.0)
 
@@ -48,8 +49,7 @@ def test_the_masked_share_is_the_threshold_rounded_down(rows: int, percent: int)
 
 
 def toy(folder: Path, tuning: Tuning | None = None) -> LoadedModel:
-    torch.manual_seed(3)
-    loaded = load_model(ModelSection(name=str(folder)), tuning or FullTuning())
+    loaded = load_toy(folder, tuning)
     loaded.model.double()
     for name, parameter in loaded.model.named_parameters():
         if "lora_B" in name:  # fresh adapters start with B = 0, which would hide what B contributes

@@ -14,12 +14,13 @@ from safetensors.numpy import load_file
 
 from clkit.engine.sequence import train
 from clkit.errors import RecipeError, StrategyError
-from clkit.models.loading import LoadedModel, begin_task, load_model
+from clkit.models.loading import begin_task
 from clkit.recipe.recipe import Recipe
-from clkit.recipe.sections import FullTuning, IncrementalLoraTuning, ModelSection
+from clkit.recipe.sections import IncrementalLoraTuning
 from clkit.runs import RunFolder
 from clkit.strategies.base import Context
 from clkit.strategies.olora import OLoRA, OLoRAOptions
+from tests.strategies.loaded import load_toy
 from tests.toy import toy_recipe, write_task
 
 RANK, WIDTH, LAYERS = 3, 16, 12  # q and v: two layers of the encoder, two of the decoder with two attentions each
@@ -35,8 +36,7 @@ class Sequence:
 
     def __init__(self, folder: Path, **options: Any) -> None:
         self.strategy = OLoRA(OLoRAOptions(name="olora", **options))
-        torch.manual_seed(1)
-        self.loaded: LoadedModel = load_model(ModelSection(name=str(folder)), TUNING)
+        self.loaded = load_toy(folder, TUNING, seed=1)
         self.earlier: list[dict[str, np.ndarray]] = []
 
     def context(self, index: int) -> Context:
@@ -239,7 +239,7 @@ def test_an_overlap_of_exactly_zero_is_an_error(toy_t5: Path) -> None:
 
 def test_a_model_without_adapters_is_an_error(toy_t5: Path) -> None:
     sequence = Sequence(toy_t5)
-    sequence.loaded = load_model(ModelSection(name=str(toy_t5)), FullTuning())
+    sequence.loaded = load_toy(toy_t5)
     with pytest.raises(StrategyError, match="no linear layer of the model carries a LoRA adapter"):
         sequence.strategy.before_task(sequence.context(0))
 
@@ -354,6 +354,11 @@ def test_training_makes_the_subspaces_orthogonal(tmp_path: Path, toy_t5: Path) -
     assert overlap_of_saved_adapters(strong) < 0.1 * overlap_of_saved_adapters(plain)
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, toy_t5: Path) -> RunFolder:
+    return learned(tmp_path_factory.mktemp("alone"), toy_t5, [{"name": "olora", "lambda1": 0.5}])
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -362,9 +367,8 @@ def test_training_makes_the_subspaces_orthogonal(tmp_path: Path, toy_t5: Path) -
     ],
     ids=["migu", "replay"],
 )
-def test_it_composes(tmp_path: Path, toy_t5: Path, other: dict[str, Any]) -> None:
-    olora = {"name": "olora", "lambda1": 0.5}
-    both = learned(tmp_path, toy_t5, [olora, other])
+def test_it_composes(tmp_path: Path, toy_t5: Path, alone: RunFolder, other: dict[str, Any]) -> None:
+    both = learned(tmp_path, toy_t5, [{"name": "olora", "lambda1": 0.5}, other])
     assert all(line["olora_orthogonality"] == line["olora_penalty"] > 0 for line in second_task(both))
-    for entry in (olora, other):  # each of the two has its part in the result
-        assert overlap_of_saved_adapters(learned(tmp_path, toy_t5, [entry])) != overlap_of_saved_adapters(both)
+    for run in (alone, learned(tmp_path, toy_t5, [other])):  # each of the two has its part in the result
+        assert overlap_of_saved_adapters(run) != overlap_of_saved_adapters(both)

@@ -20,6 +20,7 @@ from clkit.strategies.base import Context
 from clkit.strategies.osf import OSF, OSFOptions
 from clkit.strategies.registry import check_composition
 from tests.models.test_layers import write_gpt2
+from tests.strategies.loaded import load_toy
 from tests.toy import toy_recipe
 
 Weights = dict[str, torch.Tensor]
@@ -27,7 +28,7 @@ DEFAULT_LAYERS = ["attention", "feed_forward"]
 
 
 def toy(folder: Path, freeze: list[str] | None = None) -> LoadedModel:
-    return load_model(ModelSection(name=str(folder)), FullTuning(freeze=freeze or []))
+    return load_toy(folder, FullTuning(freeze=freeze or []))
 
 
 def context(loaded: LoadedModel, index: int = 1) -> Context:
