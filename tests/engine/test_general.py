@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +25,6 @@ from clkit.recipe.general import GeneralSection
 from clkit.recipe.inputs import missing_inputs
 from clkit.recipe.objective import Pretraining
 from clkit.recipe.recipe import Recipe
-from clkit.recipe.saving import recipe_yaml
 from clkit.recipe.sections import FullTuning, ModelSection
 from clkit.recovery import recover_matrix
 from clkit.runs import RunFolder
@@ -275,24 +271,6 @@ def test_resuming_neither_repeats_nor_loses_it(
     evaluated = [line["stage"] for line in run.read_log() if line["event"] == "evaluated"]
     assert evaluated == ["zero-shot", "first", "second"]
     assert run.matrix_path.read_bytes() == whole.matrix_path.read_bytes()
-
-
-def test_two_processes_find_what_one_does(tmp_path: Path, toy_t5: Path) -> None:
-    recipe = toy_recipe(tmp_path, toy_t5, general=TEXTS, protocol="zero_shot", data={"test_per_task": 4})
-    (tmp_path / "toy.yaml").write_text(recipe_yaml(recipe), "utf-8")
-    launcher = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0", "-m"]
-    done = subprocess.run(
-        [sys.executable, "-m", *launcher, "clkit", "train", "toy.yaml", "--run", "two"],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("general ability, which no task taught") == 1
-    (one,), (two,) = train(recipe, tmp_path / "one").stages(), RunFolder.open(tmp_path / "two").stages()
-    assert one.payload["general"] == two.payload["general"]
 
 
 def refused(**changes: Any) -> str:

@@ -20,6 +20,7 @@ from clkit.errors import UsageError
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.saving import recipe_yaml
 from clkit.runs import RunFolder
+from tests.engine.test_general import TEXTS
 from tests.engine.two_processes import RECIPES, STOPPED
 from tests.interrupting import assert_same
 from tests.toy import toy_recipe
@@ -56,6 +57,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory, toy_t5: Path, dropout_t5:
         "incremental": toy_recipe(
             folder, toy_t5, strategies=[{"name": "olora"}, MIGU], tuning=adapters, training=TRAINING
         ),
+        "general": toy_recipe(folder, toy_t5, general=TEXTS, protocol="zero_shot", data={"test_per_task": 4}),
         "interrupted": toy_recipe(
             folder,
             dropout_t5,
@@ -214,6 +216,17 @@ def test_the_adapters_are_the_same(incremental: Pair) -> None:
                 nothing = torch.zeros_like(one[name])
                 assert moved_rows(nothing, one[name]) == moved_rows(nothing, two[name])
                 assert 4 <= len(moved_rows(nothing, one[name])) <= 8
+
+
+# --- general ability ----------------------------------------------------------------------------------------------
+
+
+def test_general_ability_is_the_same(launched: Launched) -> None:
+    pair = both(launched, "general")
+    main, other = launched.printed("general")
+    assert (main.count("general ability, which no task taught"), other) == (1, "")
+    (one,), (two,) = pair.one.stages(), pair.two.stages()
+    assert one.payload["general"] == two.payload["general"]
 
 
 # --- stopped ------------------------------------------------------------------------------------------------------

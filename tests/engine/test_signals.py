@@ -62,7 +62,8 @@ class StopsWhileTesting(Heard):
         signal.raise_signal(signal.SIGTERM)
 
 
-def test_during_a_test_it_stops_between_batches(tmp_path: Path, recipe: Recipe) -> None:
+def test_during_a_test_it_stops_between_batches(tmp_path: Path, toy_t5: Path) -> None:
+    recipe = toy_recipe(tmp_path, toy_t5, evaluation={**NO_ZERO_SHOT, "batch_size": 12})
     with pytest.raises(InterruptionError, match="SIGTERM: stopped while testing; nothing is lost"):
         train(recipe, tmp_path / "run", listener=StopsWhileTesting())
     heard = Heard()

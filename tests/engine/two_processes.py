@@ -25,7 +25,7 @@ from clkit.engine.trainer import _Reports
 from clkit.errors import InterruptionError
 from clkit.recipe.recipe import Recipe
 
-RECIPES = ("full", "incremental", "interrupted")
+RECIPES = ("full", "incremental", "general", "interrupted")
 STOPPED = "stopped"
 
 
