@@ -30,7 +30,7 @@ SMALL = (
     "data.train_per_label=null",
     "prompt.task_name=false",
     "prompt.style=text",
-    "prompt.max_tokens=48",
+    "prompt.max_tokens=32",
     "training.micro_batch_size=null",
     "training.batch_size=8",
     "training.epochs=3",
@@ -38,6 +38,7 @@ SMALL = (
     "saving.models=last",
     "data.validation_share=0.1",
 )
+TRAIN, TEST = 128, 100  # examples a task
 
 
 class Table:
@@ -119,8 +120,8 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--order", type=int, default=1, choices=range(1, 7))
-    parser.add_argument("--train", type=int, default=160, help="training examples a task")
-    parser.add_argument("--test", type=int, default=100, help="test examples a task")
+    parser.add_argument("--train", type=int, default=TRAIN, help="training examples a task")
+    parser.add_argument("--test", type=int, default=TEST, help="test examples a task")
     parser.add_argument("--rates", type=Path, help="rates.json of an order that was tuned before, instead of tuning")
     parser.add_argument("--runs", type=Path, default=Path("runs/real_table"))
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side")

@@ -3,7 +3,7 @@
 Where does MIGU help? Learning against keeping, one point per setting, for plain tuning, MIGU, and as many random rows.
 
 Each axis changes one thing around the base: full tuning of order 1 with the embeddings (and the head tied to them)
-frozen, rows masked with `mask: update`, T = 0.95, rate 1e-3, three passes over 160 examples a task in batches of 8.
+frozen, rows masked with `mask: update`, T = 0.95, rate 1e-3, three passes over 128 examples a task in batches of 8.
 Scores are of the validation split, so that what is chosen from them can be tested on the test split. A finished run in
 FOLDER is not repeated. Prints a table, and draws FOLDER/learning_against_keeping.png.
 """
@@ -14,7 +14,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from real_table import SMALL
+from real_table import SMALL, TEST, TRAIN
 from runs import Job, markdown, means, slug, train_all
 
 from clkit.seeds import Aggregate, aggregate
@@ -122,8 +122,8 @@ def main() -> None:
     settings = [setting for axis in arguments.axes or AXES for setting in AXES[axis]]
     base = (
         *SMALL,
-        "data.train_per_task=160",
-        "data.test_per_task=100",
+        f"data.train_per_task={TRAIN}",
+        f"data.test_per_task={TEST}",
         "evaluation.split=validation",
         "training.learning_rate=1e-3",
         "tuning.freeze=[embeddings]",

@@ -9,6 +9,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from clkit.errors import ModelError
 from clkit.models.decoder import Decoder, first_id, token_ids
+from clkit.models.family import LabelsOfTasks
+from clkit.recipe.objective import Objective, Pretraining
 from clkit.recipe.sections import EvaluationSection
 from clkit.tasks.task import Task
 
@@ -18,6 +20,13 @@ class DecoderPretraining(Decoder):
 
     A block is no whole text, so no token that ends a sequence stands behind it.
     """
+
+    def __init__(self, objective: Objective, labels: LabelsOfTasks | None = None) -> None:
+        super().__init__(objective, labels)
+        assert isinstance(objective, Pretraining)
+        for key in ("masked_share", "span_length"):
+            if getattr(objective, key) is not None:
+                raise ModelError(f"objective.{key}: a decoder predicts the next token and masks none; set it to null")
 
     def encode(
         self,
