@@ -55,7 +55,11 @@ def launched(tmp_path_factory: pytest.TempPathFactory, toy_t5: Path, dropout_t5:
     recipes = {
         "full": toy_recipe(folder, toy_t5, strategies=[replay, ewc, MIGU], training=TRAINING),
         "incremental": toy_recipe(
-            folder, toy_t5, strategies=[{"name": "olora"}, MIGU], tuning=adapters, training=TRAINING
+            folder,
+            toy_t5,
+            strategies=[{"name": "olora"}, MIGU],
+            tuning=adapters,
+            training={**TRAINING, "group_by_length": True},
         ),
         "general": toy_recipe(folder, toy_t5, general=TEXTS, protocol="zero_shot", data={"test_per_task": 4}),
         "interrupted": toy_recipe(
