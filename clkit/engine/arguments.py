@@ -49,17 +49,23 @@ def task_steps(recipe: Recipe, task: str, examples: int) -> int:
     return math.ceil(math.ceil(examples / recipe.training.batch_size) * task_value(recipe, task, "epochs"))
 
 
-def training_arguments(recipe: Recipe, task: str, index: int, output: str) -> TrainingArguments:
-    """The Trainer's arguments for one task. It evaluates nothing, and saves when `CheckpointCallback` says so.
+def check_training(recipe: Recipe) -> None:
+    """Refuse what the Trainer cannot do on this machine, before the first test rather than after it.
 
     Raises:
         RecipeError: the batch cannot be divided into processes and micro-batches.
         UsageError: the precision needs an accelerator that this machine lacks.
     """
     training = recipe.training
-    micro, accumulation = batch_split(training.batch_size, training.micro_batch_size, processes().num_processes)
+    batch_split(training.batch_size, training.micro_batch_size, processes().num_processes)
     if training.precision == "fp16" and not torch.cuda.is_available():
         raise UsageError("training.precision: fp16 needs a GPU, and none is visible here; use fp32 or bf16")
+
+
+def training_arguments(recipe: Recipe, task: str, index: int, output: str) -> TrainingArguments:
+    """The Trainer's arguments for one task. It evaluates nothing, and saves when `CheckpointCallback` says so."""
+    training = recipe.training
+    micro, accumulation = batch_split(training.batch_size, training.micro_batch_size, processes().num_processes)
     schedule = "constant_with_warmup" if training.schedule == "constant" else training.schedule
     seed = task_seed(recipe.seed, index)
     values: dict[str, Any] = {

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import torch
 from datasets import Dataset, concatenate_datasets
 
-from clkit.engine.arguments import task_seed, task_steps, training_arguments
+from clkit.engine.arguments import check_training, task_seed, task_steps, training_arguments
 from clkit.engine.checkpoints import Checkpoint, CheckpointCallback, CheckpointFolder
 from clkit.engine.events import Listener, Plan
 from clkit.engine.examples import encode, task_examples
@@ -91,9 +91,11 @@ def prepare(recipe: Recipe, stages: Sequence[Path] = ()) -> Prepared:
 
     Raises:
         DataError, ModelError: something cannot be loaded.
-        RecipeError: general ability cannot be measured as it says.
-        UsageError: a strategy does not support the model's family.
+        RecipeError: general ability cannot be measured, or the batch not divided, as it says.
+        UsageError: a strategy does not support the model's family, or this machine not the precision.
     """
+    if recipe.protocol != "zero_shot":
+        check_training(recipe)
     torch.use_deterministic_algorithms(True, warn_only=True)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # matrix products on CUDA are repeatable only so
     general = General(recipe.general, recipe.evaluation.batch_size) if recipe.general else None
