@@ -106,12 +106,12 @@ def _recipe(run: RunFolder) -> Checked:
 
 
 def _log(run: RunFolder) -> Iterator[Checked]:
-    if not run.log_path.is_file():
+    if not run.log.path.is_file():
         return
-    lines = run.log_path.read_bytes().splitlines()
+    lines = run.log.path.read_bytes().splitlines()
     spoilt = sum(not _is_json(line) for line in lines if line)
     note = f"{spoilt} of {len(lines):,} lines cannot be read (cut short by a crash?)" if spoilt else ""
-    yield Checked(run.log_path.name, "changed" if spoilt else "whole", note)
+    yield Checked(run.log.path.name, "changed" if spoilt else "whole", note)
 
 
 def _is_json(line: bytes) -> bool:

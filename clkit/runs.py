@@ -16,16 +16,10 @@
 
 from __future__ import annotations
 
-import json
-import math
-import os
-import platform
 import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +29,12 @@ from clkit.errors import RunError, UsageError
 from clkit.lock import LOCK_FILE
 from clkit.manifest import DONE_FILE, MODEL_PARTS, Done, read_object, seal_files, text_sha256
 from clkit.matrix import AccuracyMatrix
-from clkit.redaction import recordable
+from clkit.run_log import RunLog
 
 #: Raised whenever an older clkit would misread the folder. 2: matrix.json says its protocol. Manifests came without a
 #: new number, for an older clkit does not look at them.
 FORMAT = 2
 ZERO_SHOT = "zero-shot"
-PACKAGES = ("clkit", "torch", "transformers", "datasets", "peft", "tokenizers", "accelerate")
 
 
 @dataclass(frozen=True)
@@ -156,8 +149,8 @@ class RunFolder:
         return self.path / "env.json"
 
     @property
-    def log_path(self) -> Path:
-        return self.path / "log.jsonl"
+    def log(self) -> RunLog:
+        return RunLog(self.path / "log.jsonl")
 
     @property
     def matrix_path(self) -> Path:
@@ -209,51 +202,6 @@ class RunFolder:
                 "upgrade with `pip install -U clkit`"
             )
         return data
-
-    def append_log(self, line: Mapping[str, Any]) -> None:
-        """Add one line to the log and flush it. NaN and infinity, which JSON lacks, become "nan", "inf", "-inf"."""
-        written = {
-            key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in line.items()
-        }
-        text = json.dumps(written, ensure_ascii=False, allow_nan=False) + "\n"
-        with self.log_path.open("ab+") as file:
-            if file.tell() > 0:
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":  # a crash cut the last line short: keep this one apart from it
-                    text = "\n" + text
-            file.write(text.encode())
-
-    def read_log(self) -> list[dict[str, Any]]:
-        """The lines of the log, without one that a crash cut short. Empty where nothing was logged."""
-        if not self.log_path.is_file():
-            return []
-        lines = []
-        for text in self.log_path.read_text(encoding="utf-8", errors="replace").split("\n"):
-            try:
-                lines.append(json.loads(text))
-            except ValueError:
-                continue
-        return lines
-
-    def cut_log(self, stages: Mapping[str, float]) -> None:
-        """Remove what the log says of stages that are not finished, before they are gone on with.
-
-        Args:
-            stages: for each of them the last step whose line stays. What has no step, as an evaluation, never does.
-        """
-
-        def stays(text: str) -> bool:
-            try:
-                line = json.loads(text)
-            except ValueError:  # a crash cut it short
-                return False
-            stage = line.get("task", line.get("stage"))
-            return stage not in stages or ("step" in line and line["step"] <= stages[stage])
-
-        if self.log_path.is_file():
-            lines = self.log_path.read_text(encoding="utf-8", errors="replace").split("\n")
-            write_atomically(self.log_path, "".join(f"{line}\n" for line in lines if stays(line)))
 
     def write_matrix(self, matrix: AccuracyMatrix) -> None:
         """Write `matrix.json`, and `metrics.json` from it."""
@@ -354,7 +302,7 @@ class RunFolder:
             RunError: there is one.
         """
         stages = [folder for _, _, folder in self.stage_folders()]
-        for path in (self.log_path, self.path / LOCK_FILE, self.path / "tasks", *stages):
+        for path in (self.log.path, self.path / LOCK_FILE, self.path / "tasks", *stages):
             if path.is_symlink():
                 raise RunError(
                     f"{path} is a symbolic link, and clkit writes nothing outside of a run folder: "
@@ -416,22 +364,3 @@ class RunFolder:
                 shutil.rmtree(entry)
             else:
                 entry.unlink()
-
-
-def environment(seed: int, command: Sequence[str]) -> dict[str, Any]:
-    """What `env.json` records of a run. Environment variables are left out: they may hold tokens; so may a command."""
-    return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "seed": seed,
-        "command": [recordable(argument) for argument in command],
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

@@ -60,7 +60,7 @@ def stop(recipe: Recipe, folder: Path, task: str, step: int, **arguments: Any) -
 
 def log_terms(run: RunFolder) -> list[str]:
     """The lines of the log that training writes, as text: equal to the last bit or not."""
-    return [json.dumps(line) for line in run.read_log() if line["event"] == "step"]
+    return [json.dumps(line) for line in run.log.read() if line["event"] == "step"]
 
 
 def outcome(run: RunFolder) -> dict[str, bytes | list[str]]:

@@ -15,7 +15,7 @@ from clkit.errors import RunError, UsageError
 from clkit.lock import LOCK_FILE, locked
 from clkit.manifest import Done
 from clkit.matrix import AccuracyMatrix
-from clkit.runs import ZERO_SHOT, RunFolder, environment
+from clkit.runs import ZERO_SHOT, RunFolder
 
 RECIPE = "name: tiny\nseed: 42\n"
 
@@ -53,7 +53,7 @@ class TestCreate:
 
     def test_overwrite_leaves_nothing_of_the_old_run(self, run: RunFolder):
         finish(run, 1, "a")
-        run.append_log({"step": 1})
+        run.log.append({"step": 1})
         RunFolder.create(run.path, "name: other\n", {}, overwrite=True)
         assert sorted(entry.name for entry in run.path.iterdir()) == ["env.json", "recipe.yaml"]
         assert run.recipe_yaml() == "name: other\n"
@@ -166,25 +166,6 @@ class TestMatrix:
         with pytest.raises(RunError, match=r"matrix\.json") as refused:
             run.read_matrix()
         assert "\n" not in str(refused.value)
-
-
-class TestLog:
-    def test_lines(self, run: RunFolder):
-        assert run.read_log() == []
-        run.append_log({"step": 1, "loss": 0.5})
-        run.append_log({"step": 2, "note": "ü\u2028"})
-        assert run.read_log() == [{"step": 1, "loss": 0.5}, {"step": 2, "note": "ü\u2028"}]
-
-    def test_diverged_loss_stays_valid_json(self, run: RunFolder):
-        run.append_log({"loss": float("nan"), "norm": float("-inf")})
-        assert run.read_log() == [{"loss": "nan", "norm": "-inf"}]
-
-    def test_line_cut_short_by_a_crash_spoils_no_other(self, run: RunFolder):
-        run.append_log({"step": 1})
-        with run.log_path.open("ab") as file:
-            file.write('{"note": "ü'.encode()[:-1])
-        run.append_log({"step": 2})
-        assert run.read_log() == [{"step": 1}, {"step": 2}]
 
 
 class TestStages:
@@ -348,12 +329,3 @@ class TestDamage:
         (stage / "done.json").write_text((stage / "done.json").read_text().replace("0.5", "0.6"))
         with pytest.raises(RunError, match=r"01-a/done\.json was changed .*; see `clkit doctor .*run`"):
             run.stages()
-
-
-def test_environment_holds_no_environment_variable(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    found = environment(42, ["clkit", "train", "quickstart"])
-    assert "hf_secret" not in json.dumps(found)
-    assert set(found) == {"versions", "platform", "cpus", "seed", "command", "started"}
-    assert found["versions"]["torch"]
-    assert found["command"] == ["clkit", "train", "quickstart"]

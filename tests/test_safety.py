@@ -19,6 +19,7 @@ from clkit.atomic import write_jsonl
 from clkit.cli import app
 from clkit.engine.evaluation import Answers
 from clkit.engine.sequence import train
+from clkit.environment import environment
 from clkit.errors import ClkitError, ModelError, RecipeError, RunError
 from clkit.models import loading
 from clkit.models.loading import load_model, save_model
@@ -26,7 +27,7 @@ from clkit.recipe.recipe import Recipe
 from clkit.recipe.sections import FullTuning, LoraTuning, ModelSection
 from clkit.recipe.task_recipe import Name
 from clkit.redaction import redact
-from clkit.runs import RunFolder, environment
+from clkit.runs import RunFolder
 
 TOKEN = "hf_" + "aB3dE6gH9k" * 3 + "Lm4N"
 LORA = LoraTuning(method="lora", rank=2)

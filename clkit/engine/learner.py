@@ -192,7 +192,7 @@ def fit(
     listener.task_started(stage.name, index, task_steps(recipe, stage.name, len(encoded)))
     with TemporaryDirectory(prefix="clkit-") as scratch:
         kept_in = run or RunFolder(Path(scratch))
-        folder = CheckpointFolder(kept_in.stage_folder(index + 1, stage.name), kept_in.log_path)
+        folder = CheckpointFolder(kept_in.stage_folder(index + 1, stage.name), kept_in.log.path)
         trainer = TaskTrainer(
             context=context,
             strategies=strategies,
@@ -243,5 +243,5 @@ class _Logged(Listener):
 
     def logged(self, terms: Mapping[str, float]) -> None:
         if self._folder is not None:
-            self._folder.append_log({"event": "step", "task": self._task, **terms})
+            self._folder.log.append({"event": "step", "task": self._task, **terms})
         self._listener.logged(terms)

@@ -23,13 +23,14 @@ from clkit.engine.processes import processes
 from clkit.engine.protocols import PlannedStage, lineage, planned_stages
 from clkit.engine.state import save_strategies
 from clkit.engine.unfinished import Unfinished, clear_for_resuming, find_unfinished, mark_trained
+from clkit.environment import environment
 from clkit.errors import UsageError
 from clkit.lock import locked
 from clkit.matrix import UNBOUNDED, AccuracyMatrix, Row
 from clkit.models.loading import save_model
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.saving import recipe_yaml
-from clkit.runs import ZERO_SHOT, RunFolder, environment
+from clkit.runs import ZERO_SHOT, RunFolder
 
 
 def train(
@@ -87,7 +88,7 @@ def _train(recipe: Recipe, path: Path, *, resume: bool, overwrite: bool, listene
         now = environment(recipe.seed, sys.argv)
         if earlier is not None:
             clear_for_resuming(earlier, recipe, unfinished)
-            earlier.append_log({"event": "resumed", "differing": differing, **now})
+            earlier.log.append({"event": "resumed", "differing": differing, **now})
         else:
             RunFolder.create(path, recipe_yaml(recipe), now, overwrite=overwrite)
     process.wait_for_everyone()
@@ -270,7 +271,7 @@ class _Sequence:
 
     def _finish(self, index: int, name: str, payload: Mapping[str, Any]) -> None:
         if self._main:
-            self._folder.append_log({"event": "evaluated", "stage": name, **payload})
+            self._folder.log.append({"event": "evaluated", "stage": name, **payload})
             self._folder.finish_stage(index, name, {**payload, "matrix": self._matrix.header()})
         processes().wait_for_everyone()
 

@@ -52,7 +52,7 @@ def find_unfinished(run: RunFolder, recipe: Recipe, note: Callable[[str], None])
             return Unfinished(index, folder, trained=Fitted(**done.payload))
         except RunError as error:
             note(f"{folder} is damaged and trained anew: {error}")
-    checkpoint = CheckpointFolder(folder, run.log_path).newest(note)
+    checkpoint = CheckpointFolder(folder, run.log.path).newest(note)
     return Unfinished(index, folder, checkpoint=checkpoint) if checkpoint else None
 
 
@@ -70,8 +70,8 @@ def clear_for_resuming(run: RunFolder, recipe: Recipe, unfinished: Unfinished | 
             if (entry.name == CHECKPOINTS) is not bool(checkpoint) or entry.name.startswith("."):
                 _remove(entry)
         if checkpoint:
-            CheckpointFolder(unfinished.folder, run.log_path).remove_after(checkpoint.step)
-    run.cut_log(kept)
+            CheckpointFolder(unfinished.folder, run.log.path).remove_after(checkpoint.step)
+    run.log.cut(kept)
 
 
 def mark_trained(stage: Path, fitted: Fitted) -> None:

@@ -37,7 +37,7 @@ def make_run(path: Path, learned: int = 2) -> RunFolder:
             (folder / "model").mkdir()
             (folder / "model" / "weights").write_text(name * 10)
             matrix.add_row(row)
-        run.append_log({"event": "evaluated", "stage": name})
+        run.log.append({"event": "evaluated", "stage": name})
         run.finish_stage(index, name, {"row": row, "matrix": matrix.header()})
         run.write_matrix(matrix)
     return run

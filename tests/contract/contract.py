@@ -67,7 +67,7 @@ class StrategyContract:
         return plain_weights(case)
 
     def test_trains_with_a_finite_loss_and_logs_its_terms(self, run: RunFolder) -> None:
-        steps = [line for line in run.read_log() if line["event"] == "step"]
+        steps = [line for line in run.log.read() if line["event"] == "step"]
         assert {line["task"] for line in steps} == {"first", "second"}
         assert all(math.isfinite(value) for line in steps for value in line.values() if isinstance(value, float))
         second = [line for line in steps if line["task"] == "second"]

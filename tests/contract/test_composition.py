@@ -71,7 +71,7 @@ def test_two_strategies_work_together_in_either_order(names: tuple[str, str], tm
     for order in (names, names[::-1]):
         made = recipe(tmp_path, toy_t5, order, training={"epochs": 1.0}, evaluation={"zero_shot": False})
         run = train(made, tmp_path / "-".join(order))
-        second = [line for line in run.read_log() if line["event"] == "step" and line["task"] == "second"]
+        second = [line for line in run.log.read() if line["event"] == "step" and line["task"] == "second"]
         for name in order:
             logged = ENTRIES[name][1]
             assert logged is None or all(logged in line for line in second)

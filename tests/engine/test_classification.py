@@ -106,7 +106,7 @@ def test_strategies_work_and_an_interrupted_task_goes_on_with_the_same_batches(
 ) -> None:
     ours = recipe(tmp_path, toy_roberta, tuning=tuning, strategies=strategies)
     run = train(ours, tmp_path / "run")
-    steps = [line for line in run.read_log() if line["event"] == "step"]
+    steps = [line for line in run.log.read() if line["event"] == "step"]
     assert all(math.isfinite(value) for line in steps for value in line.values() if isinstance(value, float))
     stop(ours, tmp_path / "stopped", "second", 4)
     assert_same(train(ours, tmp_path / "stopped", resume=True), run)

@@ -268,7 +268,7 @@ def test_resuming_neither_repeats_nor_loses_it(
     assert len(calls) == 4
     for mine, other in zip(run.stages(), whole.stages(), strict=True):
         assert mine.payload["general"] == other.payload["general"]
-    evaluated = [line["stage"] for line in run.read_log() if line["event"] == "evaluated"]
+    evaluated = [line["stage"] for line in run.log.read() if line["event"] == "evaluated"]
     assert evaluated == ["zero-shot", "first", "second"]
     assert run.matrix_path.read_bytes() == whole.matrix_path.read_bytes()
 

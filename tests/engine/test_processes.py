@@ -94,7 +94,7 @@ class Pair:
     def logged(self, term: str, task: str = "second") -> tuple[list[Any], list[Any]]:
         """The term's values in the lines of a task, of both runs."""
         return tuple(
-            [line[term] for line in run.read_log() if line["event"] == "step" and line["task"] == task]
+            [line[term] for line in run.log.read() if line["event"] == "step" and line["task"] == task]
             for run in (self.one, self.two)
         )
 
@@ -134,7 +134,7 @@ def test_one_process_writes(launched: Launched, pair: Pair) -> None:
     assert (main.count("average_accuracy "), other) == (1, "")
     assert (pair.two.path / "matrix.json").read_bytes() == (pair.one.path / "matrix.json").read_bytes()
     lines = [
-        [(line["event"], line.get("task"), line.get("step")) for line in run.read_log()] for run in (pair.one, pair.two)
+        [(line["event"], line.get("task"), line.get("step")) for line in run.log.read()] for run in (pair.one, pair.two)
     ]
     assert lines[0] == lines[1]
     assert len(set(lines[0])) == len(lines[0]) - 2  # three evaluations, which name no task

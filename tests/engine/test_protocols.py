@@ -204,7 +204,7 @@ class TestAllTasksTogether:
         assert [stage.folder.name for stage in run.stages()] == ["00-zero-shot", "01-all-tasks"]
         assert len(matrix.rows) == 1
         assert matrix.in_progress is None
-        assert {line["task"] for line in run.read_log() if line["event"] == "step"} == {"all-tasks"}
+        assert {line["task"] for line in run.log.read() if line["event"] == "step"} == {"all-tasks"}
         for stage in (None, "all-tasks", "1"):
             assert [answers.exact_match for answers in evaluate(run, stage=stage)] == matrix.rows[0]
         whole = (run.path / "matrix.json").read_bytes()

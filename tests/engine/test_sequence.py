@@ -60,7 +60,7 @@ def test_a_run_holds_what_the_reference_says(toy: ToyRecipe, finished: Finished)
     for name in matrix.tasks:
         own = [line["correct"] for line in lines if line["task"] == name]
         assert sum(own) / len(own) == matrix.rows[1][matrix.tasks.index(name)]
-    steps = [line for line in run.read_log() if line["event"] == "step"]
+    steps = [line for line in run.log.read() if line["event"] == "step"]
     assert {"task_loss", "grad_norm", "learning_rate"} <= set(steps[0])
     assert "migu_masked_share" not in steps[0]  # the first task is left unmasked
     assert steps[-1]["migu_masked_share"] == pytest.approx(0.5, abs=0.01)
@@ -131,7 +131,7 @@ def test_an_existing_folder_and_a_changed_recipe_are_refused(toy: ToyRecipe, pla
     changed = toy(strategies=MIGU_UPDATE)
     with pytest.raises(UsageError, match="these keys differ: strategies"):
         train(changed, run.path, resume=True)
-    assert "migu_masked_share" in train(changed, run.path, overwrite=True).read_log()[-2]
+    assert "migu_masked_share" in train(changed, run.path, overwrite=True).log.read()[-2]
 
 
 def test_a_recipe_that_cannot_load_neither_leaves_a_folder_nor_empties_one(
@@ -283,7 +283,7 @@ def test_what_does_not_decide_the_result_may_differ_on_resuming(tmp_path: Path, 
     assert (run.matrix_path.read_bytes(), run.recipe_yaml()) == (whole.matrix_path.read_bytes(), whole.recipe_yaml())
     a, b = weights(whole.path, recipe), weights(run.path, recipe)
     assert all(torch.equal(a[name], b[name]) for name in a)
-    (resumed,) = [line for line in run.read_log() if line["event"] == "resumed"]
+    (resumed,) = [line for line in run.log.read() if line["event"] == "resumed"]
     assert resumed["differing"] == ["training.log_every", "saving.models"]
     assert not (run.path / "tasks" / "01-first" / "model").exists()
     assert is_whole(list(examine(run.path)))

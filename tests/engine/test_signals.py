@@ -235,7 +235,7 @@ def test_a_step_with_nan_is_skipped_and_counted_where_asked(
     monkeypatch.setattr(MIGU, "after_step", watched)
     whole = train(recipe, tmp_path / "whole")
     assert moved == [True, False, True]
-    lines = {(line["task"], line["step"]): line for line in whole.read_log() if line["event"] == "step"}
+    lines = {(line["task"], line["step"]): line for line in whole.log.read() if line["event"] == "step"}
     assert [place for place, line in lines.items() if "skipped_steps" in line] == [("second", 6)]
     assert lines["second", 6]["skipped_steps"] == 1
     assert 0 < lines["second", 6]["task_loss"] < 100

@@ -127,7 +127,7 @@ def test_every_label_of_a_causal_model_counts(tmp_path: Path, toy_llama: Path, k
         counted = int((labels[:, 1:] != -100).sum())
         nll += float(loaded.model(input_ids=ids, labels=labels).loss) * counted
         tokens += counted
-    log = train(recipe, tmp_path / "run").read_log()
+    log = train(recipe, tmp_path / "run").log.read()
     assert next(line for line in log if line["event"] == "step")["task_loss"] == pytest.approx(nll / tokens, rel=1e-5)
 
 

@@ -342,7 +342,7 @@ def overlap_of_saved_adapters(run: RunFolder) -> float:
 
 
 def second_task(run: RunFolder) -> list[dict[str, Any]]:
-    return [line for line in run.read_log() if line["event"] == "step" and line["task"] == "second"]
+    return [line for line in run.log.read() if line["event"] == "step" and line["task"] == "second"]
 
 
 def test_training_makes_the_subspaces_orthogonal(tmp_path: Path, toy_t5: Path) -> None:
