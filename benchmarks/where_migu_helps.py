@@ -63,7 +63,7 @@ AXES: dict[str, list[Setting]] = {
     "mask": [setting for t in (0.7, 0.95) for setting in masked(f"gradient, T {t}", threshold=t, mask="gradient")],
     "frozen": [
         *all_three("nothing frozen", "tuning.freeze=[]"),
-        *all_three("norms frozen", "tuning.freeze=[norms]"),
+        *all_three("only norms frozen", "tuning.freeze=[norms]"),
         *all_three("embeddings, norms frozen", "tuning.freeze=[embeddings, norms, position_bias]"),
     ],
     "head": [
@@ -121,20 +121,23 @@ def draw(points: list[Point], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(9, 6.5), layout="constrained")
+    numbers = {change: n for n, change in enumerate(dict.fromkeys(setting.change for setting, _ in points), 1)}
+    figure, axes = pyplot.subplots(figsize=(11, 6.5), layout="constrained")
     for method, marker, colour in (("plain", "s", "0.35"), ("MIGU", "o", "C0"), ("random rows", "^", "C1")):
-        own = [(setting, metrics) for setting, metrics in points if setting.method == method]
+        places = [
+            (100 * (metrics["forgetting"].mean or 0), 100 * (metrics["learning_accuracy"].mean or 0), setting.change)
+            for setting, metrics in points
+            if setting.method == method
+        ]
         axes.scatter(
-            [100 * (metrics["forgetting"].mean or 0) for _, metrics in own],
-            [100 * (metrics["learning_accuracy"].mean or 0) for _, metrics in own],
-            marker=marker,
-            color=colour,
-            label=method,
-            zorder=3,
+            [x for x, _, _ in places], [y for _, y, _ in places], marker=marker, color=colour, label=method, zorder=3
         )
-        for setting, metrics in own:
-            place = (100 * (metrics["forgetting"].mean or 0), 100 * (metrics["learning_accuracy"].mean or 0))
-            axes.annotate(setting.change, place, fontsize=6, color=colour, xytext=(4, 3), textcoords="offset points")
+        for x, y, change in places:
+            axes.annotate(
+                str(numbers[change]), (x, y), fontsize=8, color=colour, xytext=(5, 2), textcoords="offset points"
+            )
+    key = "\n".join(f"{n:2}  {change}" for change, n in numbers.items())
+    axes.annotate(key, (1.02, 0.98), xycoords="axes fraction", va="top", fontsize=8)
     axes.set_xlabel("forgetting (percent; less is better)")
     axes.set_ylabel("learning accuracy (percent; more is better)")
     axes.grid(alpha=0.3)
