@@ -24,6 +24,7 @@ from clkit.cli.output import quiet_libraries
 from clkit.engine.evaluate import learned_stages
 from clkit.engine.evaluation import Examiner
 from clkit.engine.examples import task_prompts
+from clkit.engine.scores import Answers
 from clkit.models.family import UNFINISHED
 from clkit.models.loading import LoadedModel, load_model
 from clkit.recipe.recipe import Recipe
@@ -81,6 +82,7 @@ def main() -> None:
             started = time.perf_counter()
             fast = examiner.test(loaded, task.name)
             between = time.perf_counter()
+            assert isinstance(fast, Answers), "the run's metric needs no answers"
             slow = naive(loaded, task, recipe, arguments.batch)
             row_fast, row_slow = row_fast + between - started, row_slow + time.perf_counter() - between
             for pair in zip(fast.predictions, slow, fast.gold, strict=True):

@@ -16,6 +16,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from clkit.models.loading import LoadedModel
 from clkit.models.seq2seq import Seq2Seq
+from clkit.recipe.objective import TextToText
 from clkit.strategies.base import Context, Strategy
 from clkit.strategies.migu import MIGU, MIGUOptions
 
@@ -26,7 +27,7 @@ def t5_small() -> LoadedModel:
     """T5-small's shapes with random weights."""
     torch.manual_seed(0)
     config = T5Config(vocab_size=32128, decoder_start_token_id=0, dropout_rate=0.0)
-    return LoadedModel(T5ForConditionalGeneration(config).train(), None, Seq2Seq())  # type: ignore[arg-type]
+    return LoadedModel(T5ForConditionalGeneration(config).train(), None, Seq2Seq(TextToText()))  # type: ignore[arg-type]
 
 
 def random_batch(generator: torch.Generator) -> dict[str, torch.Tensor]:

@@ -61,7 +61,7 @@ class Run:
         before_penalty = time.perf_counter()
         penalty = self.strategy.penalty(self.context)
         assert penalty is not None
-        penalty.backward()
+        penalty.backward()  # type: ignore[no-untyped-call]
         after_penalty = time.perf_counter()
         torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
         self.optimizer.step()
@@ -86,8 +86,8 @@ def main() -> None:
         if pair >= 0:
             ratios.append(times[id(last)][0] / times[id(second)][0])
             seconds.append(times[id(second)][0])
-            for run, (_, penalty) in times.items():
-                penalties[run].append(penalty)
+            for key, (_, penalty) in times.items():
+                penalties[key].append(penalty)
     quarter = statistics.quantiles(ratios, n=4)
     print(f"step on task 2: {statistics.median(seconds):.3f} s (median of {arguments.pairs})")
     print(
