@@ -68,7 +68,8 @@ def main() -> None:
     tasks = load_tasks(recipe)
     examiner = Examiner(tasks, recipe)
     matrix = run.read_matrix()
-    rows = {"0": matrix.zero_shot or []} | {str(index): row for index, row in enumerate(matrix.rows, 1)}
+    rows = {"0": matrix.zero_shot} if matrix.zero_shot else {}
+    rows |= {str(index): row for index, row in enumerate(matrix.rows, 1)}
 
     total_fast = total_slow = 0.0
     total: Counter[str] = Counter()
