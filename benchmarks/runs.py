@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 from clkit.matrix import AccuracyMatrix
@@ -30,12 +31,22 @@ def train_all(jobs: Iterable[Job], workers: int) -> dict[Path, AccuracyMatrix]:
     """
     # One thread each: more would share the cores with the other processes, and a run would depend on their number.
     os.environ["OMP_NUM_THREADS"] = "1"
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
         futures = {pool.submit(_train, job): job for job in jobs}
         done = {}
         for future in as_completed(futures):
             done[futures[future].folder] = future.result()
     return done
+
+
+def _end_with_parent() -> None:
+    # Workers whose parent was killed would go on through the queue, and hold the locks of its runs.
+    def wait() -> None:
+        if parent := parent_process():
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _train(job: Job) -> AccuracyMatrix:
