@@ -115,6 +115,13 @@ class Classifier(Encoder):
         logits: torch.Tensor = outputs["logits"][:, None]
         return logits.masked_fill(~self._open(labels), CLOSED)
 
+    def logits_of_tasks(
+        self, outputs: Mapping[str, Any], labels: torch.Tensor, tasks: Sequence[str]
+    ) -> list[torch.Tensor]:
+        """The logits of the tasks' rows: batch × rows, in one tensor with `shared` heads, else in one per task."""
+        heads = [tasks] if self._heads == "shared" else [[task] for task in tasks]
+        return [outputs["logits"][:, self._rows_of(head)] for head in heads]
+
     def _open(self, labels: torch.Tensor) -> torch.Tensor:
         """Which rows are open for examples with these gold labels: bool, batch × 1 × rows, or the same rows for all."""
         if self._heads == "per_task":

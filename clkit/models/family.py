@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from clkit.errors import ModelError
+from clkit.models.likelihood import IGNORED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -97,6 +98,19 @@ class Family(ABC):
         """
         logits: torch.Tensor = outputs["logits"]
         return logits
+
+    def logits_of_tasks(
+        self, outputs: Mapping[str, Any], labels: torch.Tensor, tasks: Sequence[str]
+    ) -> list[torch.Tensor]:
+        """The logits by which the model would answer as one of these tasks, where a loss is due.
+
+        Args:
+            outputs, labels: as in `logits`.
+
+        Returns:
+            One tensor per head: answer tokens × classes. A model that writes its answers has one head for all tasks.
+        """
+        return [self.logits(outputs, labels)[labels != IGNORED]]
 
     @abstractmethod
     def token_mask(self, layer: str, batch: Batch) -> torch.Tensor:

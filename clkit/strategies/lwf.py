@@ -13,7 +13,6 @@ from pydantic import Field
 from torch.nn import functional
 
 from clkit.errors import StrategyError
-from clkit.models.likelihood import IGNORED
 from clkit.strategies.base import Context, Strategy
 from clkit.strategies.options import StrategyOptions
 
@@ -53,7 +52,9 @@ class LwF(Strategy):
 
     p_t is the next-token distribution of the teacher, the model as it was before the task, and q_t that of the model in
     training, both given the prompt and the gold answer up to t. A model that generates its answers has one head for all
-    tasks, so there is no new head to warm up, and what the paper keeps for the old heads is kept for the vocabulary.
+    tasks, so there is no new head to warm up, and what the paper keeps for the old heads is kept for the vocabulary. A
+    classifier's term is summed over the earlier tasks' heads, as in the paper; where the tasks share a head, p and q
+    are over the rows of the earlier tasks' labels, so that new rows, which nobody has trained yet, are not held.
 
     The paper writes the cross-entropy of p^τ and q^τ, which differs from their divergence by the entropy of p^τ: the
     gradient is the same. It has no factor τ², which keeps the gradient's size independent of τ (Hinton et al. 2015), so
@@ -87,11 +88,16 @@ class LwF(Strategy):
         if context.task_index == 0:
             return None
         labels = batch["labels"]
-        student, teacher = (
-            context.family.logits(one, labels)[labels != IGNORED]
+        earlier = [task for task in context.family.seen if task != context.task.name]
+        students, teachers = (
+            context.family.logits_of_tasks(one, labels, earlier)
             for one in (outputs, self._teacher_outputs(context.model, batch))
         )
-        loss = self.options.alpha * distillation(student, teacher, self.options.temperature)
+        distances = [
+            distillation(student, teacher, self.options.temperature)
+            for student, teacher in zip(students, teachers, strict=True)
+        ]
+        loss = self.options.alpha * torch.stack(distances).sum()
         self._largest = torch.maximum(loss.detach(), torch.zeros_like(loss) if self._largest is None else self._largest)
         return loss
 

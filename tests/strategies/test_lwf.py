@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -14,8 +14,9 @@ import torch
 
 from clkit.errors import StrategyError
 from clkit.models.layers import select_layers
-from clkit.models.loading import LoadedModel
-from clkit.recipe.sections import FullTuning, IncrementalLoraTuning, LoraTuning, Tuning
+from clkit.models.loading import LoadedModel, load_model
+from clkit.recipe.objective import Classification
+from clkit.recipe.sections import FullTuning, IncrementalLoraTuning, LoraTuning, ModelSection, Tuning
 from clkit.strategies.base import Context, Strategy
 from clkit.strategies.lwf import LwF, LwFOptions, distillation
 from clkit.strategies.migu import MIGU, MIGUOptions
@@ -129,6 +130,38 @@ def test_the_loss_and_its_gradient_equal_those_of_two_copies_of_the_model(
     assert value > 1e-3
     assert loss.item() == pytest.approx(value, rel=1e-10)
     np.testing.assert_allclose(given.logits.grad.numpy(), gradient, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("heads", "held"), [("shared", [[0, 1, 2]]), ("per_task", [[0, 1], [2, 3]])], ids=["shared", "per_task"]
+)
+def test_a_classifier_keeps_what_the_earlier_tasks_heads_answer(
+    toy_roberta: Path, heads: Literal["shared", "per_task"], held: list[list[int]]
+) -> None:
+    """Summed over the heads of earlier tasks (Li & Hoiem section 3); what a new task brings is not held."""
+    labels = {"a": ["yes", "no"], "b": ["yes", "maybe"], "second": ["left", "right", "no"]}
+    objective = Classification(kind="classification", heads=heads)
+    loaded = load_model(ModelSection(name=str(toy_roberta)), FullTuning(), (), objective, labels)
+    loaded.model.double().eval()
+    loaded.family.see(labels)
+    teacher, lwf = copy.deepcopy(loaded.model), strategy(0.5, 3.0)
+    where = begun(loaded, lwf)
+    rows = [loaded.family.encode(loaded.tokenizer, ["w1 w2"], [label], ["second"]) for label in ("left", "no")]
+    one = loaded.family.collator(loaded.tokenizer, loaded.model)(
+        [{name: values[0] for name, values in row.items()} for row in rows]
+    )
+    loss = loss_of(lwf, where, one)
+    with torch.no_grad():
+        z, s = (outputs(model, one).logits.numpy() for model in (teacher, loaded.model))
+    expected_loss = 0.0
+    for head in held:
+        p, q = softmax(z[:, head], 3.0), softmax(s[:, head], 3.0)
+        expected_loss += 0.5 * 9.0 * (p * (np.log(p) - np.log(q))).sum()
+    assert expected_loss > 1e-6
+    assert loss.item() == pytest.approx(expected_loss, rel=1e-9)
+    loss.backward()
+    moved = loaded.model.classifier.out_proj.weight.grad.any(dim=1).nonzero().flatten().tolist()
+    assert moved == sorted(row for head in held for row in head)
 
 
 def test_equal_logits_have_no_distance_and_half_precision_is_raised() -> None:
