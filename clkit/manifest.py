@@ -27,6 +27,8 @@ from clkit.errors import RunError
 DONE_FILE = "done.json"
 #: Parts of a stage's folder that hold its model: all of it, or its adapter.
 MODEL_PARTS = ("model", "adapter")
+#: Files of a stage's folder that hold the strategies' state: tensors, and everything else.
+TENSORS, VALUES = STATE_FILES = ("strategies.safetensors", "strategies.json")
 #: Holds what an unfinished stage resumes from; no part of a finished one.
 CHECKPOINTS = "checkpoints"
 

@@ -27,7 +27,7 @@ from clkit.atomic import sync, write_atomically, write_json
 from clkit.comparison import parse_recipe
 from clkit.errors import RunError, UsageError
 from clkit.lock import LOCK_FILE
-from clkit.manifest import DONE_FILE, MODEL_PARTS, Done, read_object, seal_files, text_sha256
+from clkit.manifest import DONE_FILE, MODEL_PARTS, STATE_FILES, Done, read_object, seal_files, text_sha256
 from clkit.matrix import AccuracyMatrix
 from clkit.run_log import RunLog
 
@@ -248,14 +248,20 @@ class RunFolder:
         Done(dict(payload), seal_files(folder)).write(folder)
 
     def drop_model(self, index: int, name: str) -> None:
-        """Remove the model of a finished stage; its `done.json` says so first, so that it is never taken for lost."""
+        """Remove the model of a finished stage and the strategies' state that belongs to it.
+
+        Its `done.json` says so first, so that they are never taken for lost.
+        """
         folder = self.stage_folder(index, name)
         done = Done.read(folder)
         if done.files is not None:
-            kept = {file: seal for file, seal in done.files.items() if file.split("/")[0] not in MODEL_PARTS}
+            dropped = (*MODEL_PARTS, *STATE_FILES)
+            kept = {file: seal for file, seal in done.files.items() if file.split("/")[0] not in dropped}
             replace(done, files=kept, model_kept=False).write(folder)
         for part in MODEL_PARTS:
             shutil.rmtree(folder / part, ignore_errors=True)
+        for file in STATE_FILES:
+            (folder / file).unlink(missing_ok=True)
 
     def stages(self) -> list[Stage]:
         """The finished stages in order; the zero-shot evaluation, where there is one, comes first with index 0.

@@ -260,6 +260,7 @@ class TestDamage:
             (folder / part).mkdir()
             (folder / part / "weights").write_text("w")
         (folder / "strategies.json").write_text("{}")
+        (folder / "predictions.jsonl").write_text("{}\n")
         run.finish_stage(1, "a", {"row": [0.5]})
         return folder
 
@@ -298,7 +299,7 @@ class TestDamage:
 
     def test_a_model_that_was_dropped_is_not_lost(self, run: RunFolder, stage: Path):
         run.drop_model(1, "a")
-        assert sorted(path.name for path in stage.iterdir()) == ["done.json", "strategies.json"]
+        assert sorted(path.name for path in stage.iterdir()) == ["done.json", "predictions.jsonl"]
         assert [found.state for found in Done.read(stage).check(stage)] == ["whole"]
         assert run.stages()[0].payload == {"row": [0.5]}
         with pytest.raises(RunError, match=r"was not kept \(saving.models: last\), so nothing can go on from it"):
@@ -315,7 +316,8 @@ class TestDamage:
         with pytest.raises(KeyboardInterrupt):
             run.drop_model(1, "a")
         found = {one.path: one.state for one in Done.read(stage).check(stage)}
-        assert found == {"strategies.json": "whole", "adapter/weights": "unknown", "model/weights": "unknown"}
+        gone = dict.fromkeys(["adapter/weights", "model/weights", "strategies.json"], "unknown")
+        assert found == {"predictions.jsonl": "whole", **gone}
 
     def test_a_recipe_changed_by_hand(self, run: RunFolder, stage: Path):
         run.recipe_path.write_text(RECIPE + "# a remark\n")

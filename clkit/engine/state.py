@@ -12,10 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from clkit.atomic import write_atomically
 from clkit.errors import RunError
+from clkit.manifest import TENSORS, VALUES
 from clkit.strategies.base import Strategy
-
-TENSORS = "strategies.safetensors"
-VALUES = "strategies.json"
 
 State = Mapping[str, Any]
 

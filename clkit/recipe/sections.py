@@ -144,7 +144,7 @@ class TrainingSection(Section):
     )
     max_grad_norm: Annotated[float, Field(ge=0)] = Field(1.0, description="Clip the gradient's norm to this; 0: never.")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32", description="`fp32`, or mixed precision; fp16 needs an accelerator."
+        "fp32", description="`fp32`, or mixed precision in training; fp16 needs an accelerator. Tests are in float32."
     )
     group_by_length: bool = Field(
         False,
@@ -198,7 +198,9 @@ class SavingSection(Section):
     """What the run keeps."""
 
     models: Literal["all", "last"] = Field(
-        "all", description="Keep the model (or adapter) after `all` tasks, or only the `last` finished one."
+        "all",
+        description="Keep the model (or adapter) and what the strategies keep after `all` tasks, or only after the "
+        "`last` finished one.",
     )
     checkpoint_minutes: Annotated[float, Field(gt=0)] | None = Field(
         10.0,
