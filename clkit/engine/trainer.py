@@ -88,6 +88,18 @@ class TaskTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.add_callback(_Reports(context, strategies, listener))
 
+    def release_model(self) -> None:
+        """Take off the model what training left on it, so that it is tested as it will be when it is loaded again.
+
+        accelerate leaves its mixed precision around `forward`, and the Trainer hooks on the embeddings, new ones with
+        every task.
+        """
+        for left in ("forward", "_original_forward", "_is_accelerate_prepared"):
+            self.model.__dict__.pop(left, None)
+        if self.args.gradient_checkpointing:
+            self.model.activation_checkpointing_disable()
+            self.model.disable_input_require_grads()
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)

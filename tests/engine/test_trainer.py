@@ -140,6 +140,43 @@ def test_checkpointing_does_not_change_the_gradient(tmp_path: Path, toy_t5: Path
     torch.testing.assert_close(recorder.gradients[0], whole, rtol=1e-4, atol=1e-6)
 
 
+class Traces(Strategy):
+    """Remembers in what precision each task is computed, and what is left on the model once it is trained."""
+
+    name: ClassVar[str] = "traces"
+    precisions: ClassVar[list[set[torch.dtype]]] = []
+    left: ClassVar[list[tuple[int, bool]]] = []
+
+    def before_task(self, context: Context) -> None:
+        self.precisions.append(set())
+        head = context.model.get_output_embeddings()
+        self._hook = head.register_forward_hook(lambda *given: self.precisions[-1].add(given[-1].dtype))
+
+    def after_task(self, context: Context) -> None:
+        self._hook.remove()
+        hooks = sum(len(module._forward_hooks) for module in context.model.modules())
+        self.left.append((hooks, "forward" in vars(context.model)))
+
+
+@pytest.mark.parametrize("method", ["lora", "incremental_lora"])
+def test_training_leaves_nothing_on_the_model(tmp_path: Path, toy_t5: Path, method: str) -> None:
+    """A hook or a wrapper more with every task would make the fifteenth slower than the second."""
+    Traces.precisions.clear()
+    Traces.left.clear()
+    recipe = toy_recipe(
+        tmp_path,
+        toy_t5,
+        tasks=[{**write_task(tmp_path, "first"), "name": name} for name in ("a", "b", "c")],
+        tuning={"method": method, "rank": 4},
+        strategies=[{"name": f"{__name__}:Traces"}],
+        training={"epochs": 0.4, "gradient_checkpointing": True, "precision": "bf16"},
+        evaluation={"zero_shot": False, "tasks": "final"},
+    )
+    train(recipe, tmp_path / "run")
+    assert Traces.left == [(0, False)] * 3
+    assert Traces.precisions == [{torch.bfloat16}] * 3  # the later tasks too
+
+
 def test_magnitudes_count_once_under_checkpointing(tmp_path: Path, toy_t5: Path) -> None:
     """The same rows are masked although the forward pass runs twice."""
     runs = []
