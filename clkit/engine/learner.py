@@ -67,6 +67,15 @@ class Prepared:
                 self._examples[task.name] = task_examples(task, "train", self.loaded.tokenizer, self.recipe)
         return concatenate_datasets([self._examples[name] for name in stage.learned])
 
+    def _steps(self) -> dict[str, int]:
+        own = [len(self.examples(stage)) for stage in self.stages]
+        steps = {}
+        for index, stage in enumerate(self.stages):
+            so_far = own[lineage(self.stages, index)]
+            replayed = sum(strategy.replayed(so_far) for strategy in self.strategies)
+            steps[stage.name] = task_steps(self.recipe, stage.name, own[index] + replayed)
+        return steps
+
     def plan(self) -> Plan:
         """What training is going to do."""
         return Plan(
@@ -74,7 +83,7 @@ class Prepared:
             protocol=self.recipe.protocol,
             metric=self.recipe.metric,
             tasks=[task.name for task in self.tasks],
-            steps={stage.name: task_steps(self.recipe, stage.name, len(self.examples(stage))) for stage in self.stages},
+            steps=self._steps(),
             examples=[(len(task.train), len(task.split(self.recipe.evaluation.split))) for task in self.tasks],
             dropped=[task.dropped for task in self.tasks],
             model=describe(self.loaded),
@@ -93,6 +102,7 @@ def prepare(recipe: Recipe, stages: Sequence[Path] = ()) -> Prepared:
         DataError, ModelError: something cannot be loaded.
         RecipeError: general ability cannot be measured, or the batch not divided, as it says.
         UsageError: a strategy does not support the model's family, or this machine not the precision.
+        ClkitError: a strategy cannot work with the model as its options say.
     """
     if recipe.protocol != "zero_shot":
         check_training(recipe)
@@ -110,6 +120,7 @@ def prepare(recipe: Recipe, stages: Sequence[Path] = ()) -> Prepared:
         if loaded.family.name not in strategy.families:
             raise UsageError(f"strategies.{options.name}: does not work with {loaded.family.name} models")
         strategies.append(strategy(options))
+        strategies[-1].check(loaded.model, loaded.family, len(tasks))
     if stages:
         load_strategies(strategies, stages[-1])
     return Prepared(recipe, tasks, loaded, strategies, general)
@@ -218,6 +229,7 @@ def fit(
             folder.remove_partial()
     if trainer.state.global_step < trainer.state.max_steps:
         interruption.check(f"after step {trainer.state.global_step} of '{stage.name}'")
+    trainer.release_model()
     loaded.model.config.use_cache = True  # the Trainer turns it off for good, and it would be saved so
     for strategy in strategies:
         strategy.after_task(context)

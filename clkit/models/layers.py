@@ -51,11 +51,16 @@ def linear_layers(model: PreTrainedModel | PeftModel) -> dict[str, nn.Module]:
     return found
 
 
-def select_layers(model: PreTrainedModel | PeftModel, family: Family, layers: Sequence[str]) -> dict[str, nn.Module]:
+def select_layers(
+    model: PreTrainedModel | PeftModel, family: Family, layers: Sequence[str], key: str = "layers"
+) -> dict[str, nn.Module]:
     """The linear layers that a recipe's `layers:` names.
 
     Each entry is a role (`attention`, `feed_forward`, `lm_head`), the last part of a layer's name (`q`, `wo`), or a
     pattern over the full name (`decoder.*.wi_0`).
+
+    Args:
+        key: where the entries stand, for the message.
 
     Raises:
         ModelError: an entry fits no linear layer; the message names the layers that were found.
@@ -73,11 +78,11 @@ def select_layers(model: PreTrainedModel | PeftModel, family: Family, layers: Se
             endings = sorted({name.split(".")[-1] for name in known})
             if role:
                 raise ModelError(
-                    f"layers: no linear layer of this model is recognised as '{entry}'; name in `layers:` those that "
+                    f"{key}: no linear layer of this model is recognised as '{entry}'; name in `layers:` those that "
                     f"you mean (linear layers found: {', '.join(endings)})"
                 )
             raise ModelError(
-                f"layers: '{entry}' fits no linear layer of this model; roles: {', '.join(family.roles)}; "
+                f"{key}: '{entry}' fits no linear layer of this model; roles: {', '.join(family.roles)}; "
                 f"linear layers found: {', '.join(endings)}"
             )
         chosen.update(fitting)

@@ -151,8 +151,11 @@ class Recipe(Section):
                 known = ", ".join(names)
                 yield f"training.per_task: no task named '{name}'{did_you_mean(name, names)} (tasks: {known})"
         yield from self._contradictions_of_answers()
+        pretraining = self.objective.kind == "pretraining"
+        unlabelled = [task.name for task in self.task_recipes() if pretraining or task.answers == "free"]
         for options in self.strategies:
-            yield from (f"strategies.{options.name}.{problem}" for problem in options.contradictions(names))
+            problems = options.contradictions(names, unlabelled)
+            yield from (f"strategies.{options.name}.{problem}" for problem in problems)
 
     def _contradictions_of_answers(self) -> Iterator[str]:
         kind = self.objective.kind

@@ -27,7 +27,7 @@ a strategy knows. A task that was interrupted goes on like this, in a new proces
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -119,8 +119,27 @@ class Strategy:
     def __init__(self, options: StrategyOptions) -> None:
         self.options = options
 
+    def check(self, model: PreTrainedModel, family: Family, tasks: int) -> None:
+        """Refuse, before anything is trained, a model that this strategy cannot work with as its options say.
+
+        Args:
+            model: with its adapters, and `requires_grad` as it will be in training.
+            tasks: how many will be learned.
+
+        Raises:
+            ClkitError: with the option to change.
+        """
+
     def before_task(self, context: Context) -> None:
         """The task's data is ready; the optimizer is not yet built."""
+
+    def replayed(self, examples: Sequence[int]) -> int:
+        """How many examples `training_data` adds to a task's own, so that its steps can be told before the run.
+
+        Args:
+            examples: how many of its own each task has, up to the one in training, which is the last.
+        """
+        return 0
 
     def training_data(self, context: Context, dataset: Dataset) -> Dataset:
         """What is trained on, from the task's own training data (columns `prompt`, `answer` and `task`)."""

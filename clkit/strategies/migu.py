@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -18,6 +18,11 @@ from clkit.magnitudes import MagnitudeCollector
 from clkit.models.layers import RowSite, row_sites, select_layers
 from clkit.strategies.base import Context, Strategy
 from clkit.strategies.options import StrategyOptions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from clkit.models.family import Family
 
 
 class MIGUOptions(StrategyOptions):
@@ -86,16 +91,19 @@ class MIGU(Strategy):
         self._collector: MagnitudeCollector | None = None
         self._frozen: list[tuple[RowSite, torch.Tensor, torch.Tensor]] = []
 
+    def check(self, model: PreTrainedModel, family: Family, tasks: int) -> None:
+        rows = [site.rows for site in self._choose_sites(model, family)]
+        threshold = self.options.threshold
+        if threshold > 0 and not any(rows_masked(count, threshold) for count in rows):
+            raise StrategyError(
+                f"strategies.migu.threshold: {threshold:g} of {max(rows)} rows, the most that one of these layers has, "
+                "is less than one, so nothing would be masked; raise it, or choose 0 to mask nothing"
+            )
+
     def before_task(self, context: Context) -> None:
         if context.task_index == 0 and self.options.first_task == "unmasked":
             return
-        layers = select_layers(context.model, context.family, self.options.layers)
-        self._sites = row_sites(layers)
-        if not self._sites:
-            raise StrategyError(
-                "strategies.migu.layers: none of these layers is trained "
-                f"({', '.join(self.options.layers)}); choose layers that carry an adapter, or tuning.method: full"
-            )
+        self._sites = self._choose_sites(context.model, context.family)
         if self.options.source == "magnitude":
             layer_of = {site.name: site.layer for site in self._sites}
 
@@ -141,6 +149,15 @@ class MIGU(Strategy):
         if self._collector is not None:
             self._collector.remove()
         self._collector, self._sites = None, []
+
+    def _choose_sites(self, model: PreTrainedModel, family: Family) -> list[RowSite]:
+        sites = row_sites(select_layers(model, family, self.options.layers, "strategies.migu.layers"))
+        if not sites:
+            raise StrategyError(
+                "strategies.migu.layers: none of these layers is trained "
+                f"({', '.join(self.options.layers)}); choose layers that carry an adapter, or tuning.method: full"
+            )
+        return sites
 
     def _scores(self, context: Context) -> list[torch.Tensor]:
         if self._collector is None:

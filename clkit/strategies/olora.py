@@ -6,7 +6,7 @@ Wang et al., "Orthogonal Subspace Learning for Language Model Continual Learning
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
@@ -42,7 +42,7 @@ class OLoRAOptions(StrategyOptions):
     lambda2: Weight = Field(0.0, description="λ2: weight of Σ‖·‖₂ over the new adapter's A and B; 0 turns it off.")
     per_task: dict[str, OLoRATaskOptions] = Field({}, description="Other λ1 or λ2 for single tasks, by name.")
 
-    def contradictions(self, tasks: Sequence[str]) -> Iterator[str]:
+    def contradictions(self, tasks: Sequence[str], unlabelled: Collection[str]) -> Iterator[str]:
         for name in self.per_task:
             if name not in tasks:
                 yield f"per_task: no task named '{name}'{did_you_mean(name, tasks)} (tasks: {', '.join(tasks)})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from inspect import cleandoc
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,8 +24,13 @@ class StrategyOptions(Section):
 
     name: str
 
-    def contradictions(self, tasks: Sequence[str]) -> Iterator[str]:
-        """What does not fit the recipe's tasks; each message begins with a key of these options."""
+    def contradictions(self, tasks: Sequence[str], unlabelled: Collection[str]) -> Iterator[str]:
+        """What does not fit the recipe's tasks; each message begins with a key of these options.
+
+        Args:
+            tasks: their names, in order.
+            unlabelled: of them those without labels: free-form answers, or texts to be pre-trained on.
+        """
         yield from ()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast
 
 import torch
@@ -48,7 +48,7 @@ class OSFOptions(StrategyOptions):
     layers: Annotated[list[str], Field(min_length=1)] = Field(
         ["attention", "feed_forward"],
         description="Linear layers that are decomposed: roles (`attention`, `feed_forward`), names (`q`) or patterns "
-        "over full names (`decoder.*`); in a protected task nothing else is trained.",
+        "over full names (`decoder.*`); in a protected task nothing else is trained but a new head.",
     )
     first_task: Literal["unprotected", "protected"] = Field(
         "unprotected",
@@ -61,7 +61,7 @@ class OSFOptions(StrategyOptions):
         protected = task_index - (self.first_task == "unprotected")
         return self.preserved + self.growth * protected if protected >= 0 else None
 
-    def contradictions(self, tasks: Sequence[str]) -> Iterator[str]:
+    def contradictions(self, tasks: Sequence[str], unlabelled: Collection[str]) -> Iterator[str]:
         last = self.share(len(tasks) - 1)
         if last is not None and last >= 1:
             yield (
@@ -81,7 +81,8 @@ class OSF(Strategy):
     Departures from the paper. Its projected *gradient* does not keep the change orthogonal: AdamW rescales it element
     by element, which leaves the subspace (mini_trainer issue 90). `projection: update` keeps what the paper promises,
     `gradient` what its code does. Every layer has the same share, as in peft, not one by its measured importance.
-    As in peft, what is not decomposed (embeddings, norms, position biases, head) is frozen in a protected task.
+    As in peft, what is not decomposed (embeddings, norms, position biases, a tied head) is frozen in a protected task,
+    but for a head that began untrained, which is trained whole: the new labels' rows have nothing to keep.
 
     The decomposition is computed on the CPU in float32, wherever the model lies: a resumed run starts from the CPU, and
     must find the same directions bit for bit. One layer of T5-large takes about one second (1024 × 1024) to two
@@ -105,13 +106,17 @@ class OSF(Strategy):
         self._trained: set[str] = set()
         self._preserved_share = 0.0
 
+    def check(self, model: PreTrainedModel, family: Family, tasks: int) -> None:
+        share = self._first_share(tasks)
+        if share is not None:
+            self._check(model, self._layers(model, family), share)
+
     def before_task(self, context: Context) -> None:
         share = self.options.share(context.task_index)
         if share is None:
             return
         model = context.model
         layers = self._layers(model, context.family)
-        self._check(model, layers, share)
         self._trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         device = model.device
         model.to("cpu")
@@ -121,6 +126,10 @@ class OSF(Strategy):
             ADAPTER,
         )
         model.to(device)
+        whole = tuple(f"{part}." for part in context.family.trained_whole)
+        for name, parameter in model.named_parameters():
+            if name in self._trained and name.startswith(whole):
+                parameter.requires_grad_(True)  # a head that began untrained: frozen, it would never learn new labels
         low = [model.get_submodule(f"{name}.osf_svd_params.{ADAPTER}") for name in layers]
         self._factors = [cast(nn.ParameterDict, factors)[side] for factors in low for side in ("U_low", "V_low")]
         directions = [min(layer.weight.shape) for layer in layers.values()]
@@ -150,7 +159,7 @@ class OSF(Strategy):
 
     def memory(self, model: PreTrainedModel, family: Family, tasks: int) -> int:
         """Bytes of the factors while a task is learned: the trained ones, their start, and what projects gradients."""
-        share = next(filter(None, map(self.options.share, range(tasks))), None)
+        share = self._first_share(tasks)
         if share is None:
             return 0
         kept = 0
@@ -161,9 +170,13 @@ class OSF(Strategy):
             kept += stored * layer.weight.element_size()
         return kept
 
+    def _first_share(self, tasks: int) -> float | None:
+        """The smallest share of directions that any of so many tasks freezes; None where none is protected."""
+        return next(filter(None, map(self.options.share, range(tasks))), None)
+
     def _layers(self, model: PreTrainedModel, family: Family) -> dict[str, nn.Linear]:
         layers: dict[str, nn.Linear] = {}
-        for name, layer in select_layers(model, family, self.options.layers).items():
+        for name, layer in select_layers(model, family, self.options.layers, "strategies.osf.layers").items():
             if not isinstance(layer, nn.Linear):
                 raise StrategyError(
                     f"strategies.osf: '{name}' is a {type(layer).__name__}, which keeps its weight transposed and "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -72,6 +72,13 @@ class ReplayOptions(StrategyOptions):
         if self.share is None and self.number is None:
             raise ValueError("share: null leaves open how many examples are kept; give share or number")
         return self
+
+    def contradictions(self, tasks: Sequence[str], unlabelled: Collection[str]) -> Iterator[str]:
+        if self.selection == "balanced" and unlabelled:
+            yield (
+                "selection: balanced keeps as many examples of each label, and task "
+                f"'{min(unlabelled, key=tasks.index)}' has no labels; use random"
+            )
 
     def kept_of(self, examples: int) -> int:
         """How many of a finished task's examples `share` or `number` keeps: at least one, at most all."""
@@ -142,6 +149,14 @@ class Replay(Strategy):
         self._own: Dataset | None = None
         self._replayed_share = 0.0
 
+    def replayed(self, examples: Sequence[int]) -> int:
+        *finished, own = examples
+        if not finished:
+            return 0
+        if self.options.capacity is not None:
+            return self._amount(min(self.options.capacity, sum(finished)), own)
+        return self._amount(sum(map(self.options.kept_of, finished)), own)
+
     def training_data(self, context: Context, dataset: Dataset) -> Dataset:
         self._own = dataset
         if context.task_index == 0:
@@ -204,11 +219,13 @@ class Replay(Strategy):
             )
         return balanced_sample(own["answer"][:], count, rng)
 
+    def _amount(self, kept: int, own: int) -> int:
+        return kept if self.options.ratio is None else max(1, round(self.options.ratio * own))
+
     def _draw(self, context: Context, own: int) -> list[int]:
         """Which places of the buffer are replayed beside ``own`` examples: whole repetitions and a draw of the rest."""
         kept = len(self._buffer)
-        needed = kept if self.options.ratio is None else max(1, round(self.options.ratio * own))
-        repetitions, rest = divmod(needed, kept)
+        repetitions, rest = divmod(self._amount(kept, own), kept)
         return [*range(kept)] * repetitions + sample(kept, rest, self._rng(context, "mix"))
 
     def _rng(self, context: Context, purpose: str) -> random.Random:

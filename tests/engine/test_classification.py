@@ -72,6 +72,17 @@ def test_with_one_head_the_labels_learned_last_take_over(shared: RunFolder) -> N
     assert answers(shared, 2, "first") == second
 
 
+@pytest.mark.parametrize("strategy", ["ewc", "lwf", "migu", "osf", "replay"])
+def test_every_strategy_learns_new_labels(strategy: str, toy_roberta: Path, tmp_path: Path) -> None:
+    """A head's new rows begin untrained: no strategy may hold them."""
+    strategies = [{"name": "ewc", "ewc_lambda": 1.0} if strategy == "ewc" else {"name": strategy}]
+    learned = train(recipe(tmp_path, toy_roberta, training=LEARNING, strategies=strategies), tmp_path / "run")
+    (first, _), (_, second) = learned.read_matrix().rows
+    assert first == 1.0
+    assert second is not None
+    assert second > 0.9
+
+
 def test_with_a_head_per_task_the_first_task_is_kept(per_task: RunFolder) -> None:
     rows = per_task.read_matrix().rows
     assert [rows[0][0], rows[1][1]] == [1.0, 1.0]

@@ -13,7 +13,7 @@ import torch
 
 from clkit.doctor import examine, is_whole
 from clkit.engine.evaluate import evaluate
-from clkit.engine.events import Listener
+from clkit.engine.events import Listener, Plan
 from clkit.engine.sequence import train
 from clkit.errors import ClkitError, ModelError, RunError, UsageError
 from clkit.lock import LOCK_FILE, Holder, locked
@@ -148,6 +148,33 @@ def test_a_recipe_that_cannot_load_neither_leaves_a_folder_nor_empties_one(
     assert sorted(run.rglob("*")) == before
 
 
+def test_a_strategy_that_cannot_work_with_the_model_is_refused_before_anything_is_trained(
+    tmp_path: Path, toy_t5: Path
+) -> None:
+    for strategy in ({"name": "migu", "layers": ["query"]}, {"name": "osf", "preserved": 0.01}):
+        with pytest.raises(ClkitError, match=rf"^strategies\.{strategy['name']}\."):
+            train(toy_recipe(tmp_path, toy_t5, strategies=[strategy]), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("replay", [{"share": 0.5}, {"selection": "reservoir", "capacity": 9, "ratio": 0.7}, None])
+def test_the_plan_has_the_steps_that_are_trained(replay: dict[str, Any] | None, tmp_path: Path, toy_t5: Path) -> None:
+    planned: dict[str, int] = {}
+    taken: dict[str, int] = {}
+
+    class Steps(Listener):
+        def started(self, plan: Plan) -> None:
+            planned.update(plan.steps)
+
+        def task_started(self, task: str, index: int, steps: int) -> None:
+            taken[task] = steps
+
+    strategies = [{"name": "replay", **replay}] if replay else []
+    train(toy_recipe(tmp_path, toy_t5, strategies=strategies, **SHORT), tmp_path / "run", listener=Steps())
+    assert planned == taken
+    assert (planned["second"] > planned["first"]) is bool(strategies)
+
+
 def test_what_is_tested_after_each_task(tmp_path: Path, toy_t5: Path) -> None:
     def measured(tasks: str) -> list[list[bool]]:
         recipe = toy_recipe(tmp_path, toy_t5, evaluation={"tasks": tasks, "zero_shot": False}, training={"epochs": 1.0})
@@ -173,9 +200,22 @@ def test_a_saved_stage_answers_as_the_model_in_memory_did(tmp_path: Path, toy_t5
     assert again == kept
 
 
+@pytest.mark.parametrize("tuning", [{"method": "full"}, LORA], ids=["full", "lora"])
+def test_tests_are_in_float32_where_training_is_not(tmp_path: Path, toy_t5: Path, tuning: dict[str, Any]) -> None:
+    """Otherwise a stage that is loaded again would not answer as it did."""
+    loss = {"metric": "loss", "tasks": "all"}
+    recipe = toy_recipe(tmp_path, toy_t5, tuning=tuning, training={"precision": "bf16"}, evaluation=loss)
+    run = train(recipe, tmp_path / "run")
+    for stage in run.stages():
+        again = [answer.scores["loss"] for answer in evaluate(run, stage=str(stage.index))]
+        assert again == stage.payload["row"]
+
+
 def test_only_the_last_model_is_kept_where_asked(tmp_path: Path, toy_t5: Path) -> None:
-    run = train(toy_recipe(tmp_path, toy_t5, saving={"models": "last"}), tmp_path / "run")
-    assert not (run.path / "tasks" / "01-first" / "model").exists()
+    ewc = [{"name": "ewc", "examples": 2}]
+    run = train(toy_recipe(tmp_path, toy_t5, saving={"models": "last"}, strategies=ewc), tmp_path / "run")
+    first = run.path / "tasks" / "01-first"  # what EWC keeps is twice as large as the model
+    assert sorted(path.name for path in first.iterdir()) == ["done.json", "predictions.jsonl", "trained.json"]
     assert evaluate(run, tasks=["second"])[0].exact_match == run.read_matrix().rows[1][1]
     with pytest.raises(RunError, match="was not kept"):
         evaluate(run, stage="first")

@@ -325,16 +325,30 @@ def test_the_mask_is_over_all_processes(toy_t5: Path) -> None:
     assert rows(batches[:1], []) != whole  # the control
 
 
+def check(loaded: LoadedModel, **options: Any) -> None:
+    MIGU(MIGUOptions(name="migu", **options)).check(loaded.model, loaded.family, 2)
+
+
 def test_layers_that_fit_nothing_are_an_error_that_names_the_layers(toy_t5: Path) -> None:
-    loaded = toy(toy_t5)
-    with pytest.raises(ModelError, match=r"'query' fits no linear layer .* found: k, lm_head, o, q, v, wi_0, wi_1, wo"):
-        MIGU(MIGUOptions(name="migu", layers=["query"])).before_task(context(loaded))
+    found = "k, lm_head, o, q, v, wi_0, wi_1, wo"
+    with pytest.raises(ModelError, match=rf"^strategies\.migu\.layers: 'query' fits no linear layer .* found: {found}"):
+        check(toy(toy_t5), layers=["query"])
 
 
 def test_layers_without_an_adapter_are_an_error(toy_t5: Path) -> None:
-    loaded = toy(toy_t5, LORA)
     with pytest.raises(StrategyError, match="none of these layers is trained"):
-        MIGU(MIGUOptions(name="migu", layers=["feed_forward"])).before_task(context(loaded))
+        check(toy(toy_t5, LORA), layers=["feed_forward"])
+
+
+def test_a_threshold_below_one_row_of_every_layer_is_an_error(toy_t5: Path) -> None:
+    """The toy's adapters have rank 4, and the largest of their layers 16 rows."""
+    loaded = toy(toy_t5, LORA)
+    with pytest.raises(
+        StrategyError, match=r"^strategies\.migu\.threshold: 0\.06 of 16 rows, .* nothing would be masked"
+    ):
+        check(loaded, threshold=0.06)
+    check(loaded, threshold=1 / 16)
+    check(loaded, threshold=0.0)
 
 
 def test_a_step_without_a_recorded_output_is_an_error(toy_t5: Path) -> None:

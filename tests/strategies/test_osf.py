@@ -15,6 +15,7 @@ from safetensors import safe_open
 from clkit.errors import StrategyError
 from clkit.models.layers import select_layers
 from clkit.models.loading import LoadedModel, load_model, save_model
+from clkit.recipe.objective import Classification
 from clkit.recipe.sections import FullTuning, ModelSection
 from clkit.strategies.base import Context
 from clkit.strategies.osf import OSF, OSFOptions
@@ -172,6 +173,27 @@ def test_nothing_but_the_decomposed_layers_is_trained(toy_t5: Path) -> None:
     }
 
 
+def test_a_head_that_began_untrained_is_trained_with_the_decomposed_layers(toy_roberta: Path) -> None:
+    labels = {"first": ["w1", "w2"], "second": ["w3", "w4"]}
+    loaded = load_model(
+        ModelSection(name=str(toy_roberta)), FullTuning(), (), Classification(kind="classification"), labels
+    )
+    before = weights(loaded)
+    osf, where = strategy(), context(loaded)
+    osf.before_task(where)
+    tokens = {"input_ids": torch.tensor([[40, 5, 1], [40, 6, 1]]), "labels": torch.tensor([2, 3])}
+    loaded.model(**tokens).loss.backward()
+    made = torch.optim.AdamW([one for one in loaded.model.parameters() if one.requires_grad], lr=1e-2)
+    made.step()
+    osf.after_step(where)
+    osf.after_task(where)
+    after = weights(loaded)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    head = {name for name in before if name.startswith("classifier.")}
+    assert head
+    assert moved == head | set(layer_names(loaded))
+
+
 def test_between_tasks_the_model_is_the_plain_one(toy_t5: Path, tmp_path: Path) -> None:
     """The same objects under the same names, trained and frozen as before, and saved as a plain model."""
     loaded = toy(toy_t5, freeze=["norms", "encoder.block.0.*.q.weight"])
@@ -253,13 +275,19 @@ def test_what_it_cannot_work_with_is_refused(other: str) -> None:
         check_composition(entries, "full" if other == "migu" else other)
 
 
-def test_layers_that_cannot_be_decomposed_are_an_error(toy_t5: Path) -> None:
+def check(osf: OSF, loaded: LoadedModel, tasks: int = 2) -> None:
+    osf.check(loaded.model, loaded.family, tasks)
+
+
+def test_layers_that_cannot_be_decomposed_are_an_error_before_any_task(toy_t5: Path) -> None:
     with pytest.raises(StrategyError, match="the weight of 'lm_head' is tied"):
-        strategy(layers=["lm_head"]).before_task(context(toy(toy_t5)))
+        check(strategy(layers=["lm_head"]), toy(toy_t5))
     with pytest.raises(StrategyError, match=r"none of these layers is trained \(attention\)"):
-        strategy(layers=["attention"]).before_task(context(toy(toy_t5, freeze=["attention"])))
+        check(strategy(layers=["attention"]), toy(toy_t5, freeze=["attention"]))
     with pytest.raises(StrategyError, match=r"0\.05 of the 16 directions of 'encoder.* is less than one"):
-        strategy(preserved=0.05).before_task(context(toy(toy_t5)))
+        check(strategy(preserved=0.05), toy(toy_t5))
+    check(strategy(preserved=0.05), toy(toy_t5), tasks=1)  # which nothing is protected in
+    check(strategy(), toy(toy_t5))
 
 
 def test_weights_that_lie_transposed_are_refused_before_the_first_task(toy_llama: Path, tmp_path: Path) -> None:
@@ -267,7 +295,7 @@ def test_weights_that_lie_transposed_are_refused_before_the_first_task(toy_llama
     with pytest.raises(StrategyError, match=r"^strategies\.osf: 'transformer\.h\.0\.attn\.c_attn' is a Conv1D, which"):
         strategy().memory(loaded.model, loaded.family, 2)  # asked for before training
     with pytest.raises(StrategyError, match="is a Conv1D"):
-        strategy().before_task(context(loaded))
+        check(strategy(), loaded)
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5])

@@ -342,6 +342,14 @@ def test_each_task_makes_its_own_draws(selection: str) -> None:
 
 
 @each_amount
+def test_it_says_before_the_run_how_many_examples_it_will_add(amount: dict[str, Any]) -> None:
+    strategy, sizes = Replay(options(**amount)), [20, 3, 40, 9]
+    added = [len(learn(strategy, index, own_data(index, size))) - size for index, size in enumerate(sizes)]
+    assert added == [strategy.replayed(sizes[: index + 1]) for index in range(len(sizes))]
+    assert added[0] == 0 < min(added[1:])
+
+
+@each_amount
 def test_a_resumed_run_draws_what_a_whole_one_draws(amount: dict[str, Any]) -> None:
     whole = Replay(options(**amount))
     for index in range(2):
