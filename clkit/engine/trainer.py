@@ -17,7 +17,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from clkit.engine.events import Listener
 from clkit.engine.sampling import GroupedByLength
-from clkit.errors import ClkitError, RunError, UsageError
+from clkit.errors import ClkitError, RunError, StrategyError, UsageError
 from clkit.models.likelihood import IGNORED, summed_cross_entropy
 from clkit.strategies.base import Context, Strategy
 
@@ -155,6 +155,11 @@ class TaskTrainer(Trainer):
             penalty = strategy.penalty(self._context)
             if penalty is None:
                 continue
+            if penalty.dim() or not penalty.requires_grad:
+                raise StrategyError(
+                    f"strategies.{strategy.options.name}: its penalty must be a scalar that trained parameters take "
+                    "part in; return None where there is nothing to add"
+                )
             trained = list(self._trained().values())
             scaler = self.accelerator.scaler
             scale = scaler.get_scale() if scaler is not None else 1.0

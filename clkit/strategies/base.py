@@ -98,8 +98,9 @@ class Context:
 class Strategy:
     """One way to limit forgetting. Override the hooks it needs; every other hook does nothing.
 
-    Class attributes say what it works with, so that a recipe that cannot work is refused before a model is loaded:
-    ``tunings`` and ``families`` that it supports, ``conflicts`` and ``requires``: other strategies with the reason.
+    Class attributes say what it works with, so that a recipe that cannot work is refused: ``tunings`` that it supports,
+    ``conflicts`` and ``requires``, other strategies with the reason, before a model is loaded; ``families``, which
+    follow from the model, before anything is trained.
     """
 
     name: ClassVar[str]

@@ -70,6 +70,16 @@ class Loose(clkit.Strategy):
     name = "loose"
     Options = LooseOptions
 """
+HOOK = """
+import clkit
+import torch
+
+class Hook(clkit.Strategy):
+    name = "hook"
+
+    def {hook}:
+        {body}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -258,6 +268,44 @@ def test_a_broken_strategy_is_one_clear_line(importable: Path, source: str, attr
     (problem,) = problems(f"strategies=[{{name: 'mine:{attribute}'}}]")
     assert problem.startswith(f"strategies.mine:{attribute}: strategy 'mine:{attribute}'")
     assert message in problem
+
+
+@pytest.mark.parametrize(
+    ("hook", "body", "message"),
+    [
+        (
+            "before_step(self, context)",
+            "1 / 0",
+            "strategy Hook, before_step ({mine}:9): ZeroDivisionError: division by zero (in code that is not clkit's; ",
+        ),
+        (
+            "penalty(self, context)",
+            "return torch.tensor(1.0)",
+            "strategies.mine:Hook: its penalty must be a scalar that trained parameters take part in; return None ",
+        ),
+        (
+            "penalty(self, context)",
+            "return context.model.shared.weight",
+            "strategies.mine:Hook: its penalty must be a scalar that trained parameters take part in; return None ",
+        ),
+    ],
+)
+def test_a_hook_that_fails_is_one_clear_line(
+    importable: Path,
+    toy_t5: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    hook: str,
+    body: str,
+    message: str,
+) -> None:
+    mine = importable / "mine.py"
+    mine.write_text(HOOK.format(hook=hook, body=body))
+    (importable / "toy.yaml").write_text(recipe_yaml(toy_recipe(importable, toy_t5)), "utf-8")
+    code = corpus.call(["train", "toy.yaml", "strategies=[{name: 'mine:Hook'}]", "--run", "run"], monkeypatch)
+    assert code == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: " + message.format(mine=mine))
 
 
 def test_an_entry_point_has_the_name_of_its_strategy(importable: Path) -> None:
