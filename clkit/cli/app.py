@@ -110,7 +110,7 @@ def _one_line(arguments: list[str]) -> int:
     except Exception as error:
         if _out_of_memory(error):
             return _failed("out of memory; a smaller training.micro_batch_size or evaluation.batch_size needs less", 1)
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = f"{type(error).__name__}: {first_line(error)}"
         if place := _outside_strategy(error):
             return _failed(f"{place}: {reason} (in code that is not clkit's; --debug shows more)", 1)
         return _failed(f"{reason} (unexpected: please report it, with the output of the same command with --debug)", 1)

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+#: Sections of a recipe that decide what a model is tested on, and how.
+TESTED = ("tasks", "benchmark", "prompt", "data", "evaluation", "objective", "seed")
+
 
 def evaluate(
     run: Annotated[
@@ -36,6 +39,10 @@ def evaluate(
 
     if save is not None and not save.parent.is_dir():  # before the model answers for an hour
         raise UsageError(f"--save: there is no folder '{save.parent}'; make it first")
+    for change in overrides or []:
+        section = change.partition("=")[0].partition(".")[0]
+        if section in Recipe.model_fields and section not in TESTED:
+            raise UsageError(f"{section}: the model is the run's, as it was trained; eval changes {', '.join(TESTED)}")
     folder = RunFolder.open(run) if run is not None else RunFolder.newest()
     recipe = Recipe.load(tasks_of or folder.recipe_path, overrides or [])
     quiet_libraries()

@@ -23,12 +23,15 @@ def train(
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Try the recipe in miniature on the embedded model and sample.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print matrix and metrics as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print matrix and metrics, or the plan, as JSON.")] = False,
 ) -> None:
     """Teach a model one task after another, and print what it knows after each.
 
     Example: clkit train t5_order1 strategies.migu.threshold=0.5 --run runs/t05
     """
+    import json
+    from dataclasses import asdict
+
     from clkit.cli.output import quiet_libraries, stderr, stdout
     from clkit.errors import UsageError
     from clkit.recipe.recipe import Recipe
@@ -47,7 +50,11 @@ def train(
     from clkit.report.progress import print_plan, progress
 
     if dry_run:
-        print_plan(stdout(), prepare(loaded).plan())
+        plan = prepare(loaded).plan()
+        if as_json:
+            typer.echo(json.dumps(asdict(plan), indent=2))
+        else:
+            print_plan(stdout(), plan)
         return
     folder = run_sequence(loaded, run, resume=resume, overwrite=overwrite, listener=progress(stderr()))
     if processes().is_main_process:

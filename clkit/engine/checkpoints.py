@@ -120,7 +120,7 @@ def _read(folder: Path) -> Checkpoint:
     try:
         pending = {name: [float(value) for value in values] for name, values in done.payload.pop("pending").items()}
         return Checkpoint(folder=folder, pending=pending, **done.payload)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"another version of clkit wrote it ({error})") from error
 
 

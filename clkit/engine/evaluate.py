@@ -42,9 +42,8 @@ def evaluate(
     own = Recipe.load(folder.recipe_path)
     recipe = recipe or own
     if recipe.objective != own.objective:
-        raise UsageError(
-            f"objective: the run's is {own.objective.kind}, that of '{recipe.name}' is another; both need the same"
-        )
+        ours, theirs = (one.objective.model_dump(mode="json", exclude_none=True) for one in (own, recipe))
+        raise UsageError(f"objective: the run's is {ours}, that of '{recipe.name}' is {theirs}; both need the same")
     chosen = {task.name: task for task in recipe.task_recipes()}
     for name in tasks or []:
         if name not in chosen:

@@ -22,7 +22,7 @@ from clkit.engine.processes import processes
 from clkit.engine.protocols import PlannedStage, lineage, planned_stages
 from clkit.engine.state import load_strategies, load_task_states
 from clkit.engine.trainer import TaskTrainer
-from clkit.errors import ModelError, UsageError
+from clkit.errors import ModelError, StrategyError, UsageError
 from clkit.models.loading import LoadedModel, begin_task, describe, load_model
 from clkit.recipe.recipe import Recipe
 from clkit.runs import RunFolder
@@ -101,8 +101,8 @@ def prepare(recipe: Recipe, stages: Sequence[Path] = ()) -> Prepared:
     Raises:
         DataError, ModelError: something cannot be loaded.
         RecipeError: general ability cannot be measured, or the batch not divided, as it says.
-        UsageError: a strategy does not support the model's family, or this machine not the precision.
-        ClkitError: a strategy cannot work with the model as its options say.
+        UsageError: a strategy does not support the model's family or cannot work with the model as its options say, or
+            this machine does not support the precision.
     """
     if recipe.protocol != "zero_shot":
         check_training(recipe)
@@ -120,7 +120,10 @@ def prepare(recipe: Recipe, stages: Sequence[Path] = ()) -> Prepared:
         if loaded.family.name not in strategy.families:
             raise UsageError(f"strategies.{options.name}: does not work with {loaded.family.name} models")
         strategies.append(strategy(options))
-        strategies[-1].check(loaded.model, loaded.family, len(tasks))
+        try:
+            strategies[-1].check(loaded.model, loaded.family, len(tasks))
+        except StrategyError as error:  # before the run, an option is wrong, not the run
+            raise UsageError(str(error)) from error
     if stages:
         load_strategies(strategies, stages[-1])
     return Prepared(recipe, tasks, loaded, strategies, general)
@@ -199,6 +202,8 @@ def fit(
     dataset = own
     for strategy in strategies:
         dataset = strategy.training_data(context, dataset)
+        if not len(dataset):
+            raise StrategyError(f"strategies.{strategy.options.name}: it left no training data of '{stage.name}'")
     encoded = context.examples if dataset is own else encode(loaded, dataset)
     listener.task_started(stage.name, index, task_steps(recipe, stage.name, len(encoded)))
     with TemporaryDirectory(prefix="clkit-") as scratch:
@@ -229,6 +234,7 @@ def fit(
             folder.remove_partial()
     if trainer.state.global_step < trainer.state.max_steps:
         interruption.check(f"after step {trainer.state.global_step} of '{stage.name}'")
+    trainer.refuse_broken_model()
     trainer.release_model()
     loaded.model.config.use_cache = True  # the Trainer turns it off for good, and it would be saved so
     for strategy in strategies:

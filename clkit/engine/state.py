@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from clkit.atomic import write_atomically
-from clkit.errors import RunError
+from clkit.errors import RunError, StrategyError
 from clkit.manifest import TENSORS, VALUES
 from clkit.strategies.base import Strategy
 
@@ -55,9 +56,21 @@ def _write(states: Mapping[str, State], folder: Path) -> None:
             if isinstance(value, torch.Tensor):
                 tensors[f"{name}/{key}"] = value.detach().contiguous().cpu()
             else:
-                values[name][key] = value
+                values[name][key] = _json(value, f"strategies.{name}: its state '{key}'")
+    memory = Counter(tensor.untyped_storage().data_ptr() for tensor in tensors.values())
+    for name, tensor in tensors.items():
+        if memory[tensor.untyped_storage().data_ptr()] > 1:  # safetensors takes each piece of memory once
+            tensors[name] = tensor.clone()
     save_file(tensors, folder / TENSORS)
     write_atomically(folder / VALUES, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def _json(value: Any, what: str) -> Any:
+    try:
+        json.dumps(value)
+        return value
+    except (TypeError, ValueError) as error:
+        raise StrategyError(f"{what} is neither a tensor nor plain JSON ({error})") from error
 
 
 def _give_back(takers: Mapping[str, Callable[[State], None]], folder: Path) -> None:

@@ -19,11 +19,9 @@ from clkit.engine.events import Listener
 from clkit.engine.sampling import GroupedByLength
 from clkit.errors import ClkitError, RunError, StrategyError, UsageError
 from clkit.models.likelihood import IGNORED, summed_cross_entropy
-from clkit.strategies.base import Context, Strategy
+from clkit.strategies.base import SKIPPED, TASK_LOSS, Context, Strategy
 
 SUPPORTED = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU}
-
-TASK_LOSS, SKIPPED = "task_loss", "skipped_steps"
 
 
 def token_mean_loss(
@@ -136,7 +134,7 @@ class TaskTrainer(Trainer):
             self._step_losses.append(torch.stack(self._micro_losses).sum())
             self._micro_losses.clear()
             for name, value in self._batch_losses.items():
-                self._context.log(**{name: float(self._context.sum_over_processes(value))})
+                self._context.record(name, float(self._context.sum_over_processes(value)))
             self._batch_losses.clear()
             self._add_penalties()
             for strategy in self._strategies:
@@ -155,7 +153,7 @@ class TaskTrainer(Trainer):
             penalty = strategy.penalty(self._context)
             if penalty is None:
                 continue
-            if penalty.dim() or not penalty.requires_grad:
+            if not isinstance(penalty, torch.Tensor) or penalty.dim() or not penalty.requires_grad:
                 raise StrategyError(
                     f"strategies.{strategy.options.name}: its penalty must be a scalar that trained parameters take "
                     "part in; return None where there is nothing to add"
@@ -169,7 +167,7 @@ class TaskTrainer(Trainer):
                     parameter.grad = gradient
                 elif gradient is not None and parameter.grad is not None:
                     parameter.grad += gradient
-            self._context.log(**{f"{strategy.name}_penalty": float(penalty.detach())})
+            self._context.record(f"{strategy.name}_penalty", float(penalty.detach()))
 
     def _gradients_are_finite(self) -> bool:
         gradients = [parameter.grad for parameter in self._trained().values() if parameter.grad is not None]
@@ -185,7 +183,7 @@ class TaskTrainer(Trainer):
         for values in self._context.pending.values():
             if values and not math.isfinite(values[-1]):
                 values.pop()
-        self._context.log(**{SKIPPED: 1.0})
+        self._context.record(SKIPPED, 1.0)
 
     # --- the log --------------------------------------------------------------------------------------------------
 
@@ -195,7 +193,7 @@ class TaskTrainer(Trainer):
             losses = self._context.sum_over_processes(torch.stack(self._step_losses))
             self._step_losses.clear()
             for loss in losses.tolist():
-                self._context.log(**{TASK_LOSS: loss})
+                self._context.record(TASK_LOSS, loss)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the means of all terms since the line before; the Trainer's own mean would not survive a checkpoint."""
@@ -222,6 +220,18 @@ class TaskTrainer(Trainer):
                 "training.on_nan=skip --resume, which leaves out such steps. What was saved before is kept"
             )
 
+    def refuse_broken_model(self) -> None:
+        """Refuse to go on from weights, or to keep them, after a step whose loss or gradient was not finite.
+
+        Raises:
+            ClkitError: a loss since the last line of the log, or a parameter in training, is not finite.
+        """
+        self._read_losses()
+        self._refuse_broken(sum(self._context.pending.get(TASK_LOSS, [])))
+        finite = [parameter.isfinite().all() for parameter in self._trained().values()]
+        if finite and not bool(torch.stack(finite).all()):
+            self._refuse_broken(math.nan)  # the next step's will be
+
     # --- checkpoints ----------------------------------------------------------------------------------------------
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -231,11 +241,8 @@ class TaskTrainer(Trainer):
             ClkitError: one of them is not finite, so that nothing good can go on from here.
         """
         assert output_dir is not None
-        self._read_losses()
-        self._refuse_broken(sum(self._context.pending.get(TASK_LOSS, [])))
+        self.refuse_broken_model()
         tensors = {name: parameter.detach().contiguous().cpu() for name, parameter in self._trained().items()}
-        if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-            self._refuse_broken(math.nan)  # the next step's will be
         if self.args.should_save:
             folder = Path(output_dir)
             folder.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,8 @@ def add_adapter(loaded: LoadedModel, tuning: AdapterTuning) -> PeftModel:
     Raises:
         ModelError: a target names no linear layer of the model, or one that incremental LoRA cannot merge.
     """
-    layers = linear_layers(loaded.model)
+    whole = tuple(f"{part}." for part in loaded.family.trained_whole)  # beside the adapter, and without one
+    layers = {name: layer for name, layer in linear_layers(loaded.model).items() if not f"{name}.".startswith(whole)}
     endings = sorted({name.split(".")[-1] for name in layers})
     targets = tuning.targets or next(
         (list(some) for some in loaded.family.lora_targets if set(some) <= set(endings)), None
@@ -39,11 +40,12 @@ def add_adapter(loaded: LoadedModel, tuning: AdapterTuning) -> PeftModel:
             "tuning.targets: the query and value projections of this model are not known; name the linear layers that "
             f"carry an adapter (linear layers found: {', '.join(endings)})"
         )
+    outside = " outside its head" if whole else ""
     for target in targets:
         if target not in endings:
             raise ModelError(
-                f"tuning.targets: '{target}' names no linear layer of this model{did_you_mean(target, endings)} "
-                f"(linear layers found: {', '.join(endings)})"
+                f"tuning.targets: '{target}' names no linear layer of this model{outside}"
+                f"{did_you_mean(target, endings)} (linear layers found: {', '.join(endings)})"
             )
     if tuning.method == "incremental_lora":
         _refuse_tied(loaded.model, targets, layers)

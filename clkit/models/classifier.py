@@ -79,7 +79,10 @@ class Classifier(Encoder):
             draw_anew(model, head.values())
         pooler = f"{model.base_model_prefix}.pooler"
         self._per_text = (*head, pooler)
-        self.trained_whole = (*head, *([pooler] if any(weight.startswith(f"{pooler}.") for weight in drawn) else []))
+        # A saved stage has the weights of a pooler that was drawn for its first task, and it is still to be trained.
+        drawn_pooler = any(weight.startswith(f"{pooler}.") for weight in drawn)
+        model.config.clkit_drawn_pooler = drawn_pooler or (known and getattr(config, "clkit_drawn_pooler", False))
+        self.trained_whole = (*head, *([pooler] if model.config.clkit_drawn_pooler else []))
         self.remarks = (HEADS[self._heads], *([] if known else [HEAD_DRAWN]))
         self._longest = longest_text(model)
         return model

@@ -18,6 +18,9 @@ from transformers.pytorch_utils import Conv1D
 from clkit.errors import ModelError
 from clkit.models.family import Family
 
+#: Where peft keeps what a module was that it trains whole (`modules_to_save`); no forward pass goes through it.
+UNUSED_COPY = "original_module"
+
 
 @dataclass(frozen=True)
 class RowSite:
@@ -46,7 +49,8 @@ def linear_layers(model: PreTrainedModel | PeftModel) -> dict[str, nn.Module]:
     found: dict[str, nn.Module] = {}
     for name, module in base.named_modules():
         inside_adapter = any(name.startswith(f"{layer}.") for layer in found)
-        if isinstance(module, nn.Linear | Conv1D | BaseTunerLayer) and not inside_adapter:
+        unused = UNUSED_COPY in name.split(".")
+        if isinstance(module, nn.Linear | Conv1D | BaseTunerLayer) and not inside_adapter and not unused:
             found[name] = module
     return found
 

@@ -44,6 +44,8 @@ def _allowed(schema: JsonSchema) -> str:
     if schema.get("type") == "string":
         longest = f", at most {schema['maxLength']} characters" if "maxLength" in schema else ""
         return _PATTERNS.get(schema.get("pattern", ""), "text") + longest
+    if "prefixItems" in schema:
+        return f"a list of {', '.join(map(allowed, schema['prefixItems']))}"
     if schema.get("type") == "array":
         entry = allowed(schema["items"])
         return f"a list{_length(schema)}" if "section" in entry else f"a list{_length(schema)}, each entry {entry}"

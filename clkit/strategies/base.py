@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from clkit.errors import StrategyError
 from clkit.strategies.options import StrategyOptions
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 ALL_FAMILIES = frozenset({"seq2seq", "decoder", "encoder"})
 ALL_TUNINGS = frozenset({"full", "lora", "incremental_lora"})
+#: What a line of the log holds of every step, whatever the strategies.
+TASK_LOSS, SKIPPED = "task_loss", "skipped_steps"
+RESERVED = frozenset({"event", "task", "step", "learning_rate", "grad_norm", TASK_LOSS, SKIPPED})
 
 
 def _no_reduction(tensor: torch.Tensor) -> torch.Tensor:
@@ -84,9 +88,19 @@ class Context:
     pending: dict[str, list[float]] = field(default_factory=dict)
 
     def log(self, **terms: float) -> None:
-        """Add named values to the next line of the log and to the live display, as means since the line before."""
+        """Add named values to the next line of the log and to the live display, as means since the line before.
+
+        Raises:
+            StrategyError: a name is one under which the engine logs.
+        """
         for name, value in terms.items():
-            self.pending.setdefault(name, []).append(value)
+            if name in RESERVED:
+                raise StrategyError(f"context.log: the engine logs '{name}' itself; choose another name")
+            self.record(name, value)
+
+    def record(self, name: str, value: float) -> None:
+        """`log`, with any name. For the engine."""
+        self.pending.setdefault(name, []).append(float(value))
 
     def take_terms(self) -> dict[str, float]:
         """The mean of each logged value since this was called last. For the engine."""

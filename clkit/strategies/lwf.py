@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class LwFOptions(StrategyOptions):
-    """Learning without Forgetting: distillation from the model as it was before the task, on the task's own data."""
+    """Learning without Forgetting: distillation from the model as it was before the task, on the data in training."""
 
     name: Literal["lwf"] = Field(description="Learning without Forgetting.")
     alpha: Annotated[float, Field(gt=0)] = Field(

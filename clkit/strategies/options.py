@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from inspect import cleandoc
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from clkit.recipe.section import Section
@@ -34,6 +34,10 @@ class StrategyOptions(Section):
         yield from ()
 
 
+#: Strict errors of a tuple, a set, a path and an Enum, which a recipe can only write as a list or a word.
+_NOT_IN_YAML = frozenset({"tuple_type", "set_type", "frozen_set_type", "is_instance_of"})
+
+
 def _options(value: Any) -> StrategyOptions:
     from clkit.errors import UsageError
     from clkit.strategies.registry import load_strategy
@@ -46,12 +50,30 @@ def _options(value: Any) -> StrategyOptions:
         strategy = load_strategy(value["name"])
     except UsageError as error:
         raise PydanticCustomError("unknown_strategy", "{message}", {"message": str(error)}) from None
-    options = strategy.Options.model_validate({**value, "name": strategy.name})
+    options = _validated(strategy.Options, {**value, "name": strategy.name})
     return options.model_copy(update={"name": str(value["name"])})
 
 
+def _validated(options: type[StrategyOptions], value: dict[str, Any]) -> StrategyOptions:
+    try:
+        return options.model_validate(value)
+    except ValidationError as error:
+        fields = {str(problem["loc"][0]) for problem in error.errors() if problem["type"] in _NOT_IN_YAML}
+        if not fields:
+            raise
+    try:
+        made = {
+            name: TypeAdapter(options.model_fields[name].annotation or Any).validate_python(value[name])
+            for name in fields
+        }
+    except ValidationError:
+        return options.model_validate(value, strict=False)  # which fails too, and says what in it does not fit
+    return options.model_validate({**value, **made})
+
+
 def _dump(options: StrategyOptions) -> dict[str, Any]:
-    return {"name": options.name, **options.model_dump(exclude={"name"})}  # module:Class is not what the model narrows
+    # The name apart: module:Class is not what the model narrows.
+    return {"name": options.name, **options.model_dump(mode="json", exclude={"name"})}
 
 
 def _bare_schema(strategy: type[Strategy]) -> dict[str, Any]:

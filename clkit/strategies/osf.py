@@ -48,7 +48,7 @@ class OSFOptions(StrategyOptions):
     layers: Annotated[list[str], Field(min_length=1)] = Field(
         ["attention", "feed_forward"],
         description="Linear layers that are decomposed: roles (`attention`, `feed_forward`), names (`q`) or patterns "
-        "over full names (`decoder.*`); in a protected task nothing else is trained but a new head.",
+        "over full names (`decoder.*`); in a protected task nothing else is trained but a classifier's head.",
     )
     first_task: Literal["unprotected", "protected"] = Field(
         "unprotected",

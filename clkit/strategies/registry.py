@@ -69,11 +69,14 @@ def load_strategy(name: str) -> type[Strategy]:
 
 def _fault(strategy: type[Strategy], known_as: str | None) -> str | None:
     """What the class lacks to serve a recipe; ``known_as``: the name that a recipe uses, unless it is module:Class."""
+    from clkit.strategies.base import RESERVED
     from clkit.strategies.options import StrategyOptions
 
     own, options = getattr(strategy, "name", None), strategy.Options
     if not isinstance(own, str):
         return f'{strategy.__name__} has no name; add `name = "..."` to the class'
+    if f"{own}_loss" in RESERVED:
+        return f"the name '{own}' would log the strategy's loss as the task's; choose another"
     if known_as not in (None, own):
         return f"{strategy.__name__} calls itself '{own}'; its entry point must have the same name"
     if not (isinstance(options, type) and issubclass(options, StrategyOptions)):

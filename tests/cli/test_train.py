@@ -52,6 +52,10 @@ def test_dry_run_shows_the_plan_and_writes_nothing(
     assert "toy: 2 tasks, seq2seq model" in done.stdout
     assert ["first", "24", "24", "6", "–"] in [line.split() for line in done.stdout.splitlines()]
     assert sorted(tmp_path.iterdir()) == before
+    plan = json.loads(call(train, recipe, "--dry-run", "--json").stdout)
+    assert plan["steps"] == {"first": 6, "second": 6}
+    refused = call(train, recipe, "strategies.migu.threshold=0.001", "--dry-run")
+    assert isinstance(refused.exception, UsageError)  # and not the error of a run that failed
 
 
 def test_smoke_runs_on_the_embedded_default(recipe: str, tmp_path: Path) -> None:
@@ -86,6 +90,15 @@ def test_eval_tests_a_stage_on_its_tasks_and_on_others(recipe: str, tmp_path: Pa
     unknown = call(evaluate, run, "--task", "frist")
     assert isinstance(unknown.exception, UsageError)
     assert str(unknown.exception) == "unknown task 'frist', did you mean 'first'? (tasks: first, second)"
+
+
+@pytest.mark.parametrize("change", ["tuning.method=lora", "model.name=elsewhere", "training.epochs=3"])
+def test_eval_refuses_to_change_the_model(recipe: str, tmp_path: Path, change: str) -> None:
+    run = str(tmp_path / "run")
+    call(train, recipe, "training.epochs=1", "--run", run)
+    refused = call(evaluate, run, change)
+    assert isinstance(refused.exception, UsageError)
+    assert str(refused.exception).startswith(f"{change.partition('.')[0]}: the model is the run's, as it was trained; ")
 
 
 def test_inspect_magnitudes_prints_and_saves(recipe: str, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -17,7 +18,8 @@ from clkit.engine.learner import load_learner
 from clkit.engine.sampling import GroupedByLength
 from clkit.engine.sequence import train
 from clkit.engine.trainer import token_mean_loss
-from clkit.errors import ClkitError
+from clkit.errors import ClkitError, StrategyError
+from clkit.runs import RunFolder
 from clkit.strategies import registry
 from clkit.strategies.base import Context, Strategy
 from clkit.strategies.options import StrategyOptions
@@ -224,6 +226,37 @@ def test_the_loss_is_the_mean_over_answer_tokens() -> None:
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, toy_t5: Path, recorder: type[Recorder]) -> None:
     with pytest.raises(ClkitError, match=r"the loss of task 'first' is inf at step 1; lower training.learning_rate"):
         recorded(tmp_path, toy_t5, weight=1e38)
+
+
+class BreaksLast(Strategy):
+    """Makes one gradient of the last step NaN, where no later loss shows it."""
+
+    name: ClassVar[str] = "breaks_last"
+
+    def before_step(self, context: Context) -> None:
+        if context.step == 5:
+            context.model.shared.weight.grad[0] = torch.nan
+
+
+def test_a_model_that_the_last_step_broke_is_not_kept(tmp_path: Path, toy_t5: Path) -> None:
+    strategies = [{"name": "tests.engine.test_trainer:BreaksLast"}]
+    recipe = toy_recipe(tmp_path, toy_t5, strategies=strategies, training={"log_every": 100})
+    with pytest.raises(ClkitError, match=r"the loss of task 'first' is nan at step 6"):
+        train(recipe, tmp_path / "run")
+    assert [stage.index for stage in RunFolder.open(tmp_path / "run").stages()] == [0]
+    skipping = recipe.model_copy(update={"training": recipe.training.model_copy(update={"on_nan": "skip"})})
+    run = train(skipping, tmp_path / "skipped")
+    assert [stage.index for stage in run.stages()] == [0, 1, 2]
+
+
+def test_what_is_logged_is_a_number_under_a_name_of_its_own() -> None:
+    context = Context(*[None] * 4, task_index=0, seed=0)  # type: ignore[arg-type]
+    context.log(own=numpy.float64(0.5), other=torch.tensor(2.0))
+    assert [type(values[0]) for values in context.pending.values()] == [float, float]
+    assert context.take_terms() == {"own": 0.5, "other": 2.0}
+    for name in ("step", "task_loss", "learning_rate"):
+        with pytest.raises(StrategyError, match=f"the engine logs '{name}' itself; choose another name"):
+            context.log(**{name: 1.0})
 
 
 def test_a_hook_that_does_not_exist_is_refused_when_the_class_is_made() -> None:

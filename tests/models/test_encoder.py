@@ -117,6 +117,28 @@ def test_each_role_is_its_layers_and_no_others(kind: str, folders: dict[str, Pat
 
 
 @every_architecture
+def test_a_saved_stage_trains_the_same_parts_as_the_model_that_it_began_with(
+    kind: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    first = classifier(folders[kind])
+    assert set(first.family.trained_whole) == TRAINED_WHOLE[kind]
+    first.model.save_pretrained(tmp_path / "stage")
+    assert classifier(tmp_path / "stage").family.trained_whole == first.family.trained_whole
+    other = Classifier(Classification(kind="classification"), {"a": ("one", "two")})
+    other.load(str(tmp_path / "stage"))
+    assert set(other.trained_whole) == TRAINED_WHOLE[kind] - {"bert.pooler"}  # pre-trained, seen from here
+
+
+def test_layers_of_a_head_are_those_that_are_used_and_carry_no_adapter(folders: dict[str, Path]) -> None:
+    loaded = classifier(folders["roberta"])
+    with pytest.raises(ModelError, match=r"tuning.targets: 'out_proj' names no linear layer of this model outside its"):
+        add_adapter(loaded, LoraTuning(method="lora", targets=["out_proj"]))
+    adapted = add_adapter(loaded, LoraTuning(method="lora"))
+    trained = "classifier.modules_to_save.default"
+    assert set(select_layers(adapted, loaded.family, ["head"])) == {f"{trained}.dense", f"{trained}.out_proj"}
+
+
+@every_architecture
 def test_query_and_value_carry_the_adapters_and_the_new_head_is_trained_whole(
     kind: str, folders: dict[str, Path]
 ) -> None:

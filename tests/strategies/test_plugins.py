@@ -70,6 +70,28 @@ class Loose(clkit.Strategy):
     name = "loose"
     Options = LooseOptions
 """
+RICH = """
+import enum
+from pathlib import Path
+from typing import Literal
+
+import clkit
+
+class Colour(enum.Enum):
+    red = "red"
+    blue = "blue"
+
+class RichOptions(clkit.StrategyOptions):
+    name: Literal["rich"] = "rich"
+    pair: tuple[float, float] = (0.1, 0.2)
+    names: frozenset[str] = frozenset({"a"})
+    where: Path = Path("here")
+    colour: Colour = Colour.red
+
+class Rich(clkit.Strategy):
+    name = "rich"
+    Options = RichOptions
+"""
 HOOK = """
 import clkit
 import torch
@@ -241,6 +263,21 @@ def test_a_strategy_without_options_takes_its_name_only(importable: Path) -> Non
     assert not schema.is_valid({"strategies": [{"name": "bear"}]})
 
 
+def test_options_may_be_what_a_recipe_has_no_way_to_write(importable: Path) -> None:
+    (importable / "mine.py").write_text(RICH)
+    entry = "{name: 'mine:Rich', pair: [0.1, 0.3], names: [c], where: there, colour: blue}"
+    for strategies in ("[{name: 'mine:Rich'}]", f"[{entry}]"):
+        recipe = load_recipe("quickstart", [f"strategies={strategies}"])
+        (importable / "again.yaml").write_text(recipe_yaml(recipe), "utf-8")
+        assert load_recipe("again.yaml") == recipe
+    (options,) = recipe.strategies
+    assert (options.pair, options.names, options.where) == ((0.1, 0.3), {"c"}, Path("there"))
+    assert options.colour.value == "blue"
+    assert problems("strategies=[{name: 'mine:Rich', pair: [a, 0.3]}]") == [
+        "strategies.mine:Rich.pair[0]: 'a' does not fit"
+    ]
+
+
 # --- broken ---------------------------------------------------------------------------------------------------------
 
 
@@ -253,6 +290,11 @@ def test_a_strategy_without_options_takes_its_name_only(importable: Path) -> Non
         (BARE, "Bear", "cannot be imported: AttributeError: module 'mine' has no attribute 'Bear'"),
         (BARE, "clkit", "is not a subclass of clkit.Strategy"),
         (BARE.replace('    name = "bare"', ""), "Bare", 'Bare has no name; add `name = "..."` to the class'),
+        (
+            BARE.replace('"bare"', '"task"'),
+            "Bare",
+            "the name 'task' would log the strategy's loss as the task's; choose",
+        ),
         (BARE + "    Options = dict", "Bare", "Bare.Options is not a subclass of clkit.strategies.options.Strategy"),
         (OPTIONS, "Loose", 'LooseOptions does not narrow its name; add the field `name: Literal["loose"]`'),
         (
@@ -277,6 +319,21 @@ def test_a_broken_strategy_is_one_clear_line(importable: Path, source: str, attr
             "before_step(self, context)",
             "1 / 0",
             "strategy Hook, before_step ({mine}:9): ZeroDivisionError: division by zero (in code that is not clkit's; ",
+        ),
+        (
+            "training_data(self, context, dataset)",
+            "return dataset.select([])",
+            "strategies.mine:Hook: it left no training data of 'first'",
+        ),
+        (
+            "state_dict(self)",
+            "return {'seen': {1, 2}}",
+            "strategies.mine:Hook: its state 'seen' is neither a tensor nor plain JSON (Object of type set is not",
+        ),
+        (
+            "penalty(self, context)",
+            "return 0.5",
+            "strategies.mine:Hook: its penalty must be a scalar that trained parameters take part in; return None ",
         ),
         (
             "penalty(self, context)",
