@@ -230,6 +230,7 @@ def fit(
             listener.resumed(gone_on_from.step)
         try:
             trainer.train(resume_from_checkpoint=str(gone_on_from.folder) if gone_on_from else None)
+            state.wait_for_everyone()  # a slower process may still look for checkpoints there
         finally:
             folder.remove_partial()
     if trainer.state.global_step < trainer.state.max_steps:
