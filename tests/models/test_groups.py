@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from clkit.engine.sequence import train
-from clkit.errors import ModelError, StrategyError
+from clkit.errors import ModelError, UsageError
 from clkit.models.groups import parameter_groups
 from clkit.models.loading import LoadedModel, load_model
 from clkit.recipe.recipe import Recipe
@@ -151,7 +151,7 @@ def test_a_frozen_head_has_no_rows_for_migu(tmp_path: Path, model: Path) -> None
     tied = "lm_head.weight" not in load_file(model / "model.safetensors")
     strategies = [{**MIGU, "layers": ["lm_head"]}]
     freeze = ["embeddings"] if tied else ["lm_head"]
-    with pytest.raises(StrategyError, match=r"none of these layers is trained \(lm_head\)"):
+    with pytest.raises(UsageError, match=r"none of these layers is trained \(lm_head\)"):
         train(recipe(tmp_path, model, freeze, strategies=strategies), tmp_path / "run")
 
 
