@@ -22,16 +22,16 @@ import torch
 
 from clkit.cli.output import quiet_libraries
 from clkit.engine.evaluate import learned_stages
-from clkit.engine.evaluation import Examiner
-from clkit.engine.examples import task_prompts
-from clkit.engine.scores import Answers
+from clkit.models.examples import task_prompts
 from clkit.models.family import UNFINISHED
 from clkit.models.loading import LoadedModel, load_model
 from clkit.recipe.recipe import Recipe
-from clkit.runs import RunFolder
-from clkit.tasks.answers import normalise
+from clkit.results.answers import normalise
+from clkit.results.scores import Answers
+from clkit.run.folder import RunFolder
 from clkit.tasks.loading import load_tasks
 from clkit.tasks.task import Task
+from clkit.testing.examiner import Examiner
 
 
 @torch.inference_mode()

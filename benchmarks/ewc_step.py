@@ -16,8 +16,8 @@ from types import SimpleNamespace
 import torch
 from migu_step import random_batch, t5_small
 
-from clkit.strategies.base import Context
-from clkit.strategies.ewc import EWC, EWCOptions
+from clkit.strategies.builtin.ewc import EWC, EWCOptions
+from clkit.strategies.contract import Context
 
 
 class Run:

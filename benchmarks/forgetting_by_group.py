@@ -18,14 +18,14 @@ from runs import markdown
 from torch import Tensor
 
 from clkit.cli.output import quiet_libraries
-from clkit.engine.evaluation import negative_log_likelihoods
-from clkit.engine.examples import encode, task_examples
+from clkit.models.examples import encode, task_examples
 from clkit.models.groups import parameter_groups
 from clkit.models.loading import LoadedModel, load_model
 from clkit.recipe.recipe import Recipe
-from clkit.runs import RunFolder
+from clkit.run.folder import RunFolder
 from clkit.tasks.loading import load_tasks
 from clkit.tasks.task import Task
+from clkit.testing.examiner import negative_log_likelihoods
 
 BATCH = 32
 

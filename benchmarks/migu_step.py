@@ -15,10 +15,10 @@ import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
 from clkit.models.loading import LoadedModel
+from clkit.models.objective import TextToText
 from clkit.models.seq2seq import Seq2Seq
-from clkit.recipe.objective import TextToText
-from clkit.strategies.base import Context, Strategy
-from clkit.strategies.migu import MIGU, MIGUOptions
+from clkit.strategies.builtin.migu import MIGU, MIGUOptions
+from clkit.strategies.contract import Context, Strategy
 
 BATCH, SOURCE, TARGET = 8, 128, 8
 

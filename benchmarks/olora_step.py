@@ -18,9 +18,9 @@ from migu_step import random_batch, t5_small
 
 from clkit.models.adapters import add_adapter
 from clkit.models.loading import begin_task
-from clkit.recipe.sections import IncrementalLoraTuning
-from clkit.strategies.base import Context
-from clkit.strategies.olora import OLoRA, OLoRAOptions
+from clkit.models.sections import IncrementalLoraTuning
+from clkit.strategies.builtin.olora import OLoRA, OLoRAOptions
+from clkit.strategies.contract import Context
 
 TUNING = IncrementalLoraTuning(method="incremental_lora", rank=8, alpha=32.0, dropout=0.0)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from methods import LORA_RATES, METHODS
 from runs import Job, markdown, means, slug, train_all
 
-from clkit.seeds import aggregate
+from clkit.results.spread import aggregate
 
 LORA_RATE = "1e-3"
 SHOWN = ("average_accuracy", "bwt", "forgetting", "learning_accuracy")

@@ -16,8 +16,8 @@ from pathlib import Path
 from methods import METHODS
 from runs import Job, markdown, means, slug, train_all
 
-from clkit.atomic import write_json
-from clkit.seeds import aggregate
+from clkit.results.spread import aggregate
+from clkit.run.atomic import write_json
 
 TUNING_SEED = 7
 SEEDS = (42, 1024, 2048)

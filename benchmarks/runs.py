@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 
-from clkit.matrix import AccuracyMatrix
-from clkit.seeds import Aggregate
+from clkit.results.matrix import AccuracyMatrix
+from clkit.results.spread import Aggregate
 
 
 @dataclass(frozen=True)

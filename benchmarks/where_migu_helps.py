@@ -21,7 +21,7 @@ from real_table import SHOWN as TEST_SHOWN
 from real_table import SMALL, TEST, TRAIN
 from runs import Job, markdown, means, slug, train_all
 
-from clkit.seeds import Aggregate, aggregate
+from clkit.results.spread import Aggregate, aggregate
 
 SHOWN = ("average_accuracy", "learning_accuracy", "forgetting")
 SEEDS = (7, 8, 9)

@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from clkit.engine.evaluate import evaluate
     from clkit.engine.sequence import train
     from clkit.errors import ClkitError
-    from clkit.matrix import AccuracyMatrix
     from clkit.recipe.recipe import Recipe
-    from clkit.runs import RunFolder
-    from clkit.strategies.base import Context, Strategy
+    from clkit.results.matrix import AccuracyMatrix
+    from clkit.run.folder import RunFolder
+    from clkit.strategies.contract import Context, Strategy
     from clkit.strategies.options import StrategyOptions
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AccuracyMatrix": "clkit.matrix",
+    "AccuracyMatrix": "clkit.results.matrix",
     "ClkitError": "clkit.errors",
-    "Context": "clkit.strategies.base",
+    "Context": "clkit.strategies.contract",
     "Recipe": "clkit.recipe.recipe",
-    "RunFolder": "clkit.runs",
-    "Strategy": "clkit.strategies.base",
+    "RunFolder": "clkit.run.folder",
+    "Strategy": "clkit.strategies.contract",
     "StrategyOptions": "clkit.strategies.options",
     "evaluate": "clkit.engine.evaluate",
     "train": "clkit.engine.sequence",

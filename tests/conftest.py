@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from clkit.recipe.recipe import Recipe
+    from clkit.run.folder import RunFolder
+    from tests.toy import Finished, ToyRecipe
 
 # Set before any library that reads them is imported. No test may reach a network; and pytest's workers share the cores,
 # on which a second thread each would mostly wait for the other.
@@ -79,3 +87,42 @@ def toy_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def toy_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a random RoBERTa of 16 units, for masked tokens."""
     return _toy("encoder", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def dropout_t5(tmp_path_factory: pytest.TempPathFactory, toy_t5: Path) -> Path:
+    """The toy model with dropout, so that training draws random numbers."""
+    folder = tmp_path_factory.mktemp("dropout") / "t5"
+    shutil.copytree(toy_t5, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"dropout_rate": 0.2}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy(toy_tasks: Path, toy_t5: Path) -> ToyRecipe:
+    """Makes a recipe over the two toy tasks; the same changes give the same recipe."""
+
+    def recipe(**changes: Any) -> Recipe:
+        from tests.toy import toy_recipe
+
+        return toy_recipe(toy_tasks, toy_t5, **changes)
+
+    return recipe
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Gives a finished run of a recipe, trained when it is first asked for; who changes it takes a copy."""
+
+    from clkit.engine.sequence import train
+
+    runs: dict[str, RunFolder] = {}
+
+    def finished(recipe: Recipe) -> RunFolder:
+        content = recipe.model_dump_json()
+        if content not in runs:
+            runs[content] = train(recipe, tmp_path_factory.mktemp("finished") / "run")
+        return runs[content]
+
+    return finished

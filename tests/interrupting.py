@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from clkit.engine.events import Listener
 from clkit.engine.sequence import train
 from clkit.errors import InterruptionError
+from clkit.events import Listener
 from clkit.recipe.recipe import Recipe
-from clkit.runs import RunFolder
+from clkit.run.folder import RunFolder
 
 
 class Heard(Listener):

@@ -15,19 +15,19 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from clkit.atomic import write_jsonl
 from clkit.cli import app
-from clkit.engine.evaluation import Answers
 from clkit.engine.sequence import train
-from clkit.environment import environment
 from clkit.errors import ClkitError, ModelError, RecipeError, RunError
 from clkit.models import loading
 from clkit.models.loading import load_model, save_model
+from clkit.models.sections import FullTuning, LoraTuning, ModelSection
 from clkit.recipe.recipe import Recipe
-from clkit.recipe.sections import FullTuning, LoraTuning, ModelSection
-from clkit.recipe.task_recipe import Name
 from clkit.redaction import redact
-from clkit.runs import RunFolder
+from clkit.run.atomic import write_jsonl
+from clkit.run.environment import environment
+from clkit.run.folder import RunFolder
+from clkit.tasks.sections import Name
+from clkit.testing.examiner import Answers
 
 TOKEN = "hf_" + "aB3dE6gH9k" * 3 + "Lm4N"
 LORA = LoraTuning(method="lora", rank=2)

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from clkit.recipe.recipe import Recipe
+from clkit.run.folder import RunFolder
+
+#: The toy's recipe on the toy T5, with changes.
+ToyRecipe = Callable[..., Recipe]
+#: A finished run of a recipe.
+Finished = Callable[[Recipe], RunFolder]
 
 TASKS = {"first": ("w1", "w2"), "second": ("w3 w4", "w5")}
 

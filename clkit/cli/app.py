@@ -131,7 +131,7 @@ def _outside_strategy(error: Exception) -> str | None:
     for frame, line in walk_tb(error.__traceback__):
         owner = type(frame.f_locals.get("self"))
         contract = any(
-            (base.__module__, base.__name__) == ("clkit.strategies.base", "Strategy") for base in owner.__mro__
+            (base.__module__, base.__name__) == ("clkit.strategies.contract", "Strategy") for base in owner.__mro__
         )
         if contract and not owner.__module__.startswith("clkit."):
             place = f"strategy {owner.__name__}, {frame.f_code.co_name} ({frame.f_code.co_filename}:{line})"

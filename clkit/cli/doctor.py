@@ -23,8 +23,8 @@ def doctor(
     import json
 
     from clkit.cli.output import stderr, stdout
-    from clkit.doctor import advice, examine, is_whole
-    from clkit.runs import RunFolder
+    from clkit.run.doctor import advice, examine, is_whole
+    from clkit.run.folder import RunFolder
 
     path = run if run is not None else RunFolder.newest_path()
     with stderr().status(f"reading {path}"):  # shown on a terminal only

@@ -31,11 +31,11 @@ def evaluate(
     """
     import json
 
-    from clkit.atomic import write_jsonl
     from clkit.cli.output import quiet_libraries, stderr, stdout
     from clkit.errors import UsageError
     from clkit.recipe.recipe import Recipe
-    from clkit.runs import RunFolder
+    from clkit.run.atomic import write_jsonl
+    from clkit.run.folder import RunFolder
 
     if save is not None and not save.parent.is_dir():  # before the model answers for an hour
         raise UsageError(f"--save: there is no folder '{save.parent}'; make it first")

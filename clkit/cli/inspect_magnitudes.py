@@ -39,7 +39,7 @@ def inspect_magnitudes(
     from clkit.cli.output import quiet_libraries, stderr, stdout
     from clkit.errors import UsageError
     from clkit.recipe.recipe import Recipe
-    from clkit.runs import RunFolder
+    from clkit.run.folder import RunFolder
 
     is_run = target is None or Path(target, "recipe.yaml").is_file()
     if not is_run and stage is not None:
@@ -51,7 +51,7 @@ def inspect_magnitudes(
     quiet_libraries()
     from clkit.engine.evaluate import learned_stages
     from clkit.engine.inspection import measure_magnitudes
-    from clkit.engine.learner import load_learner
+    from clkit.engine.prepare import load_learner
     from clkit.report.figures import save_magnitude_figure
     from clkit.report.magnitude_tables import layer_table, overlap_table
     from clkit.report.progress import evaluation_progress

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from clkit.matrix import AccuracyMatrix, Metric, Row
-    from clkit.references import Reference
     from clkit.report.general_tables import GeneralAbility
     from clkit.report.tables import SeedGroup
-    from clkit.runs import RunFolder
+    from clkit.results.matrix import AccuracyMatrix, Metric, Row
+    from clkit.run.baselines import Reference
+    from clkit.run.folder import RunFolder
 
 
 def matrix(
@@ -42,10 +42,10 @@ def matrix(
     Example: clkit matrix runs/t5_order1-42 runs/t5_order1-43 --reference runs/per_task-42
     """
     from clkit.errors import UsageError
-    from clkit.recovery import recover_matrix
-    from clkit.references import open_references, reference_rows
     from clkit.report.general_tables import read_general
-    from clkit.runs import RunFolder
+    from clkit.run.baselines import open_references, reference_rows
+    from clkit.run.folder import RunFolder
+    from clkit.run.recovery import recover_matrix
 
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other")
@@ -89,7 +89,7 @@ def _heads(folder: RunFolder) -> str | None:
         return None
     if not isinstance(objective, dict) or objective.get("kind") != "classification":
         return None
-    from clkit.recipe.objective import HEADS
+    from clkit.models.objective import HEADS
 
     return HEADS.get(str(objective.get("heads")))
 
@@ -112,10 +112,10 @@ def _means(
 ) -> list[SeedGroup]:
     if len(folders) < 2:
         return []
-    from clkit.comparison import seed_groups
     from clkit.errors import RunError
     from clkit.report.tables import SeedGroup
-    from clkit.seeds import aggregate
+    from clkit.results.spread import aggregate
+    from clkit.run.comparison import seed_groups
 
     groups = [[str(folder.path) for folder in group] for group in seed_groups(folders.values())]
     try:

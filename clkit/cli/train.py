@@ -44,9 +44,9 @@ def train(
         loaded = smoke_recipe(loaded)
 
     quiet_libraries()
-    from clkit.engine.learner import prepare
-    from clkit.engine.processes import processes
+    from clkit.engine.prepare import prepare
     from clkit.engine.sequence import train as run_sequence
+    from clkit.processes import processes
     from clkit.report.progress import print_plan, progress
 
     if dry_run:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from clkit.engine.evaluation import Examiner
-from clkit.engine.events import Listener
-from clkit.engine.learner import load_learner
+from clkit.engine.prepare import load_learner
 from clkit.engine.protocols import lineage, planned_stages
-from clkit.engine.scores import Tested
 from clkit.errors import RunError, UsageError
+from clkit.events import Listener
 from clkit.models.loading import LoadedModel
 from clkit.recipe.recipe import Recipe
-from clkit.recipe.section import did_you_mean
-from clkit.runs import ZERO_SHOT, RunFolder, Stage
+from clkit.results.scores import Tested
+from clkit.run.folder import ZERO_SHOT, RunFolder, Stage
+from clkit.section import did_you_mean
 from clkit.tasks.loading import load_task, load_tasks
+from clkit.testing.examiner import Examiner
 
 
 def evaluate(

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from clkit.atomic import write_json
-from clkit.engine.events import Listener
-from clkit.engine.examples import encode, task_examples
-from clkit.engine.processes import processes
-from clkit.magnitudes import MagnitudeCollector, l1_normalised
+from clkit.events import Listener
+from clkit.models.examples import encode, task_examples
 from clkit.models.layers import select_layers
 from clkit.models.loading import LoadedModel
+from clkit.models.magnitudes import MagnitudeCollector, l1_normalised
+from clkit.processes import processes
 from clkit.recipe.recipe import Recipe
-from clkit.strategies.migu import rows_masked
+from clkit.run.atomic import write_json
+from clkit.strategies.builtin.migu import rows_masked
 from clkit.tasks.task import Task
 
 BATCH = 16

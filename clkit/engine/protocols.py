@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from clkit.matrix import Protocol
 from clkit.recipe.recipe import Recipe
+from clkit.results.matrix import Protocol
 
 #: The one stage of multi-task training.
 ALL_TASKS = "all-tasks"

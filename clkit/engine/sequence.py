@@ -12,25 +12,25 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
-from clkit.atomic import write_jsonl
-from clkit.comparison import resuming_differences
-from clkit.engine.evaluation import Examiner
-from clkit.engine.events import Listener
 from clkit.engine.failures import explained
-from clkit.engine.interruption import Interruption
-from clkit.engine.learner import Fitted, Prepared, fit, prepare
-from clkit.engine.processes import processes
+from clkit.engine.prepare import Fitted, Prepared, fit, prepare
 from clkit.engine.protocols import PlannedStage, lineage, planned_stages
-from clkit.engine.state import save_strategies
-from clkit.engine.unfinished import Unfinished, clear_for_resuming, find_unfinished, mark_trained
-from clkit.environment import environment
+from clkit.engine.resuming import Unfinished, clear_for_resuming, find_unfinished, mark_trained
 from clkit.errors import UsageError
-from clkit.lock import locked
-from clkit.matrix import UNBOUNDED, AccuracyMatrix, Row
+from clkit.events import Listener
 from clkit.models.loading import save_model
+from clkit.processes import processes
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.saving import recipe_yaml
-from clkit.runs import ZERO_SHOT, RunFolder
+from clkit.results.matrix import UNBOUNDED, AccuracyMatrix, Row
+from clkit.run.atomic import write_jsonl
+from clkit.run.comparison import resuming_differences
+from clkit.run.environment import environment
+from clkit.run.folder import ZERO_SHOT, RunFolder
+from clkit.run.lock import locked
+from clkit.testing.examiner import Examiner
+from clkit.training.interruption import Interruption
+from clkit.training.state import save_strategies
 
 
 def train(

@@ -16,8 +16,8 @@ from transformers.pytorch_utils import Conv1D
 
 from clkit.errors import ModelError, first_line
 from clkit.models.layers import linear_layers
-from clkit.recipe.section import did_you_mean
-from clkit.recipe.sections import AdapterTuning
+from clkit.models.sections import AdapterTuning
+from clkit.section import did_you_mean
 
 if TYPE_CHECKING:
     from clkit.models.loading import LoadedModel

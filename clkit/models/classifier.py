@@ -11,10 +11,10 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from clkit.errors import ModelError
 from clkit.models.encoder import HEAD_DRAWN, Encoder, check_lengths, head_modules, in_head, longest_text
 from clkit.models.family import Batch, Collator, LabelsOfTasks
+from clkit.models.objective import HEADS, Classification, Objective
 from clkit.models.weights import draw_anew, read_weights_but
-from clkit.recipe.objective import HEADS, Classification, Objective
-from clkit.recipe.sections import EvaluationSection
 from clkit.tasks.task import Task
+from clkit.testing.section import EvaluationSection
 
 #: Logit of a closed row: its probability is exactly 0, yet a divergence over all rows stays finite, in float16 too.
 CLOSED = -1e4

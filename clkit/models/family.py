@@ -14,9 +14,9 @@ from clkit.models.likelihood import IGNORED
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from clkit.recipe.objective import Objective
-    from clkit.recipe.sections import EvaluationSection
+    from clkit.models.objective import Objective
     from clkit.tasks.task import Task
+    from clkit.testing.section import EvaluationSection
 
 #: Ends an answer that was cut off at its last allowed token, so that it cannot pass for a label that it begins with.
 UNFINISHED = " …"
@@ -31,7 +31,7 @@ LabelsOfTasks = Mapping[str, Sequence[str]]
 class Family(ABC):
     """What one family of models does in its own way for one objective: encoding, collating, answering, its layers.
 
-    Each family has one class per objective that it supports (`clkit.recipe.objective`).
+    Each family has one class per objective that it supports (`clkit.models.objective`).
     """
 
     name: ClassVar[str]

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from clkit.errors import ModelError
 from clkit.models.family import Family
-from clkit.recipe.section import did_you_mean
+from clkit.section import did_you_mean
 
 OTHER = "other"
 

@@ -19,14 +19,14 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from clkit.embedded import embedded_model_folder
 from clkit.errors import ModelError, first_line
 from clkit.models.adapters import add_adapter, load_adapter, merge_adapter
+from clkit.models.embedded import embedded_model_folder
 from clkit.models.family import Family, Generating, LabelsOfTasks, family_of
 from clkit.models.folders import PACKAGE, chosen_gguf, package_folder, require_gguf
 from clkit.models.groups import freeze
-from clkit.recipe.objective import Objective, TextToText
-from clkit.recipe.sections import ModelSection, Tuning
+from clkit.models.objective import Objective, TextToText
+from clkit.models.sections import ModelSection, Tuning
 from clkit.redaction import redact
 
 EMBEDDED = "embedded:"

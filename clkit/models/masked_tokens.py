@@ -17,14 +17,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from clkit.draws import drawn_from
 from clkit.errors import ModelError
-from clkit.models.drawing import drawn_from
 from clkit.models.encoder import HEAD_DRAWN, Encoder, in_head, longest_text
 from clkit.models.family import Collator, LabelsOfTasks
+from clkit.models.objective import Objective, Pretraining
 from clkit.models.weights import read_weights_but
-from clkit.recipe.objective import Objective, Pretraining
-from clkit.recipe.sections import EvaluationSection
 from clkit.tasks.task import Task
+from clkit.testing.section import EvaluationSection
 
 #: The paper's share of tokens that are masked.
 MASKED_SHARE = 0.15
@@ -37,7 +37,7 @@ class MaskedTokens(Encoder):
     least one, as in the paper's own data. Of the chosen, 80 % become the mask, 10 % a token drawn at random, and 10 %
     stay as they are.
 
-    What is drawn follows from the batch (`clkit.models.drawing`): in training the masks are new in every epoch, since
+    What is drawn follows from the batch (`clkit.draws`): in training the masks are new in every epoch, since
     its batches hold other examples together (RoBERTa's dynamic masking); in a test they are the same for every model
     and at every time, as long as `evaluation.batch_size` is. Drawn per example, they would be the same in every epoch.
     Another `micro_batch_size` or number of processes draws other masks too.

@@ -10,9 +10,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from clkit.errors import ModelError
 from clkit.models.decoder import Decoder, first_id, token_ids
 from clkit.models.family import LabelsOfTasks
-from clkit.recipe.objective import Objective, Pretraining
-from clkit.recipe.sections import EvaluationSection
+from clkit.models.objective import Objective, Pretraining
 from clkit.tasks.task import Task
+from clkit.testing.section import EvaluationSection
 
 
 class DecoderPretraining(Decoder):

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from clkit.draws import drawn_from
 from clkit.errors import ModelError
-from clkit.models.drawing import drawn_from
 from clkit.models.family import Collator, LabelsOfTasks
+from clkit.models.objective import Objective, Pretraining
 from clkit.models.seq2seq import Seq2Seq
-from clkit.recipe.objective import Objective, Pretraining
-from clkit.recipe.sections import EvaluationSection
 from clkit.tasks.task import Task
+from clkit.testing.section import EvaluationSection
 
 #: The paper's: share of the tokens that are masked, and mean length of a span in tokens.
 MASKED_SHARE, SPAN_LENGTH = 0.15, 3.0
@@ -37,7 +37,7 @@ class Seq2SeqPretraining(Seq2Seq):
         Thank you <X> me to your party <Y> week              the encoder's input, with the end of sequence behind it
         <X> for inviting <Y> last <Z>                        the labels, likewise
 
-    Which spans are masked follows from the batch (`clkit.models.drawing`). Every epoch has others, for its batches hold
+    Which spans are masked follows from the batch (`clkit.draws`). Every epoch has others, for its batches hold
     other examples together.
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clkit.recipe.schema import JsonSchema, alternatives, resolved
-from clkit.recipe.task_recipe import NAME_PATTERN
+from clkit.tasks.sections import NAME_PATTERN
 
 _PATTERNS = {NAME_PATTERN: "letters, digits, dots, dashes and underscores, beginning with a letter or digit"}
 _KINDS = {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from clkit.embedded import EMBEDDED_MODELS
 from clkit.errors import UsageError
+from clkit.models.embedded import EMBEDDED_MODELS
 from clkit.recipe.shipped import description, shipped_recipes
 from clkit.strategies.options import StrategyOptions
 from clkit.strategies.registry import load_strategy, strategy_names

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clkit.embedded import embedded_model_folder
 from clkit.errors import ModelError
+from clkit.general.lm_eval_tasks import lm_eval_problems
+from clkit.general.section import BUILTIN, GeneralSection
+from clkit.models.embedded import embedded_model_folder
 from clkit.models.folders import PACKAGE, chosen_gguf, package_folder, require_gguf
-from clkit.recipe.general import BUILTIN, GeneralSection
+from clkit.models.sections import ModelSection
 from clkit.recipe.recipe import Recipe
-from clkit.recipe.sections import ModelSection
-from clkit.recipe.task_recipe import FilesSource, FolderSource, HubSource, SampleSource, TaskRecipe
-from clkit.tasks.lm_eval_tasks import lm_eval_problems
-from clkit.tasks.sample import SAMPLE_TASKS, unknown_sample
+from clkit.tasks.sections import FilesSource, FolderSource, HubSource, SampleSource, TaskRecipe
+from clkit.tasks.sources.sample import SAMPLE_TASKS, unknown_sample
 
 FOLDER_FILES = ("train.json", "test.json", "labels.json")
 

@@ -11,9 +11,9 @@ from clkit.errors import RecipeError, UsageError
 from clkit.recipe.overrides import overridden
 from clkit.recipe.problems import problem_lines
 from clkit.recipe.recipe import Recipe
-from clkit.recipe.section import did_you_mean
 from clkit.recipe.shipped import recipes_folder, shipped_recipe, shipped_recipes
 from clkit.recipe.written import Written, extended, parse
+from clkit.section import did_you_mean
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:

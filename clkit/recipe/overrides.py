@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clkit.errors import RecipeError
-from clkit.recipe.section import did_you_mean
 from clkit.recipe.written import COMMAND_LINE, Written, extended, merged, parse
+from clkit.section import did_you_mean
 
 NAMED_LISTS = {"strategies": "strategy", "tasks": "task"}
 

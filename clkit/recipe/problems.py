@@ -12,8 +12,8 @@ from pydantic_core import ErrorDetails
 from clkit.errors import UsageError
 from clkit.recipe.allowed import allowed, choices, kind
 from clkit.recipe.schema import JsonSchema, alternatives, model_schema, resolved
-from clkit.recipe.section import did_you_mean
 from clkit.recipe.written import Written
+from clkit.section import did_you_mean
 from clkit.strategies.registry import load_strategy
 
 Path = tuple[str | int, ...]

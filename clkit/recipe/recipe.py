@@ -9,25 +9,17 @@ from typing import Annotated
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from clkit.matrix import MetricName, Protocol
-from clkit.recipe.general import GeneralSection
-from clkit.recipe.objective import METRICS_OF, Objective, TextToText
-from clkit.recipe.section import NOT_THE_RESULT, Section, did_you_mean
-from clkit.recipe.sections import (
-    BenchmarkSection,
-    DataSection,
-    EvaluationSection,
-    FullTuning,
-    ModelSection,
-    PromptSection,
-    SavingSection,
-    TrainingSection,
-    Tuning,
-)
-from clkit.recipe.task_recipe import Name, TaskRecipe
+from clkit.general.section import GeneralSection
+from clkit.models.objective import METRICS_OF, Objective, TextToText
+from clkit.models.sections import FullTuning, ModelSection, Tuning
+from clkit.results.matrix import MetricName, Protocol
+from clkit.section import NOT_THE_RESULT, Section, did_you_mean
 from clkit.strategies.options import Strategies
 from clkit.strategies.registry import check_composition
 from clkit.tasks.benchmarks import benchmark_tasks
+from clkit.tasks.sections import BenchmarkSection, DataSection, Name, PromptSection, TaskRecipe
+from clkit.testing.section import EvaluationSection
+from clkit.training.sections import SavingSection, TrainingSection
 
 
 class Recipe(Section):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from clkit.recipe.general import BUILTIN
+from clkit.general.section import BUILTIN
 from clkit.recipe.recipe import Recipe
 
 #: What the names of models of a family look like, and the embedded model that stands for them; else it is tiny-t5.

@@ -12,7 +12,7 @@ import yaml
 
 from clkit.errors import RecipeError
 from clkit.recipe.dialect import RecipeLoader
-from clkit.recipe.section import WrittenIn
+from clkit.section import WrittenIn
 
 COMMAND_LINE = "command line"
 MOST_VALUES = 100_000

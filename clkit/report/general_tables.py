@@ -13,12 +13,12 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from clkit.engine.scores import LARGEST_LOSS
 from clkit.errors import RunError
-from clkit.manifest import Done
-from clkit.matrix import Protocol
 from clkit.report.tables import LABEL_WIDTH, show_number
-from clkit.runs import RunFolder
+from clkit.results.matrix import Protocol
+from clkit.results.scores import LARGEST_LOSS
+from clkit.run.folder import RunFolder
+from clkit.run.seal import Done
 
 LOSS, PERPLEXITY, MEAN = "held_out_loss", "held_out_perplexity", "mean"
 #: lm-eval's metrics that are fractions, which are shown in percent, and those of which less is better.

@@ -12,10 +12,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from clkit.engine.events import Listener, Plan
-from clkit.matrix import UNBOUNDED
+from clkit.events import Listener, Plan
 from clkit.report.general_tables import general_text
 from clkit.report.tables import show_score
+from clkit.results.matrix import UNBOUNDED
 
 #: Seconds between two lines about the same task where the output is no terminal.
 QUIET_SECONDS = 10.0

@@ -12,9 +12,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from clkit.manifest import Checked, State
-from clkit.matrix import UNBOUNDED, AccuracyMatrix, Metric, Protocol, Row
-from clkit.seeds import Aggregate
+from clkit.results.matrix import UNBOUNDED, AccuracyMatrix, Metric, Protocol, Row
+from clkit.results.spread import Aggregate
+from clkit.run.seal import Checked, State
 
 MISSING = "–"
 PIPED_WIDTH = 100

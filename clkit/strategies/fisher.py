@@ -14,7 +14,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from clkit.models.likelihood import IGNORED, summed_cross_entropy
-from clkit.strategies.base import Context
+from clkit.strategies.contract import Context
 
 Labels = Literal["data", "model"]
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from clkit.recipe.section import Section
+from clkit.section import Section
 
 if TYPE_CHECKING:
-    from clkit.strategies.base import Strategy
+    from clkit.strategies.contract import Strategy
 
 
 class StrategyOptions(Section):

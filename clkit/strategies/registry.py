@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from clkit.errors import UsageError
-from clkit.recipe.section import did_you_mean
+from clkit.section import did_you_mean
 
 if TYPE_CHECKING:
-    from clkit.strategies.base import Strategy
+    from clkit.strategies.contract import Strategy
     from clkit.strategies.options import StrategyOptions
 
 BUILT_IN = {
-    "ewc": "clkit.strategies.ewc:EWC",
-    "lwf": "clkit.strategies.lwf:LwF",
-    "migu": "clkit.strategies.migu:MIGU",
-    "olora": "clkit.strategies.olora:OLoRA",
-    "osf": "clkit.strategies.osf:OSF",
-    "replay": "clkit.strategies.replay:Replay",
+    "ewc": "clkit.strategies.builtin.ewc:EWC",
+    "lwf": "clkit.strategies.builtin.lwf:LwF",
+    "migu": "clkit.strategies.builtin.migu:MIGU",
+    "olora": "clkit.strategies.builtin.olora:OLoRA",
+    "osf": "clkit.strategies.builtin.osf:OSF",
+    "replay": "clkit.strategies.builtin.replay:Replay",
 }
 ENTRY_POINTS = "clkit.strategies"
 
@@ -57,7 +57,7 @@ def load_strategy(name: str) -> type[Strategy]:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UsageError(f"strategy '{name}' cannot be imported: {reason}") from error
 
-    from clkit.strategies.base import Strategy
+    from clkit.strategies.contract import Strategy
 
     if not (isinstance(found, type) and issubclass(found, Strategy)):
         raise UsageError(f"strategy '{name}': {found!r} is not a subclass of clkit.Strategy")
@@ -69,7 +69,7 @@ def load_strategy(name: str) -> type[Strategy]:
 
 def _fault(strategy: type[Strategy], known_as: str | None) -> str | None:
     """What the class lacks to serve a recipe; ``known_as``: the name that a recipe uses, unless it is module:Class."""
-    from clkit.strategies.base import RESERVED
+    from clkit.strategies.contract import RESERVED
     from clkit.strategies.options import StrategyOptions
 
     own, options = getattr(strategy, "name", None), strategy.Options

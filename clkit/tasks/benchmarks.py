@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from clkit.recipe.section import did_you_mean
-from clkit.recipe.task_recipe import FolderSource, HubSource, SampleSource, TaskRecipe
-from clkit.tasks.sample import SAMPLE_TASKS
+from clkit.section import did_you_mean
+from clkit.tasks.sections import FolderSource, HubSource, SampleSource, TaskRecipe
+from clkit.tasks.sources.sample import SAMPLE_TASKS
 
 
 @dataclass(frozen=True)

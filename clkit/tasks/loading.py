@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from clkit.errors import DataError
-from clkit.recipe.sections import DataSection
-from clkit.recipe.task_recipe import FilesSource, FolderSource, HubSource, TaskRecipe
-from clkit.tasks.answers import refuse_equal
-from clkit.tasks.files import read_files
-from clkit.tasks.folder import read_folder
-from clkit.tasks.hub import read_hub
+from clkit.results.answers import refuse_equal
 from clkit.tasks.rows import ReadRows, Rows, Source
-from clkit.tasks.sample import SAMPLE_TASKS, sample_rows, unknown_sample
+from clkit.tasks.sections import DataSection, FilesSource, FolderSource, HubSource, TaskRecipe
+from clkit.tasks.sources.files import read_files
+from clkit.tasks.sources.folder import read_folder
+from clkit.tasks.sources.hub import read_hub
+from clkit.tasks.sources.sample import SAMPLE_TASKS, sample_rows, unknown_sample
 from clkit.tasks.splits import Draw, carve_validation, gold_labels, infer_labels, limit, with_gold
 from clkit.tasks.task import Task
 

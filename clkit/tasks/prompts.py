@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clkit.errors import DataError, ModelError, first_line
-from clkit.recipe.sections import PromptSection
+from clkit.tasks.sections import PromptSection
 from clkit.tasks.task import Task
 
 _BATCH = 1024

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from clkit.errors import DataError
-from clkit.recipe.section import did_you_mean
+from clkit.section import did_you_mean
 
 # What public data sets put where a gold label is missing (SNLI and MNLI "-", the hidden test splits of GLUE -1).
 NO_LABEL = ("", "-", "-1")

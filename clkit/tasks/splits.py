@@ -7,7 +7,7 @@ import random
 from collections.abc import Collection, Sequence
 
 from clkit.errors import DataError
-from clkit.recipe.section import did_you_mean
+from clkit.section import did_you_mean
 from clkit.tasks.rows import NO_LABEL, Rows
 
 _MOST_INFERRED = 50

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from clkit.atomic import write_json
 from clkit.cli.doctor import doctor
 from clkit.errors import RunError
-from clkit.lock import locked
-from clkit.matrix import AccuracyMatrix
-from clkit.runs import ZERO_SHOT, RunFolder
+from clkit.results.matrix import AccuracyMatrix
+from clkit.run.atomic import write_json
+from clkit.run.folder import ZERO_SHOT, RunFolder
+from clkit.run.lock import locked
 from tests.cli.verbs import call
 
 

@@ -14,12 +14,12 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from clkit.atomic import write_json
 from clkit.cli.matrix import matrix
 from clkit.errors import RunError, UsageError
-from clkit.matrix import AccuracyMatrix
-from clkit.recovery import recover_matrix
-from clkit.runs import ZERO_SHOT, RunFolder
+from clkit.results.matrix import AccuracyMatrix
+from clkit.run.atomic import write_json
+from clkit.run.folder import ZERO_SHOT, RunFolder
+from clkit.run.recovery import recover_matrix
 
 
 @pytest.fixture(autouse=True)

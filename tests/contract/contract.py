@@ -20,10 +20,10 @@ import torch
 
 from clkit.engine.evaluate import evaluate
 from clkit.engine.sequence import train
-from clkit.engine.state import load_strategies, save_strategies
 from clkit.recipe.recipe import Recipe
-from clkit.runs import RunFolder
+from clkit.run.folder import RunFolder
 from clkit.strategies.registry import load_strategy
+from clkit.training.state import load_strategies, save_strategies
 from tests.contract.settings import FAMILIES, SETTINGS, Case, Weights, cases, contract_recipe, weights
 from tests.interrupting import Heard, assert_same, stop
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from clkit.engine.learner import load_learner
+from clkit.engine.prepare import load_learner
 from clkit.recipe.recipe import Recipe
-from clkit.runs import RunFolder
-from clkit.strategies.base import Strategy
+from clkit.run.folder import RunFolder
+from clkit.strategies.contract import Strategy
 from clkit.tasks.loading import load_tasks
 from tests.toy import toy_recipe
 

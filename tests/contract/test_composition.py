@@ -15,7 +15,7 @@ from clkit.engine.sequence import train
 from clkit.errors import RecipeError
 from clkit.models.loading import load_model
 from clkit.recipe.recipe import Recipe
-from clkit.runs import RunFolder
+from clkit.run.folder import RunFolder
 from clkit.strategies.registry import BUILT_IN, load_strategy
 from tests.contract.settings import TUNINGS
 from tests.toy import toy_recipe

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from clkit.engine.evaluate import evaluate, load_stage
-from clkit.engine.learner import prepare
-from clkit.engine.scores import Likelihoods
+from clkit.engine.prepare import prepare
 from clkit.engine.sequence import train
 from clkit.recipe.recipe import Recipe
 from clkit.report.progress import print_plan
 from clkit.report.tables import make_console
-from clkit.runs import RunFolder
+from clkit.results.scores import Likelihoods
+from clkit.run.folder import RunFolder
 from tests.interrupting import assert_same, stop
 from tests.toy import TASKS, toy_recipe
 

@@ -13,8 +13,8 @@ from clkit.engine.evaluate import evaluate
 from clkit.engine.sequence import train
 from clkit.errors import ModelError
 from clkit.recipe.recipe import Recipe
-from clkit.recovery import recover_matrix
-from clkit.runs import RunFolder
+from clkit.run.folder import RunFolder
+from clkit.run.recovery import recover_matrix
 from tests.interrupting import Heard, assert_same, stop
 
 SENTINELS = 8

@@ -14,14 +14,14 @@ import torch
 from accelerate.commands.launch import launch_command, launch_command_parser
 from safetensors.torch import load_file
 
-from clkit.engine.processes import processes
 from clkit.engine.sequence import train
 from clkit.errors import UsageError
+from clkit.processes import processes
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.saving import recipe_yaml
-from clkit.runs import RunFolder
-from tests.engine.test_general import TEXTS
+from clkit.run.folder import RunFolder
 from tests.engine.two_processes import RECIPES, STOPPED
+from tests.general.test_ability import TEXTS
 from tests.interrupting import assert_same
 from tests.toy import toy_recipe
 

@@ -13,19 +13,18 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from clkit.engine import learner
+from clkit.engine import prepare as learner
 from clkit.engine.evaluate import evaluate
-from clkit.engine.events import Listener, Plan
-from clkit.engine.learner import prepare
+from clkit.engine.prepare import prepare
 from clkit.engine.protocols import PlannedStage, lineage, planned_stages
 from clkit.engine.sequence import train
 from clkit.errors import RunError
+from clkit.events import Listener, Plan
 from clkit.models.loading import load_model
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.smoke import smoke_recipe
-from clkit.runs import RunFolder
-from tests.engine.conftest import Finished, ToyRecipe
-from tests.toy import toy_recipe, write_task
+from clkit.run.folder import RunFolder
+from tests.toy import Finished, ToyRecipe, toy_recipe, write_task
 
 # Dropout: every draw must be the same one. A fresh adapter per task is the tuning that depends most on the position.
 ADAPTERS = {"method": "incremental_lora", "rank": 2, "dropout": 0.3}

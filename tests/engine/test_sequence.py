@@ -11,18 +11,17 @@ from typing import Any
 import pytest
 import torch
 
-from clkit.doctor import examine, is_whole
 from clkit.engine.evaluate import evaluate
-from clkit.engine.events import Listener, Plan
 from clkit.engine.sequence import train
 from clkit.errors import ClkitError, ModelError, RunError, UsageError
-from clkit.lock import LOCK_FILE, Holder, locked
+from clkit.events import Listener, Plan
 from clkit.models.loading import load_model
 from clkit.recipe.recipe import Recipe
-from clkit.runs import RunFolder
-from clkit.strategies.migu import MIGU
-from tests.engine.conftest import Finished, ToyRecipe
-from tests.toy import toy_recipe
+from clkit.run.doctor import examine, is_whole
+from clkit.run.folder import RunFolder
+from clkit.run.lock import LOCK_FILE, Holder, locked
+from clkit.strategies.builtin.migu import MIGU
+from tests.toy import Finished, ToyRecipe, toy_recipe
 
 MIGU_UPDATE = [{"name": "migu", "threshold": 0.5, "mask": "update"}]
 LORA = {"method": "lora", "rank": 2}

@@ -19,11 +19,11 @@ from signal import SIGTERM, raise_signal
 from typing import Any
 
 from clkit.cli.app import app
-from clkit.engine.processes import processes
 from clkit.engine.sequence import train
-from clkit.engine.trainer import _Reports
 from clkit.errors import InterruptionError
+from clkit.processes import processes
 from clkit.recipe.recipe import Recipe
+from clkit.training.trainer import _Reports
 
 RECIPES = ("full", "incremental", "general", "interrupted")
 STOPPED = "stopped"

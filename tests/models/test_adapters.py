@@ -16,8 +16,8 @@ from clkit.engine.sequence import train
 from clkit.errors import ModelError
 from clkit.models.adapters import merge_adapter
 from clkit.models.loading import LoadedModel, begin_task, describe, load_model, save_model
-from clkit.recipe.sections import IncrementalLoraTuning, ModelSection
-from clkit.runs import RunFolder
+from clkit.models.sections import IncrementalLoraTuning, ModelSection
+from clkit.run.folder import RunFolder
 from tests.toy import toy_recipe, write_task
 
 TUNING = IncrementalLoraTuning(method="incremental_lora", rank=4, alpha=8.0, dropout=0.1)

@@ -13,15 +13,16 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
 
-from clkit.engine.trainer import token_mean_loss
 from clkit.errors import ModelError
 from clkit.models.classifier import CLOSED, Classifier
 from clkit.models.groups import parameter_groups
 from clkit.models.loading import LoadedModel, begin_task, load_model, save_model
-from clkit.recipe.objective import Classification, Pretraining
-from clkit.recipe.sections import EvaluationSection, FullTuning, IncrementalLoraTuning, LoraTuning, ModelSection, Tuning
-from clkit.strategies.lwf import distillation
+from clkit.models.objective import Classification, Pretraining
+from clkit.models.sections import FullTuning, IncrementalLoraTuning, LoraTuning, ModelSection, Tuning
+from clkit.strategies.builtin.lwf import distillation
 from clkit.tasks.task import Task
+from clkit.testing.section import EvaluationSection
+from clkit.training.trainer import token_mean_loss
 from tests.models.test_adapters import learn
 
 LABELS = {"a": ("yes", "no"), "b": ("no", "maybe"), "c": ("left", "right", "yes")}

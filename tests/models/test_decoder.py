@@ -21,17 +21,17 @@ from transformers import (
     T5Config,
 )
 
-from clkit.engine.evaluation import negative_log_likelihoods
-from clkit.engine.examples import task_prompts
-from clkit.engine.learner import load_learner
+from clkit.engine.prepare import load_learner
 from clkit.errors import ModelError
 from clkit.models.decoder import Decoder
+from clkit.models.examples import task_prompts
 from clkit.models.layers import linear_layers, select_layers
 from clkit.models.loading import LoadedModel, load_model
 from clkit.models.next_token import DecoderPretraining
-from clkit.recipe.objective import Pretraining, TextToText
-from clkit.recipe.sections import FullTuning, LoraTuning, ModelSection
+from clkit.models.objective import Pretraining, TextToText
+from clkit.models.sections import FullTuning, LoraTuning, ModelSection
 from clkit.tasks.loading import load_tasks
+from clkit.testing.examiner import negative_log_likelihoods
 from tests.toy import toy_recipe
 from tests.toy_models import PAD, WORDS
 

@@ -21,16 +21,16 @@ from transformers import (
 )
 
 from clkit.errors import ModelError
-from clkit.magnitudes import MagnitudeCollector
 from clkit.models.adapters import add_adapter
 from clkit.models.classifier import Classifier
 from clkit.models.encoder import Encoder, longest_text
 from clkit.models.family import family_of
 from clkit.models.layers import select_layers
 from clkit.models.loading import LoadedModel, load_model
+from clkit.models.magnitudes import MagnitudeCollector
 from clkit.models.masked_tokens import MaskedTokens
-from clkit.recipe.objective import Classification, Pretraining, TextToText
-from clkit.recipe.sections import FullTuning, LoraTuning, ModelSection
+from clkit.models.objective import Classification, Pretraining, TextToText
+from clkit.models.sections import FullTuning, LoraTuning, ModelSection
 
 LAYERS = 2
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": LAYERS, "num_attention_heads": 2}

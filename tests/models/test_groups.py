@@ -18,9 +18,9 @@ from clkit.engine.sequence import train
 from clkit.errors import ModelError, UsageError
 from clkit.models.groups import parameter_groups
 from clkit.models.loading import LoadedModel, load_model
+from clkit.models.sections import FullTuning, ModelSection
 from clkit.recipe.recipe import Recipe
-from clkit.recipe.sections import FullTuning, ModelSection
-from clkit.runs import RunFolder
+from clkit.run.folder import RunFolder
 from tests.toy import toy_recipe
 
 # Written down from the names of T5's parameters, where the code under test goes by modules and roles.

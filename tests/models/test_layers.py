@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from clkit.models.layers import linear_layers, row_sites, select_layers
 from clkit.models.loading import load_model
-from clkit.recipe.sections import FullTuning, LoraTuning, ModelSection
+from clkit.models.sections import FullTuning, LoraTuning, ModelSection
 
 SELF, CROSS, FEED = 4, 4, 3
 

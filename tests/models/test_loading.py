@@ -19,7 +19,7 @@ from clkit.engine.sequence import train
 from clkit.errors import ModelError
 from clkit.models import folders
 from clkit.models.loading import begin_task, describe, load_model, save_model
-from clkit.recipe.sections import FullTuning, IncrementalLoraTuning, LoraTuning, ModelSection, Tuning
+from clkit.models.sections import FullTuning, IncrementalLoraTuning, LoraTuning, ModelSection, Tuning
 from tests.toy import toy_recipe
 
 
@@ -48,7 +48,7 @@ def test_a_model_in_the_hubs_cache_loads_offline(toy_t5: Path, tmp_path: Path) -
     (repo / "snapshots").mkdir()
     (repo / "snapshots" / commit).symlink_to(toy_t5)
     code = (
-        "from clkit.models.loading import load_model; from clkit.recipe.sections import ModelSection, FullTuning; "
+        "from clkit.models.loading import load_model; from clkit.models.sections import ModelSection, FullTuning; "
         "print(load_model(ModelSection(name='someone/toy-t5'), FullTuning()).model.config.d_model)"
     )
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}

@@ -13,14 +13,14 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, AutoTokenizer, RobertaModel
 
-from clkit.engine.evaluation import negative_log_likelihoods
-from clkit.engine.trainer import token_mean_loss
 from clkit.errors import ModelError
 from clkit.models.likelihood import IGNORED
 from clkit.models.loading import LoadedModel, begin_task, load_model, save_model
 from clkit.models.masked_tokens import choose
-from clkit.recipe.objective import Pretraining
-from clkit.recipe.sections import FullTuning, IncrementalLoraTuning, LoraTuning, ModelSection, Tuning
+from clkit.models.objective import Pretraining
+from clkit.models.sections import FullTuning, IncrementalLoraTuning, LoraTuning, ModelSection, Tuning
+from clkit.testing.examiner import negative_log_likelihoods
+from clkit.training.trainer import token_mean_loss
 from tests.models.test_adapters import learn
 
 BEGIN, END, MASK, PAD = 40, 1, 41, 0

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5ForConditionalGeneration
 
-from clkit.embedded import embedded_model_folder
+from clkit.draws import drawn_from
 from clkit.errors import ModelError
-from clkit.models.drawing import drawn_from
+from clkit.models.embedded import embedded_model_folder
 from clkit.models.family import Collator
+from clkit.models.objective import Pretraining
 from clkit.models.span_corruption import Seq2SeqPretraining, corrupt, sentinel_ids, span_counts
-from clkit.recipe.objective import Pretraining
-from clkit.recipe.sections import EvaluationSection
+from clkit.testing.section import EvaluationSection
 
 SENTINELS = range(1000, 1100)
 END, PAD, IGNORED = 1, 0, -100

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from clkit import Strategy
-from clkit.strategies.base import Context
+from clkit.strategies.contract import Context
 from clkit.strategies.options import StrategyOptions
 
 

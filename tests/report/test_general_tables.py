@@ -12,12 +12,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from clkit.atomic import write_json
 from clkit.cli.matrix import matrix
-from clkit.matrix import AccuracyMatrix
 from clkit.report.general_tables import GeneralAbility, Measured, general_table, general_text, read_general
 from clkit.report.tables import make_console
-from clkit.runs import ZERO_SHOT, RunFolder
+from clkit.results.matrix import AccuracyMatrix
+from clkit.run.atomic import write_json
+from clkit.run.folder import ZERO_SHOT, RunFolder
 
 BEFORE = {"held_out_loss": 2.0, "hellaswag/acc": 0.4, "hellaswag/acc_norm": 0.5, "winogrande/acc": 0.6}
 AFTER = {"held_out_loss": 2.5, "hellaswag/acc": 0.3, "hellaswag/acc_norm": 0.45, "winogrande/acc": 0.4}

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from clkit.engine.events import Plan
+from clkit.events import Plan
 from clkit.report.progress import LiveProgress, PlainProgress, duration, evaluation_progress, print_plan, progress
 
 PLAN = Plan(

@@ -8,7 +8,6 @@ import re
 import pytest
 from rich.console import Console, RenderableType
 
-from clkit.matrix import AccuracyMatrix
 from clkit.report.tables import (
     SeedGroup,
     Shown,
@@ -19,7 +18,8 @@ from clkit.report.tables import (
     scores_table,
     show_number,
 )
-from clkit.seeds import aggregate
+from clkit.results.matrix import AccuracyMatrix
+from clkit.results.spread import aggregate
 
 ORDER4 = (
     "mnli cb wic copa qqp boolqa rte imdb yelp amazon sst2 dbpedia agnews multirc yahoo".split()  # noqa: SIM905

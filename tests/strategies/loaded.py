@@ -11,7 +11,7 @@ import torch
 from pydantic import TypeAdapter
 
 from clkit.models.loading import LoadedModel, load_model
-from clkit.recipe.sections import FullTuning, ModelSection, Tuning
+from clkit.models.sections import FullTuning, ModelSection, Tuning
 
 
 def load_toy(folder: Path, tuning: Tuning | None = None, seed: int = 3) -> LoadedModel:

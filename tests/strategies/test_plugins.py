@@ -24,7 +24,7 @@ from clkit.errors import UsageError
 from clkit.recipe.loading import load_recipe
 from clkit.recipe.saving import recipe_yaml
 from clkit.recipe.schema import model_schema, recipe_schema
-from clkit.runs import RunFolder
+from clkit.run.folder import RunFolder
 from clkit.strategies.registry import load_strategy
 from tests.bad_inputs import corpus
 from tests.cli.verbs import call

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from clkit.recipe.sections import DataSection
-from clkit.recipe.task_recipe import FolderSource, HubSource
 from clkit.tasks.benchmarks import BENCHMARKS, QUESTIONS, TASKS, benchmark_tasks
 from clkit.tasks.loading import load_task
+from clkit.tasks.sections import DataSection, FolderSource, HubSource
 
 COUNTS = {  # of shared/data/README.md: training rows, test rows, labels
     "dbpedia": (1000, 500, 14),

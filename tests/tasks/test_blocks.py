@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 
-from clkit.embedded import embedded_model_folder
 from clkit.errors import DataError
+from clkit.models.embedded import embedded_model_folder
 from clkit.tasks import blocks as module
 from clkit.tasks.blocks import SPARE, blocks
-from clkit.tasks.sample import corpus
+from clkit.tasks.sources.sample import corpus
 
 # Words, wide spaces, line breaks, scripts without spaces, an emoji of several code points, a control sign, an accent.
 LETTERS = st.sampled_from(

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from clkit.errors import DataError
-from clkit.recipe.sections import DataSection
-from clkit.recipe.task_recipe import TaskRecipe
 from clkit.tasks.conversations import read_conversation
 from clkit.tasks.loading import load_task
+from clkit.tasks.sections import DataSection, TaskRecipe
 from clkit.tasks.task import Task
 
 SYSTEM = {"role": "system", "content": "Be brief."}

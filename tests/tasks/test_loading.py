@@ -11,10 +11,9 @@ import pytest
 
 from clkit.errors import DataError
 from clkit.recipe.recipe import Recipe
-from clkit.recipe.sections import DataSection
-from clkit.recipe.task_recipe import TaskRecipe
 from clkit.tasks.benchmarks import benchmark_tasks
 from clkit.tasks.loading import load_task, load_tasks
+from clkit.tasks.sections import DataSection, TaskRecipe
 
 
 def files(folder: Path, train: list[Any], test: list[Any] | None = None, **task: Any) -> TaskRecipe:

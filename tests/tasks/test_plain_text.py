@@ -12,10 +12,9 @@ from clkit.errors import DataError, RecipeError
 from clkit.recipe.inputs import missing_inputs
 from clkit.recipe.loading import load_recipe
 from clkit.recipe.recipe import Recipe
-from clkit.recipe.sections import DataSection
-from clkit.recipe.task_recipe import TaskRecipe
 from clkit.tasks.loading import load_task
 from clkit.tasks.rows import Rows, Source
+from clkit.tasks.sections import DataSection, TaskRecipe
 from clkit.tasks.task import Task
 
 

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clkit.errors import DataError, ModelError
-from clkit.recipe.sections import DataSection, PromptSection
 from clkit.tasks.benchmarks import benchmark_tasks
 from clkit.tasks.loading import load_task
 from clkit.tasks.prompts import Prompt, build_prompt, fit, fit_all, in_chat_template
+from clkit.tasks.sections import DataSection, PromptSection
 from clkit.tasks.task import Task
 
 

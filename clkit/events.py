@@ -1,0 +1,73 @@
+"""What the engine reports while it works. Listeners show it to a person; the engine itself prints nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clkit.results.matrix import MetricName, Protocol
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is going to do, known before it starts.
+
+    Attributes:
+        metric: what the tasks are scored by.
+        steps: optimizer steps of each stage that trains, in order, by its name: a task's, or `all-tasks`.
+        examples: training and test examples of each task; for pretraining, texts.
+        dropped: rows without a gold label that were left out, of each task, by split.
+        model: family, number of parameters and of trainable parameters, remarks such as which kind of head it has.
+        memory: bytes that strategies keep beside the model by the end, by name.
+    """
+
+    name: str
+    protocol: Protocol
+    metric: MetricName
+    tasks: Sequence[str]
+    steps: Mapping[str, int]
+    examples: Sequence[tuple[int, int]]
+    dropped: Sequence[Mapping[str, int]]
+    model: Mapping[str, Any]
+    memory: Mapping[str, int]
+
+
+class Listener:
+    """Hears what happens in a run. Every method may be overridden; none needs to be."""
+
+    def noted(self, remark: str) -> None:
+        """Something that the user should know, in one line."""
+
+    def started(self, plan: Plan) -> None:
+        """Everything is loaded."""
+
+    def skipped(self, task: str) -> None:
+        """A stage that was finished before is not trained again."""
+
+    def task_started(self, task: str, index: int, steps: int) -> None:
+        """Training of a stage begins: of a task, or of all at once. ``index`` counts the plan's stages from 0."""
+
+    def resumed(self, step: int) -> None:
+        """Training of the current task goes on from a checkpoint, after that many optimizer steps."""
+
+    def stepped(self, step: int) -> None:
+        """An optimizer step of the current task is done. ``step`` counts from 1."""
+
+    def logged(self, terms: Mapping[str, float]) -> None:
+        """Loss terms and whatever strategies logged, by name."""
+
+    def evaluating(self, task: str, examples: int) -> None:
+        """Evaluation on a task begins."""
+
+    def answered(self, examples: int) -> None:
+        """The model has answered so many more examples."""
+
+    def evaluated(self, stage: str, row: Mapping[str, float | None], seconds: float) -> None:
+        """A row of the matrix is complete: scores by task in the plan's metric, None where not measured."""
+
+    def measured(self, stage: str, general: Mapping[str, float | None], seconds: float) -> None:
+        """General ability was measured after a stage: values by measure, None where one is not finite."""
+
+    def finished(self) -> None:
+        """The run ended, well or badly. Give the terminal back."""

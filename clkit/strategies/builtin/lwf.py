@@ -1,0 +1,138 @@
+"""LwF: while a task is learned, the model's answers stay near those it would have given before the task.
+
+Li & Hoiem, "Learning without Forgetting", ECCV 2016 (arXiv 1606.09282).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch.nn import functional
+
+from clkit.errors import StrategyError
+from clkit.strategies.contract import Context, Strategy
+from clkit.strategies.options import StrategyOptions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from clkit.models.family import Family
+
+
+class LwFOptions(StrategyOptions):
+    """Learning without Forgetting: distillation from the model as it was before the task, on the data in training."""
+
+    name: Literal["lwf"] = Field(description="Learning without Forgetting.")
+    alpha: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="Weight α of the distillation beside the task's loss; the paper's λ_o = 1 is α = 1/τ²."
+    )
+    temperature: Annotated[float, Field(gt=0)] = Field(
+        2.0, description="Temperature τ of both distributions: above 1 it gives unlikely tokens more weight."
+    )
+
+
+def distillation(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+    """τ² Σ_t KL(softmax(z_t / τ) ‖ softmax(s_t / τ)), z the teacher's logits and s the student's; in float32 at least.
+
+    Args:
+        student, teacher: logits; tokens × vocabulary.
+    """
+    student, teacher = (
+        functional.log_softmax((z if z.dtype == torch.float64 else z.float()) / temperature, dim=-1)
+        for z in (student, teacher)
+    )
+    return temperature**2 * functional.kl_div(student, teacher, reduction="sum", log_target=True)
+
+
+class LwF(Strategy):
+    """L = L_task + α τ² Σ_t KL(p_t^τ ‖ q_t^τ), over the answer tokens t of the task's own examples (paper section 3).
+
+    p_t is the next-token distribution of the teacher, the model as it was before the task, and q_t that of the model in
+    training, both given the prompt and the gold answer up to t. A model that generates its answers has one head for all
+    tasks, so there is no new head to warm up, and what the paper keeps for the old heads is kept for the vocabulary. A
+    classifier's term is summed over the earlier tasks' heads, as in the paper; where the tasks share a head, p and q
+    are over the rows of the earlier tasks' labels, so that new rows, which nobody has trained yet, are not held.
+
+    The paper writes the cross-entropy of p^τ and q^τ, which differs from their divergence by the entropy of p^τ: the
+    gradient is the same. It has no factor τ², which keeps the gradient's size independent of τ (Hinton et al. 2015), so
+    the default α = 1 is four times the paper's weight at its τ = 2; `alpha: 0.25` brings that back.
+
+    The first task has no teacher, and nothing survives between tasks but the model itself: there is no state between
+    them. The teacher is taken before a checkpoint is loaded, so an interrupted task goes on with the same one.
+    """
+
+    name: ClassVar[str] = "lwf"
+    Options = LwFOptions
+
+    options: LwFOptions
+
+    def __init__(self, options: LwFOptions) -> None:
+        super().__init__(options)
+        self._teacher: dict[str, torch.Tensor] = {}
+        self._largest: torch.Tensor | None = None
+
+    def before_training(self, context: Context) -> None:
+        if context.task_index > 0:
+            self._teacher = {
+                name: parameter.detach().clone()
+                for name, parameter in context.model.named_parameters()
+                if parameter.requires_grad
+            }
+
+    def batch_loss(
+        self, context: Context, batch: Mapping[str, torch.Tensor], outputs: Mapping[str, Any]
+    ) -> torch.Tensor | None:
+        if context.task_index == 0:
+            return None
+        labels = batch["labels"]
+        earlier = [task for task in context.family.seen if task != context.task.name]
+        students, teachers = (
+            context.family.logits_of_tasks(one, labels, earlier)
+            for one in (outputs, self._teacher_outputs(context.model, batch))
+        )
+        distances = [
+            distillation(student, teacher, self.options.temperature)
+            for student, teacher in zip(students, teachers, strict=True)
+        ]
+        loss = self.options.alpha * torch.stack(distances).sum()
+        self._largest = torch.maximum(loss.detach(), torch.zeros_like(loss) if self._largest is None else self._largest)
+        return loss
+
+    def after_task(self, context: Context) -> None:
+        self._teacher = {}
+        largest, self._largest = self._largest, None
+        # Zero is right as long as student and teacher are equal: in the first step, and in the second too where warm-up
+        # makes the first one's learning rate zero.
+        if largest is not None and context.step > 2 and context.sum_over_processes(largest) == 0:
+            raise StrategyError(
+                f"strategies.lwf: the distillation loss was 0 in all {context.step} steps of task "
+                f"'{context.task.name}', so nothing was distilled; check that its answers are not empty and that "
+                "training moves the model"
+            )
+
+    def memory(self, model: PreTrainedModel, family: Family, tasks: int) -> int:
+        trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
+        return sum(parameter.nbytes for parameter in trained) if tasks > 1 else 0
+
+    def task_state_dict(self) -> dict[str, Any]:
+        return {} if self._largest is None else {"largest": self._largest}
+
+    def load_task_state_dict(self, state: Mapping[str, Any]) -> None:
+        unknown = sorted(state.keys() - {"largest"})
+        if unknown:
+            raise KeyError(f"lwf keeps the largest distillation loss inside a task only, but was given {unknown}")
+        self._largest = state.get("largest")
+
+    @torch.no_grad()
+    def _teacher_outputs(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
+        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        training = model.training
+        model.eval()  # no dropout; nothing is drawn, so training goes on with the random numbers it would have drawn
+        try:
+            outputs: Mapping[str, Any] = torch.func.functional_call(model, self._teacher, kwargs=inputs)
+        finally:
+            model.train(training)
+        return outputs

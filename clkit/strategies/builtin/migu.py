@@ -1,0 +1,178 @@
+"""MIGU: update only those rows of a linear layer whose output magnitude was large in this step.
+
+Du et al., "Unlocking Continual Learning Abilities in Language Models", EMNLP 2024 Findings (arXiv 2406.17245).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+from clkit.errors import StrategyError
+from clkit.models.layers import RowSite, row_sites, select_layers
+from clkit.models.magnitudes import MagnitudeCollector
+from clkit.strategies.contract import Context, Strategy
+from clkit.strategies.options import StrategyOptions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from clkit.models.family import Family
+
+
+class MIGUOptions(StrategyOptions):
+    """Magnitude-based gradient updating: only rows with a large output are updated in a step."""
+
+    name: Literal["migu"] = Field(description="Magnitude-based gradient updating.")
+    threshold: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.7, description="Share T of each layer's rows that is masked: 0.7 updates the 30 % with the largest output."
+    )
+    mask: Literal["gradient", "update"] = Field(
+        "gradient",
+        description="`gradient`: masked rows get no gradient, as published; AdamW's momentum and weight decay still "
+        "move them. `update`: masked rows do not move at all in this step.",
+    )
+    layers: Annotated[list[str], Field(min_length=1)] = Field(
+        ["attention", "feed_forward"],
+        description="Linear layers whose rows are masked: roles (`attention`, `feed_forward`, `lm_head`), names (`q`) "
+        "or patterns over full names (`decoder.*`).",
+    )
+    count_padding: bool = Field(
+        False, description="Count padding positions in the magnitudes, as the published code does."
+    )
+    first_task: Literal["unmasked", "masked"] = Field(
+        "unmasked", description="Whether the first task is masked; the published code leaves it unmasked."
+    )
+    source: Literal["magnitude", "random"] = Field(
+        "magnitude", description="`random` masks as many rows drawn anew each step: the control experiment."
+    )
+
+
+def rows_masked(rows: int, threshold: float) -> int:
+    """How many of ``rows`` rows are masked: ⌊T · rows⌋, so at least one is kept for T < 1."""
+    return math.floor(threshold * rows + 1e-9)  # 0.29 * 100 is 28.999999999999996
+
+
+def masked_rows(score: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Indices of the rows that are masked: all but the ⌈(1 − T) · d_out⌉ rows with the largest score.
+
+    Among equal scores the row that stands first is kept.
+
+    Args:
+        score: magnitude of each row; d_out.
+    """
+    order = torch.argsort(score, descending=True, stable=True)
+    return order[score.numel() - rows_masked(score.numel(), threshold) :]
+
+
+class MIGU(Strategy):
+    """W ← W − lr · M ⊙ ∇W (paper eq. 6), M_i = 1 for the rows i with the largest magnitude n_i of the step.
+
+    Magnitudes are summed over all micro-batches and processes of the optimizer step. The mask is applied before the
+    gradient's norm is clipped, so that the clipped norm is that of the update really made.
+
+    ``mask: gradient`` is eq. 6 to the letter. Under AdamW, first moments and decoupled weight decay go on moving rows
+    whose gradient is zero; ``mask: update`` restores masked rows after the step, bit for bit.
+    """
+
+    name: ClassVar[str] = "migu"
+    Options = MIGUOptions
+
+    options: MIGUOptions
+
+    def __init__(self, options: MIGUOptions) -> None:
+        super().__init__(options)
+        self._sites: list[RowSite] = []
+        self._collector: MagnitudeCollector | None = None
+        self._frozen: list[tuple[RowSite, torch.Tensor, torch.Tensor]] = []
+
+    def check(self, model: PreTrainedModel, family: Family, tasks: int) -> None:
+        rows = [site.rows for site in self._choose_sites(model, family)]
+        threshold = self.options.threshold
+        if threshold > 0 and not any(rows_masked(count, threshold) for count in rows):
+            raise StrategyError(
+                f"strategies.migu.threshold: {threshold:g} of {max(rows)} rows, the most that one of these layers has, "
+                "is less than one, so nothing would be masked; raise it, or choose 0 to mask nothing"
+            )
+
+    def before_task(self, context: Context) -> None:
+        if context.task_index == 0 and self.options.first_task == "unmasked":
+            return
+        self._sites = self._choose_sites(context.model, context.family)
+        if self.options.source == "magnitude":
+            layer_of = {site.name: site.layer for site in self._sites}
+
+            def token_mask(site: str, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+                return context.family.token_mask(layer_of[site], batch)
+
+            self._collector = MagnitudeCollector(
+                {site.name: site.module for site in self._sites}, None if self.options.count_padding else token_mask
+            )
+
+    def before_forward(self, context: Context, batch: Mapping[str, torch.Tensor]) -> None:
+        if self._collector is not None:
+            self._collector.open(batch)
+
+    def after_forward(self, context: Context, batch: Mapping[str, torch.Tensor]) -> None:
+        if self._collector is not None:
+            self._collector.close()
+
+    @torch.no_grad()
+    def before_step(self, context: Context) -> None:
+        if not self._sites:
+            return
+        masked = total = 0
+        for site, score in zip(self._sites, self._scores(context), strict=True):
+            rows = masked_rows(score, self.options.threshold)
+            if site.weight.grad is not None:
+                # Faster than writing zeros into scattered rows.
+                keep = torch.ones_like(score, dtype=site.weight.grad.dtype).index_fill_(0, rows, 0)
+                site.weight.grad.mul_(keep.unsqueeze(1 - site.axis))
+            if self.options.mask == "update":
+                self._frozen.append((site, rows, site.weight.index_select(site.axis, rows)))
+            masked += rows.numel()
+            total += score.numel()
+        context.log(migu_masked_share=masked / total)
+
+    @torch.no_grad()
+    def after_step(self, context: Context) -> None:
+        for site, rows, before in self._frozen:
+            site.weight.index_copy_(site.axis, rows, before)
+        self._frozen.clear()
+
+    def after_task(self, context: Context) -> None:
+        if self._collector is not None:
+            self._collector.remove()
+        self._collector, self._sites = None, []
+
+    def _choose_sites(self, model: PreTrainedModel, family: Family) -> list[RowSite]:
+        sites = row_sites(select_layers(model, family, self.options.layers, "strategies.migu.layers"))
+        if not sites:
+            raise StrategyError(
+                "strategies.migu.layers: none of these layers is trained "
+                f"({', '.join(self.options.layers)}); choose layers that carry an adapter, or tuning.method: full"
+            )
+        return sites
+
+    def _scores(self, context: Context) -> list[torch.Tensor]:
+        if self._collector is None:
+            return self._random_scores(context)
+        sums = self._collector.take()
+        if not sums:
+            raise StrategyError("strategies.migu: no layer's output was recorded in this step, so no row can be chosen")
+        # A layer that this step did not use (no gradient either) has no sum on this process, perhaps on others.
+        scores = [sums.get(site.name, torch.zeros(site.rows, device=site.weight.device)) for site in self._sites]
+        # One reduction for all layers: many small ones would cost more than the step's arithmetic.
+        together = context.sum_over_processes(torch.cat(scores))
+        return list(torch.split(together, [score.numel() for score in scores]))
+
+    def _random_scores(self, context: Context) -> list[torch.Tensor]:
+        # Seeded by what identifies the step: every process draws the same, and a resumed run draws it again.
+        seed = random.Random(f"migu/{context.seed}/{context.task_index}/{context.step}").getrandbits(63)
+        generator = torch.Generator().manual_seed(seed)
+        return [torch.rand(site.rows, generator=generator).to(site.weight.device) for site in self._sites]

@@ -1,0 +1,143 @@
+"""O-LoRA: each task's adapter learns in a subspace orthogonal to those of the earlier tasks.
+
+Wang et al., "Orthogonal Subspace Learning for Language Model Continual Learning", EMNLP 2023 Findings
+(arXiv 2310.14152).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, cast
+
+import torch
+from peft.tuners.lora import LoraLayer
+from pydantic import Field
+from torch import nn
+from transformers import PreTrainedModel
+
+from clkit.errors import StrategyError
+from clkit.models.family import Family
+from clkit.models.layers import linear_layers
+from clkit.section import Section, did_you_mean
+from clkit.strategies.contract import Context, Strategy
+from clkit.strategies.options import StrategyOptions
+
+Weight = Annotated[float, Field(ge=0)]
+
+
+class OLoRATaskOptions(Section):
+    """What O-LoRA does differently on one task."""
+
+    lambda1: Weight | None = Field(None, description="λ1 on this task.")
+    lambda2: Weight | None = Field(None, description="λ2 on this task.")
+
+
+class OLoRAOptions(StrategyOptions):
+    """Orthogonal LoRA: a new adapter pays for every overlap with the subspaces of earlier tasks' adapters."""
+
+    name: Literal["olora"] = Field(description="Orthogonal LoRA.")
+    lambda1: Weight = Field(
+        0.5, description="λ1: weight of the overlap Σ|A_earlier · Aᵀ| with all earlier adapters; 0 turns it off."
+    )
+    lambda2: Weight = Field(0.0, description="λ2: weight of Σ‖·‖₂ over the new adapter's A and B; 0 turns it off.")
+    per_task: dict[str, OLoRATaskOptions] = Field({}, description="Other λ1 or λ2 for single tasks, by name.")
+
+    def contradictions(self, tasks: Sequence[str], unlabelled: Collection[str]) -> Iterator[str]:
+        for name in self.per_task:
+            if name not in tasks:
+                yield f"per_task: no task named '{name}'{did_you_mean(name, tasks)} (tasks: {', '.join(tasks)})"
+
+
+def adapter_matrices(model: PreTrainedModel) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
+    """A (r × d_in) and B (d_out × r) of the adapter in training, by its layer's name in the base model."""
+    return {
+        name: (cast(nn.Parameter, module.lora_A[adapter].weight), cast(nn.Parameter, module.lora_B[adapter].weight))
+        for name, module in linear_layers(model).items()
+        if isinstance(module, LoraLayer)
+        for adapter in module.active_adapters
+    }
+
+
+class OLoRA(Strategy):
+    """loss + λ1 · Σ_layers Σ_{i<t} Σ|A_i · A_tᵀ| + λ2 · Σ_layers (‖A_t‖₂ + ‖B_t‖₂) for task t.
+
+    As the released code computes it, once per optimizer step: Σ|·| is the sum of a matrix's absolute entries, and ‖·‖₂
+    its Frobenius norm, not squared. Neither is divided by anything, so both grow with rank, layers and tasks.
+
+    Earlier adapters act through the base weights, into which incremental LoRA merges them. Only their A's are kept,
+    stacked to one (t − 1)·r × d_in matrix per layer, so that each layer costs one small matrix product per step.
+
+    The log has both terms as they enter the loss, times λ: `olora_orthogonality` and `olora_norm`.
+    """
+
+    name: ClassVar[str] = "olora"
+    Options = OLoRAOptions
+    tunings: ClassVar[frozenset[str]] = frozenset({"incremental_lora"})
+
+    options: OLoRAOptions
+
+    def __init__(self, options: OLoRAOptions) -> None:
+        super().__init__(options)
+        self._earlier: dict[str, torch.Tensor] = {}
+        self._adapter: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
+        self._lambda1 = self._lambda2 = 0.0
+
+    def before_task(self, context: Context) -> None:
+        own = self.options.per_task.get(context.task.name, OLoRATaskOptions())
+        self._lambda1 = self.options.lambda1 if own.lambda1 is None else own.lambda1
+        self._lambda2 = self.options.lambda2 if own.lambda2 is None else own.lambda2
+        self._adapter = adapter_matrices(context.model)
+        if not self._adapter:
+            raise StrategyError(
+                "strategies.olora: no linear layer of the model carries a LoRA adapter; "
+                "use tuning.method: incremental_lora, and name such layers in tuning.targets"
+            )
+        earlier = context.task_index
+        expected = {layer: earlier * len(a) for layer, (a, _) in self._adapter.items()} if earlier else {}
+        if {layer: len(kept) for layer, kept in self._earlier.items()} != expected:
+            raise StrategyError(
+                f"strategies.olora: the A matrices kept are not those of the {earlier} tasks learned before "
+                f"'{context.task.name}', so these would not be protected; train anew with --overwrite"
+            )
+
+    def penalty(self, context: Context) -> torch.Tensor | None:
+        terms: dict[str, torch.Tensor] = {}
+        if self._lambda1 and self._earlier:
+            terms["olora_orthogonality"] = self._lambda1 * self._overlap(context)
+        if self._lambda2:
+            norms = [torch.linalg.vector_norm(matrix) for pair in self._adapter.values() for matrix in pair]
+            terms["olora_norm"] = self._lambda2 * torch.stack(norms).sum()
+        context.log(**{name: float(term.detach()) for name, term in terms.items()})
+        return torch.stack(list(terms.values())).sum() if terms else None
+
+    @torch.no_grad()
+    def after_task(self, context: Context) -> None:
+        for layer, (a, _) in self._adapter.items():
+            earlier = self._earlier.get(layer, a[:0])
+            self._earlier[layer] = torch.cat([earlier.to(a), a])
+        self._adapter = {}
+
+    def memory(self, model: PreTrainedModel, family: Family, tasks: int) -> int:
+        return tasks * sum(a.numel() * a.element_size() for a, _ in adapter_matrices(model).values())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {f"A/{layer}": kept for layer, kept in self._earlier.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        unknown = sorted(name for name in state if not name.startswith("A/"))
+        if unknown:
+            raise KeyError(f"olora keeps A/<layer> only, but was given {unknown}")
+        self._earlier = {name.removeprefix("A/"): kept for name, kept in state.items()}
+
+    def _overlap(self, context: Context) -> torch.Tensor:
+        overlaps = []
+        for layer, (a, _) in self._adapter.items():
+            earlier = self._earlier[layer] = self._earlier[layer].to(a)  # moved once: a resumed run's lie on the CPU
+            overlaps.append((earlier @ a.T).abs().sum())
+        overlap = torch.stack(overlaps).sum()
+        if not overlap:
+            raise StrategyError(
+                f"strategies.olora: |A_earlier · Aᵀ| is exactly 0 on task '{context.task.name}', so an A is empty and "
+                "earlier tasks are not protected; train anew with --overwrite, or set lambda1: 0 for this task"
+            )
+        return overlap

@@ -1,0 +1,152 @@
+"""Tests a model on tasks: by its answers, or by how likely it finds the right ones or plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from clkit.events import Listener
+from clkit.models.examples import encode, task_examples, task_prompts
+from clkit.models.family import Family
+from clkit.models.likelihood import IGNORED
+from clkit.models.loading import LoadedModel
+from clkit.processes import processes
+from clkit.recipe.recipe import Recipe
+from clkit.results.matrix import UNBOUNDED
+from clkit.results.scores import Answers, Likelihoods, Tested
+from clkit.tasks.task import Task
+
+T = TypeVar("T")
+
+#: A batch ends where the next example is shorter than this share of its longest: a small batch costs less than padding.
+SIMILAR = 0.75
+
+
+def batches_of_similar_length(lengths: Sequence[int], size: int) -> list[list[int]]:
+    """Indices in batches of at most ``size``, the longest first: if memory does not suffice, that shows at once.
+
+    Within a batch no length is below `SIMILAR` times the longest, so at most a quarter of it is padding.
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        current = batches[-1] if batches else []
+        if current and len(current) < size and lengths[index] >= SIMILAR * lengths[current[0]]:
+            current.append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+@torch.no_grad()
+def negative_log_likelihoods(
+    model: PreTrainedModel, family: Family, batch: Mapping[str, torch.Tensor]
+) -> list[tuple[float, int]]:
+    """−log p of each example in nats, summed over its tokens, and how many tokens that are.
+
+    Args:
+        batch: of the family's collator.
+    """
+    inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
+    labels = inputs.pop("labels")
+    # One example after the other: the logits over a large vocabulary are most of the memory, and need no copy of all.
+    measured = [
+        functional.cross_entropy(own.float(), due, ignore_index=IGNORED, reduction="none").double().sum()
+        for own, due in zip(family.logits(model(**inputs), labels), labels, strict=True)
+    ]
+    return list(zip(torch.stack(measured).tolist(), (labels != IGNORED).sum(dim=1).tolist(), strict=True))
+
+
+class Examiner:
+    """Tests a model on any of the tasks, as often as wanted; prompts are built once.
+
+    Batches hold examples of similar length, so little is spent on padding. Processes share the batches of a task.
+
+    Args:
+        recipe: whose prompt, objective and evaluation are used.
+        between_batches: called before each batch; it may raise, to stop the test there.
+    """
+
+    def __init__(self, tasks: Sequence[Task], recipe: Recipe, between_batches: Callable[[], None] = lambda: None):
+        self._tasks = {task.name: task for task in tasks}
+        self._recipe = recipe
+        self._between_batches = between_batches
+        self._prompts: dict[str, tuple[list[str], list[int]]] = {}
+        self._encoded: dict[str, Dataset] = {}
+
+    def examples(self, loaded: LoadedModel, task_name: str) -> int:
+        """How many examples the task has to be tested on; for pretraining these are blocks of text.
+
+        They weigh a task in the micro average. Nearly all blocks have the same number of tokens, so of the loss it is
+        the mean over all tasks' tokens.
+        """
+        task = self._tasks[task_name]
+        if self._recipe.objective.kind == "pretraining":
+            return len(self._encode(loaded, task))
+        return len(task.split(self._recipe.evaluation.split))
+
+    def test(self, loaded: LoadedModel, task_name: str, listener: Listener | None = None) -> Tested:
+        """The outcome over every example of the task's test split: answers or, for a loss, their likelihoods."""
+        listener = listener or Listener()
+        task = self._tasks[task_name]
+        # Before the first task, and outside training, nobody else has moved the model to the accelerator.
+        loaded.model.to(processes().device).eval()
+        if self._recipe.metric in UNBOUNDED:
+            return self._likelihoods(loaded, task, listener)
+        return self._answers(loaded, task, listener)
+
+    def _answers(self, loaded: LoadedModel, task: Task, listener: Listener) -> Answers:
+        evaluation = self._recipe.evaluation
+        prompts, lengths = self._prepare(task, loaded.tokenizer)
+        listener.evaluating(task.name, len(prompts))
+
+        def answer(batch: list[int]) -> list[str]:
+            some = [prompts[index] for index in batch]
+            return loaded.family.answer(loaded.model, loaded.tokenizer, some, task, evaluation)
+
+        predictions = self._over_batches(lengths, answer, listener)
+        return Answers(task.name, predictions, task.split(evaluation.split)["answer"][:], task.labels)
+
+    def _likelihoods(self, loaded: LoadedModel, task: Task, listener: Listener) -> Likelihoods:
+        encoded = self._encode(loaded, task)
+        listener.evaluating(task.name, len(encoded))
+        collate = loaded.family.collator(loaded.tokenizer, loaded.model)
+
+        def measure(batch: list[int]) -> list[tuple[float, int]]:
+            rows = collate([encoded[index] for index in batch])
+            return negative_log_likelihoods(loaded.model, loaded.family, rows)
+
+        measured = self._over_batches([len(ids) for ids in encoded["input_ids"]], measure, listener)
+        return Likelihoods(task.name, [nll for nll, _ in measured], [tokens for _, tokens in measured])
+
+    def _encode(self, loaded: LoadedModel, task: Task) -> Dataset:
+        """The task's examples as the model reads them."""
+        if task.name not in self._encoded:
+            examples = task_examples(task, self._recipe.evaluation.split, loaded.tokenizer, self._recipe)
+            self._encoded[task.name] = encode(loaded, examples)
+        return self._encoded[task.name]
+
+    def _over_batches(self, lengths: Sequence[int], of: Callable[[list[int]], list[T]], listener: Listener) -> list[T]:
+        """``of`` each batch of indices, put together in the order of the examples."""
+        state = processes()
+        batches = batches_of_similar_length(lengths, self._recipe.evaluation.batch_size)
+        found: list[tuple[int, T]] = []
+        for batch in batches[state.process_index :: state.num_processes]:
+            self._between_batches()
+            found += zip(batch, of(batch), strict=True)
+            listener.answered(len(batch))
+        if state.num_processes > 1:
+            found = gather_object(found)
+        return [one for _, one in sorted(found, key=lambda pair: pair[0])]
+
+    def _prepare(self, task: Task, tokenizer: Any) -> tuple[list[str], list[int]]:
+        """The task's prompts, and the length of each in tokens."""
+        if task.name not in self._prompts:
+            prompts = task_prompts(task, self._recipe.evaluation.split, tokenizer, self._recipe)
+            self._prompts[task.name] = prompts, [len(ids) for ids in tokenizer(prompts)["input_ids"]]
+        return self._prompts[task.name]

@@ -1,0 +1,38 @@
+"""What a recipe says of how and when the tasks are tested."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from clkit.results.matrix import MetricName
+from clkit.section import Section
+
+
+class EvaluationSection(Section):
+    """How and when the tasks are tested."""
+
+    tasks: Literal["seen", "all", "final"] = Field(
+        "seen",
+        description="After each task test all tasks `seen` so far, or `all` of the sequence; "
+        "`final`: only after the last task.",
+    )
+    zero_shot: bool = Field(True, description="Test all tasks once before the first is trained (needed for FWT).")
+    split: Literal["test", "validation"] = Field(
+        "test", description="Split to test on; `validation` needs `data.validation_share`. Tune on `validation` only."
+    )
+    metric: MetricName | None = Field(
+        None,
+        description="What the matrix holds: `exact_match` (accuracy), `macro_f1` over the labels, or `loss` or "
+        "`perplexity` per token, for which lower is better. Null: perplexity for pretraining, else exact_match.",
+    )
+    answer: Literal["generate", "rank"] = Field(
+        "generate", description="`generate` greedily, or `rank` the labels by their likelihood."
+    )
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        64, description="Examples of similar length per batch, at most."
+    )
+    max_new_tokens: Annotated[int, Field(ge=1)] = Field(
+        50, description="Longest free-form answer in tokens; tasks with labels stop after their longest label."
+    )

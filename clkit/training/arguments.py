@@ -1,0 +1,107 @@
+"""From a recipe's `training` section to the Trainer's arguments for one task."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from clkit.errors import RecipeError, UsageError
+from clkit.processes import processes
+from clkit.recipe.recipe import Recipe
+
+
+def task_seed(seed: int, index: int) -> int:
+    """The seed of one task's training. Each task starts from its own, so a resumed run draws what a whole one drew."""
+    return random.Random(f"train/{seed}/{index}").getrandbits(31)
+
+
+def batch_split(batch_size: int, micro_batch_size: int | None, processes: int) -> tuple[int, int]:
+    """Examples per forward pass and forward passes per step, on each process, that make up the effective batch.
+
+    Raises:
+        RecipeError: the batch cannot be divided evenly.
+    """
+    share, rest = divmod(batch_size, processes)
+    micro = min(micro_batch_size or share, share) if not rest else 0
+    if rest or share % micro:
+        raise RecipeError(
+            [
+                f"training.batch_size: {batch_size} cannot be divided into {processes} process(es) "
+                f"× micro-batches of {micro_batch_size}; choose a multiple of {processes * (micro_batch_size or 1)}"
+            ]
+        )
+    return micro, share // micro
+
+
+def task_value(recipe: Recipe, task: str, key: str) -> float:
+    """`epochs` or `learning_rate` of a task: its own where `training.per_task` has one."""
+    own = recipe.training.per_task.get(task)
+    value = getattr(own, key) if own is not None else None
+    return float(value if value is not None else getattr(recipe.training, key))
+
+
+def task_steps(recipe: Recipe, task: str, examples: int) -> int:
+    """Optimizer steps that the task's training takes; the last batch of an epoch may be smaller."""
+    return math.ceil(math.ceil(examples / recipe.training.batch_size) * task_value(recipe, task, "epochs"))
+
+
+def check_training(recipe: Recipe) -> None:
+    """Refuse what the Trainer cannot do on this machine, before the first test rather than after it.
+
+    Raises:
+        RecipeError: the batch cannot be divided into processes and micro-batches.
+        UsageError: the precision needs an accelerator that this machine lacks.
+    """
+    training = recipe.training
+    batch_split(training.batch_size, training.micro_batch_size, processes().num_processes)
+    if training.precision == "fp16" and not torch.cuda.is_available():
+        raise UsageError("training.precision: fp16 needs a GPU, and none is visible here; use fp32 or bf16")
+
+
+def training_arguments(recipe: Recipe, task: str, index: int, output: str) -> TrainingArguments:
+    """The Trainer's arguments for one task. It evaluates nothing, and saves when `CheckpointCallback` says so."""
+    training = recipe.training
+    micro, accumulation = batch_split(training.batch_size, training.micro_batch_size, processes().num_processes)
+    schedule = "constant_with_warmup" if training.schedule == "constant" else training.schedule
+    seed = task_seed(recipe.seed, index)
+    values: dict[str, Any] = {
+        "output_dir": output,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": accumulation,
+        "num_train_epochs": task_value(recipe, task, "epochs"),
+        "learning_rate": task_value(recipe, task, "learning_rate"),
+        "lr_scheduler_type": schedule,
+        "warmup_steps": training.warmup_ratio,  # below 1 it is a share of all steps
+        "weight_decay": training.weight_decay,
+        "adam_beta1": training.adam_betas[0],
+        "adam_beta2": training.adam_betas[1],
+        "max_grad_norm": training.max_grad_norm,
+        "bf16": training.precision == "bf16",
+        "fp16": training.precision == "fp16",
+        "activation_checkpointing": training.gradient_checkpointing,
+        "activation_checkpointing_kwargs": {"use_reentrant": False} if training.gradient_checkpointing else None,
+        "optim": "adamw_torch",
+        "train_sampling_strategy": "group_by_length" if training.group_by_length else "random",
+        "logging_steps": training.log_every,
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "use_cpu": not torch.accelerator.is_available(),
+        "seed": seed,
+        "data_seed": seed,
+    }
+    arguments = TrainingArguments(**values)
+    # One process with several GPUs would run under nn.DataParallel, whose copies of the layers the hooks never see.
+    # Several GPUs are used with `accelerate launch`, one process each.
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+    return arguments

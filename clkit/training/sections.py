@@ -1,0 +1,84 @@
+"""What a recipe says of how a task is trained, and of what is kept meanwhile."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from clkit.section import NOT_THE_RESULT, Section
+
+
+class TaskTraining(Section):
+    """What one task does differently in training."""
+
+    epochs: Annotated[float, Field(gt=0, le=100_000)] | None = Field(None, description="Passes over this task's data.")
+    learning_rate: Annotated[float, Field(gt=0, le=1000)] | None = Field(
+        None, description="Peak learning rate on this task."
+    )
+
+
+class TrainingSection(Section):
+    """How each task is trained."""
+
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        64, description="Examples per optimizer step, over all micro-batches and processes together."
+    )
+    micro_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        None, description="Examples per forward pass on each process; without it, the whole share of the process."
+    )
+    learning_rate: Annotated[float, Field(gt=0, le=1000)] = Field(1e-4, description="Peak learning rate of AdamW.")
+    epochs: Annotated[float, Field(gt=0, le=100_000)] = Field(1.0, description="Passes over each task's data.")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="Course of the learning rate after warm-up; it starts anew with each task."
+    )
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Share of each task's steps over which the learning rate rises from zero."
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="Decoupled weight decay of AdamW.")
+    adam_betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = Field(
+        [0.9, 0.999], description="β1 and β2 of AdamW."
+    )
+    max_grad_norm: Annotated[float, Field(ge=0)] = Field(1.0, description="Clip the gradient's norm to this; 0: never.")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="`fp32`, or mixed precision in training; fp16 needs an accelerator. Tests are in float32."
+    )
+    group_by_length: bool = Field(
+        False,
+        description="Make batches of examples of similar length: less padding, more speed, a little less randomness.",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass: less memory, more time."
+    )
+    on_nan: Annotated[Literal["stop", "skip"], NOT_THE_RESULT] = Field(
+        "stop",
+        description="A loss or gradient that is not finite: `stop` the run, or `skip` that step's update, which the "
+        "log counts as `skipped_steps`. May differ on `--resume`.",
+    )
+    log_every: Annotated[int, Field(ge=1), NOT_THE_RESULT] = Field(
+        10, description="Optimizer steps between two lines of the log. May differ on `--resume`."
+    )
+    per_task: dict[str, TaskTraining] = Field(
+        {}, description="Other epochs or learning rates for single tasks, by name."
+    )
+
+
+class SavingSection(Section):
+    """What the run keeps."""
+
+    models: Literal["all", "last"] = Field(
+        "all",
+        description="Keep the model (or adapter) and what the strategies keep after `all` tasks, or only after the "
+        "`last` finished one.",
+    )
+    checkpoint_minutes: Annotated[float, Field(gt=0)] | None = Field(
+        10.0,
+        description="Inside a task, save what `--resume` goes on from every so many minutes, or more rarely where "
+        "saving would take more than 3 % of the time; null: only when the run is asked to stop.",
+    )
+    checkpoint_steps: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Save it every so many optimizer steps as well."
+    )
+    keep_checkpoints: Annotated[int, Field(ge=1)] = Field(
+        2, description="Keep so many of the newest checkpoints while the task is trained; none once it is."
+    )

@@ -1,0 +1,92 @@
+"""The strategies' state on disk: tensors as safetensors, everything else as JSON. No pickle is ever read."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from clkit.errors import RunError, StrategyError
+from clkit.run.atomic import write_atomically
+from clkit.run.seal import TENSORS, VALUES
+from clkit.strategies.contract import Strategy
+
+State = Mapping[str, Any]
+
+
+def save_strategies(strategies: Sequence[Strategy], folder: Path) -> None:
+    """Write every strategy's state between tasks into a task's folder."""
+    _write({strategy.options.name: strategy.state_dict() for strategy in strategies}, folder)
+
+
+def load_strategies(strategies: Sequence[Strategy], folder: Path) -> None:
+    """Give every strategy back the state that `save_strategies` wrote.
+
+    Raises:
+        RunError: the state is missing or does not fit the strategies.
+    """
+    _give_back({strategy.options.name: strategy.load_state_dict for strategy in strategies}, folder)
+
+
+def save_task_states(strategies: Sequence[Strategy], folder: Path) -> None:
+    """Write every strategy's state inside a task into a checkpoint's folder."""
+    _write({strategy.options.name: strategy.task_state_dict() for strategy in strategies}, folder)
+
+
+def load_task_states(strategies: Sequence[Strategy], folder: Path) -> None:
+    """Give every strategy back the state that `save_task_states` wrote.
+
+    Raises:
+        RunError: the state is missing or does not fit the strategies.
+    """
+    _give_back({strategy.options.name: strategy.load_task_state_dict for strategy in strategies}, folder)
+
+
+def _write(states: Mapping[str, State], folder: Path) -> None:
+    tensors: dict[str, torch.Tensor] = {}
+    values: dict[str, dict[str, Any]] = {}
+    for name, state in states.items():
+        values[name] = {}
+        for key, value in state.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{name}/{key}"] = value.detach().contiguous().cpu()
+            else:
+                values[name][key] = _json(value, f"strategies.{name}: its state '{key}'")
+    memory = Counter(tensor.untyped_storage().data_ptr() for tensor in tensors.values())
+    for name, tensor in tensors.items():
+        if memory[tensor.untyped_storage().data_ptr()] > 1:  # safetensors takes each piece of memory once
+            tensors[name] = tensor.clone()
+    save_file(tensors, folder / TENSORS)
+    write_atomically(folder / VALUES, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def _json(value: Any, what: str) -> Any:
+    try:
+        json.dumps(value)
+        return value
+    except (TypeError, ValueError) as error:
+        raise StrategyError(f"{what} is neither a tensor nor plain JSON ({error})") from error
+
+
+def _give_back(takers: Mapping[str, Callable[[State], None]], folder: Path) -> None:
+    try:
+        values: Mapping[str, dict[str, Any]] = json.loads((folder / VALUES).read_text("utf-8"))
+        # Cloned, because on a CPU the last bit of a matrix product can hang on where in memory a tensor lies.
+        tensors = {name: tensor.clone() for name, tensor in load_file(folder / TENSORS).items()}
+        for name, take in takers.items():
+            take({**values[name], **dict(_of(name, tensors))})
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(
+            f"the strategies' state in {folder} cannot be read ({error}); train anew with --overwrite"
+        ) from error
+
+
+def _of(strategy: str, tensors: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    for key, tensor in tensors.items():
+        if key.startswith(f"{strategy}/"):
+            yield key.removeprefix(f"{strategy}/"), tensor

@@ -1,0 +1,282 @@
+"""One task's training: the Hugging Face Trainer, with the strategies' hooks at their places in its step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate.utils import DistributedType
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+from transformers.utils import SAFE_WEIGHTS_NAME
+
+from clkit.errors import ClkitError, RunError, StrategyError, UsageError
+from clkit.events import Listener
+from clkit.models.likelihood import IGNORED, summed_cross_entropy
+from clkit.strategies.contract import SKIPPED, TASK_LOSS, Context, Strategy
+from clkit.training.sampling import GroupedByLength
+
+SUPPORTED = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU}
+
+
+def token_mean_loss(
+    logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Cross-entropy summed over answer tokens and divided by their number in the *whole* optimizer step.
+
+    So the gradient does not depend on how a batch is split into micro-batches and processes. T5's own loss is a mean
+    over one micro-batch, which the Trainer would add up without dividing.
+
+    Args:
+        logits: batch × positions × classes; those at position t are for ``labels[:, t]``.
+        labels: batch × positions, -100 where no loss is due.
+        num_items_in_batch: answer tokens of the step, over all micro-batches and processes.
+    """
+    return summed_cross_entropy(logits, labels) / _tokens(labels, num_items_in_batch)
+
+
+def _tokens(labels: torch.Tensor, num_items_in_batch: torch.Tensor | None) -> torch.Tensor:
+    return num_items_in_batch if num_items_in_batch is not None else (labels != IGNORED).sum()
+
+
+class TaskTrainer(Trainer):
+    """A Trainer that calls the strategies' hooks. Strategies never see it.
+
+    A checkpoint of it holds the parameters in training only: the others are those that the task began with.
+
+    Raises:
+        UsageError: on creation, under an engine that hides gradients from the hooks (DeepSpeed, FSDP).
+        ClkitError: in training, where the loss is not finite and ``on_nan`` is `stop`.
+    """
+
+    def __init__(
+        self,
+        *,
+        context: Context,
+        strategies: Sequence[Strategy],
+        listener: Listener,
+        on_nan: Literal["stop", "skip"] = "stop",
+        **arguments: Any,
+    ) -> None:
+        super().__init__(compute_loss_func=self._loss, **arguments)
+        if self.accelerator.distributed_type not in SUPPORTED:
+            raise UsageError(
+                f"strategies need whole gradients, which {self.accelerator.distributed_type.value} does not show; "
+                "use plain data parallelism: `accelerate launch --multi_gpu`"
+            )
+        # The Trainer would not count labels in the first column, which a causal language model's own loss leaves out;
+        # those of a family belong to the logits as they stand.
+        self._loss_shifts_labels = False
+        self._context = context
+        self._strategies = strategies
+        self._listener = listener
+        self._on_nan = on_nan
+        self._batch: dict[str, torch.Tensor] = {}
+        self._batch_losses: dict[str, torch.Tensor] = {}
+        # The task's loss of each micro-batch of this step, and of each step since it was last read: reading a number
+        # waits for the accelerator, so it is not done in every step.
+        self._micro_losses: list[torch.Tensor] = []
+        self._step_losses: list[torch.Tensor] = []
+        context.sum_over_processes = lambda tensor: self.accelerator.reduce(tensor, reduction="sum")
+        self.remove_callback(PrinterCallback)
+        self.add_callback(_Reports(context, strategies, listener))
+
+    def release_model(self) -> None:
+        """Take off the model what training left on it, so that it is tested as it will be when it is loaded again.
+
+        accelerate leaves its mixed precision around `forward`, and the Trainer hooks on the embeddings, new ones with
+        every task.
+        """
+        for left in ("forward", "_original_forward", "_is_accelerate_prepared"):
+            self.model.__dict__.pop(left, None)
+        if self.args.gradient_checkpointing:
+            self.model.activation_checkpointing_disable()
+            self.model.disable_input_require_grads()
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        lengths = [len(ids) for ids in self.train_dataset["input_ids"][:]]
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        steps = math.ceil(len(lengths) / batch)
+        return GroupedByLength(lengths, batch, self.args.seed, epoch=lambda: self.state.global_step // steps)
+
+    # --- the step -------------------------------------------------------------------------------------------------
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        self._batch = dict(inputs)  # the Trainer takes the labels out of its own
+        for strategy in self._strategies:
+            strategy.before_forward(self._context, self._batch)
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def _loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
+        for strategy in self._strategies:
+            strategy.after_forward(self._context, self._batch)
+        loss = token_mean_loss(self._context.family.logits(outputs, labels), labels, num_items_in_batch)
+        self._micro_losses.append(loss.detach().clone())  # which the Trainer scales in place with several processes
+        for strategy in self._strategies:
+            own = strategy.batch_loss(self._context, self._batch, outputs)
+            if own is not None:
+                own = own / _tokens(labels, num_items_in_batch)
+                name = f"{strategy.name}_loss"
+                self._batch_losses[name] = self._batch_losses.get(name, torch.zeros_like(own)) + own.detach()
+                loss = loss + own
+        return loss
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+        if self.accelerator.sync_gradients:  # the last micro-batch of the step
+            self._step_losses.append(torch.stack(self._micro_losses).sum())
+            self._micro_losses.clear()
+            for name, value in self._batch_losses.items():
+                self._context.record(name, float(self._context.sum_over_processes(value)))
+            self._batch_losses.clear()
+            self._add_penalties()
+            for strategy in self._strategies:
+                strategy.before_step(self._context)
+            if self._on_nan == "skip" and not self._gradients_are_finite():
+                self._skip_step()
+        return loss
+
+    def _trained(self) -> dict[str, nn.Parameter]:
+        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+
+    def _add_penalties(self) -> None:
+        # Straight into .grad, after the reduction over processes: each process computes the same penalty, and a
+        # second backward pass must not start another reduction.
+        for strategy in self._strategies:
+            penalty = strategy.penalty(self._context)
+            if penalty is None:
+                continue
+            if not isinstance(penalty, torch.Tensor) or penalty.dim() or not penalty.requires_grad:
+                raise StrategyError(
+                    f"strategies.{strategy.options.name}: its penalty must be a scalar that trained parameters take "
+                    "part in; return None where there is nothing to add"
+                )
+            trained = list(self._trained().values())
+            scaler = self.accelerator.scaler
+            scale = scaler.get_scale() if scaler is not None else 1.0
+            gradients = torch.autograd.grad(penalty * scale, trained, allow_unused=True)
+            for parameter, gradient in zip(trained, gradients, strict=True):
+                if gradient is not None and parameter.grad is None:
+                    parameter.grad = gradient
+                elif gradient is not None and parameter.grad is not None:
+                    parameter.grad += gradient
+            self._context.record(f"{strategy.name}_penalty", float(penalty.detach()))
+
+    def _gradients_are_finite(self) -> bool:
+        gradients = [parameter.grad for parameter in self._trained().values() if parameter.grad is not None]
+        finite = [gradient.isfinite().all() for gradient in gradients]
+        return not finite or bool(torch.stack(finite).all())
+
+    def _skip_step(self) -> None:
+        """Make this step's update nothing, and forget what was logged of it and is not finite."""
+        if self.accelerator.scaler is None:  # with fp16 the gradients' scaler skips the step, and needs to see them
+            for parameter in self._trained().values():
+                parameter.grad = None
+        self._step_losses.pop()
+        for values in self._context.pending.values():
+            if values and not math.isfinite(values[-1]):
+                values.pop()
+        self._context.record(SKIPPED, 1.0)
+
+    # --- the log --------------------------------------------------------------------------------------------------
+
+    def _read_losses(self) -> None:
+        """Put the steps' losses where all pending terms are, and where a checkpoint keeps them."""
+        if self._step_losses:
+            losses = self._context.sum_over_processes(torch.stack(self._step_losses))
+            self._step_losses.clear()
+            for loss in losses.tolist():
+                self._context.record(TASK_LOSS, loss)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the means of all terms since the line before; the Trainer's own mean would not survive a checkpoint."""
+        if "loss" not in logs:  # the summary at the end of training
+            return
+        self._read_losses()
+        skipped = len(self._context.pending.pop(SKIPPED, []))
+        terms = self._context.take_terms()
+        if TASK_LOSS in terms or not skipped:
+            self._refuse_broken(sum(value for name, value in terms.items() if name.endswith(("_loss", "_penalty"))))
+        line = {
+            "step": self.state.global_step,
+            TASK_LOSS: terms.pop(TASK_LOSS, math.nan),
+            "learning_rate": logs["learning_rate"],
+            "grad_norm": logs.get("grad_norm", math.nan),
+        }
+        self._listener.logged({**line, **terms, **({SKIPPED: skipped} if skipped else {})})
+
+    def _refuse_broken(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise ClkitError(
+                f"the loss of task '{self._context.task.name}' is {loss} at step {self.state.global_step}; lower "
+                "training.learning_rate or use precision: fp32, in another folder (--run DIR), or go on with "
+                "training.on_nan=skip --resume, which leaves out such steps. What was saved before is kept"
+            )
+
+    def refuse_broken_model(self) -> None:
+        """Refuse to go on from weights, or to keep them, after a step whose loss or gradient was not finite.
+
+        Raises:
+            ClkitError: a loss since the last line of the log, or a parameter in training, is not finite.
+        """
+        self._read_losses()
+        self._refuse_broken(sum(self._context.pending.get(TASK_LOSS, [])))
+        finite = [parameter.isfinite().all() for parameter in self._trained().values()]
+        if finite and not bool(torch.stack(finite).all()):
+            self._refuse_broken(math.nan)  # the next step's will be
+
+    # --- checkpoints ----------------------------------------------------------------------------------------------
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the parameters in training; called by the Trainer for each checkpoint, on every process.
+
+        Raises:
+            ClkitError: one of them is not finite, so that nothing good can go on from here.
+        """
+        assert output_dir is not None
+        self.refuse_broken_model()
+        tensors = {name: parameter.detach().contiguous().cpu() for name, parameter in self._trained().items()}
+        if self.args.should_save:
+            folder = Path(output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, folder / SAFE_WEIGHTS_NAME)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        # Called by the Trainer. Its own would take a checkpoint that lacks parameters, or has others, with a warning.
+        trained = self._trained()
+        tensors = load_file(Path(resume_from_checkpoint, SAFE_WEIGHTS_NAME))
+        if tensors.keys() != trained.keys():
+            different = ", ".join(sorted(tensors.keys() ^ trained.keys())[:3])
+            raise RunError(
+                f"{resume_from_checkpoint} holds other parameters than are in training ({different}, ...): "
+                "remove this folder to train the task anew"
+            )
+        with torch.no_grad():
+            for name, parameter in trained.items():
+                parameter.copy_(tensors[name])
+
+
+class _Reports(TrainerCallback):
+    """Passes the Trainer's events on to the strategies and the listener."""
+
+    def __init__(self, context: Context, strategies: Sequence[Strategy], listener: Listener) -> None:
+        self._context = context
+        self._strategies = strategies
+        self._listener = listener
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        for strategy in self._strategies:
+            strategy.after_step(self._context)
+        self._context.step += 1
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._listener.stepped(state.global_step)

@@ -1,0 +1,97 @@
+"""JSONL and CSV files of the user's own: what is read, and how each broken file is named."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clkit.errors import DataError
+from clkit.tasks.rows import Rows
+from clkit.tasks.sections import FilesSource
+from clkit.tasks.sources.files import read_files
+
+
+def read(folder: Path, suffix: str, content: str | bytes, **options: Any) -> Rows:
+    path = folder / f"data{suffix}"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return read_files(FilesSource(kind="files", train=str(path), test=str(path), **options)).train
+
+
+def test_jsonl_is_read(tmp_path: Path) -> None:
+    lines = '{"text": "a\u2028b", "label": true}\n\n{"text": "c", "label": 3.0}\r\n{"text": "d", "label": null}'
+    rows = read(tmp_path, ".jsonl", lines)
+    assert rows.texts([0, 1, 2]) == ["a\u2028b", "c", "d"]
+    assert rows.answers == ["True", "3", None]
+    assert rows.where(1).endswith("data.jsonl:3"), "blank lines count"
+
+
+def test_csv_is_read(tmp_path: Path) -> None:
+    rows = read(tmp_path, ".csv", b'\xef\xbb\xbftext,label\r\n"a, ""b""\r\nc",x\r\n\r\nd,\r\n')
+    assert rows.texts([0, 1]) == ['a, "b"\r\nc', "d"]
+    assert rows.answers == ["x", ""]
+    assert [rows.where(index).rsplit(":")[-1] for index in range(2)] == ["2", "5"]
+
+
+def test_a_long_field_is_read(tmp_path: Path) -> None:
+    assert len(read(tmp_path, ".csv", f"text,label\n{'x' * 300_000},y\n").texts([0])[0]) == 300_000
+
+
+def test_a_template_joins_columns(tmp_path: Path) -> None:
+    rows = read(
+        tmp_path,
+        ".jsonl",
+        '{"title": "T {body}", "body": "B", "n": 2, "y": "x"}\n{"title": null, "body": "B", "n": 2.5, "y": "x"}',
+        text="Title: {title}\nText: {body} {n}",
+        label="y",
+    )
+    assert rows.texts([0, 1]) == ["Title: T {body}\nText: B 2", "Title: \nText: B 2.5"]
+
+
+@given(
+    st.lists(st.tuples(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1), st.text("ab")), min_size=1)
+)
+def test_csv_keeps_what_was_written(tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]]) -> None:
+    pairs = [(f"{text}!", label) for text, label in pairs]
+    written = io.StringIO()
+    csv.writer(written).writerows([("text", "label"), *pairs])
+    rows = read(tmp_path_factory.mktemp("csv"), ".csv", written.getvalue())
+    assert list(zip(rows.texts(range(len(pairs))), rows.answers, strict=True)) == pairs
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content", "message"),
+    [
+        (".jsonl", "", ": the file is empty"),
+        (".jsonl", '{"text": "a", "label": "x"}\n{"text": "b"', ":2: broken JSON"),
+        (".jsonl", '"a"', ":1: the record is no object"),
+        (".jsonl", '{"txt": "a", "label": "x"}', ":1: no column 'text', did you mean 'txt'? (columns: txt, label)"),
+        (".jsonl", '{"text": {}, "label": "x"}', ":1: 'text' is an object, not text"),
+        (".jsonl", b'{"text": "a"}\n\xff', ":2: byte 0xff is not UTF-8; save the file as UTF-8"),
+        (".csv", "text,label\n", ": no records"),
+        (".csv", "text;label\na;b\n", ":1: no commas between the columns' names; write CSV with commas"),
+        (".csv", "text,label\na,x\na, b,x\n", ":3: the header has 2 fields, this record 3"),
+        (".csv", "text,label\na\n", ":2: the header has 2 fields, this record 1"),
+        (".csv", "text,text\na,x\n", ":1: a column's name stands twice"),
+        (".csv", 'text,label\n"a,x\n', ":2: broken CSV"),
+        (".csv", "text,label\n ,x\n", ":2: the text is empty"),
+        (".tsv", "text\tlabel\n", ": unknown kind of file '.tsv'; give a .jsonl or .csv file"),
+    ],
+)
+def test_what_is_broken_is_named(tmp_path: Path, suffix: str, content: str | bytes, message: str) -> None:
+    with pytest.raises(DataError) as error:
+        read(tmp_path, suffix, content)
+    assert str(error.value).startswith(f"{tmp_path / 'data'}{suffix}{message}")
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
+    for name, message in (("none.jsonl", "no such file"), ("folder.csv", "cannot be read")):
+        (tmp_path / "folder.csv").mkdir(exist_ok=True)
+        path = str(tmp_path / name)
+        with pytest.raises(DataError, match=message):
+            read_files(FilesSource(kind="files", train=path, test=path))

@@ -1,0 +1,125 @@
+"""Data sets of the hub, stood in for by local folders, which take the same way through `datasets`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clkit.errors import DataError
+from clkit.tasks.rows import Source
+from clkit.tasks.sections import HubSource
+from clkit.tasks.sources.hub import HubRows, read_hub
+
+
+def read(folder: Path, rows: list[dict[str, Any]], **options: Any) -> Source:
+    for split in ("train", "test"):
+        (folder / f"{split}.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    return read_hub(HubSource(kind="hub", dataset=str(folder), **{"text": "text", "label": "label", **options}))
+
+
+def labelled(*labels: Any) -> list[dict[str, Any]]:
+    return [{"text": f"text {index}", "label": label} for index, label in enumerate(labels)]
+
+
+@pytest.mark.parametrize(
+    ("values", "names", "answers", "labels"),
+    [
+        ([1, 0, -1], ["no", "yes"], ["yes", "no", None], ("no", "yes")),
+        ([1, None, 5], {1: "bad", 5: "good"}, ["bad", None, "good"], ("bad", "good")),
+        ([1, 2, 1], {1: "2", 2: "1"}, ["2", "1", "2"], ("2", "1")),
+        ([0, 1, 0], {"0": "no", "1": "yes"}, ["no", "yes", "no"], ("no", "yes")),
+        ([True, False], ["no", "yes"], ["yes", "no"], ("no", "yes")),
+        ([1.0, None, 0.0], ["no", "yes"], ["yes", None, "no"], ("no", "yes")),
+        (["yes", "-", "no"], ["no", "yes"], ["yes", None, "no"], ("no", "yes")),
+        (["World", "Sports"], None, ["World", "Sports"], None),
+        ([3, None, 4], None, ["3", None, "4"], None),
+    ],
+)
+def test_label_values_get_their_names(
+    tmp_path: Path, values: list[Any], names: Any, answers: list[str | None], labels: tuple[str, ...] | None
+) -> None:
+    source = read(tmp_path, labelled(*values), label_names=names)
+    assert source.train.answers == answers
+    assert source.labels == labels
+
+
+def test_the_data_sets_own_names_are_used(tmp_path: Path) -> None:
+    import datasets
+
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    rows = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, -1]}, features=features)
+    for split in ("train", "test"):
+        rows.to_parquet(tmp_path / f"{split}.parquet")
+    source = read_hub(HubSource(kind="hub", dataset=str(tmp_path), text="text", label="label"))
+    assert source.labels == ("no", "yes")
+    assert source.train.answers == ["yes", "no", None]
+
+
+def test_only_wanted_texts_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = read(tmp_path, labelled(*range(3000)), text="{text}!").train
+    assert isinstance(rows, HubRows)
+    rendered = []
+    render = rows.template.render
+    monkeypatch.setattr(rows.template, "render", lambda row, where: rendered.append(where) or render(row, where))
+    assert len(rows.answers) == 3000
+    assert rendered == []
+    assert rows.texts([2500, 7]) == ["text 2500!", "text 7!"]
+    assert [where.rsplit(maxsplit=1)[-1] for where in rendered] == ["2500", "7"]
+
+
+def test_part_of_a_split_can_be_named(tmp_path: Path) -> None:
+    rows = read(tmp_path, labelled("a", "b", "c", "d"), train_split="train[1:3]").train
+    assert rows.answers == ["b", "c"]
+    assert rows.texts([0, 1]) == ["text 1", "text 2"]
+
+
+def test_a_test_split_can_be_cut_off_a_training_split(tmp_path: Path) -> None:
+    """As `recipes/llama_magicoder.yaml` does; the shares are exact, and no row is in both."""
+    source = read(tmp_path, labelled(*map(str, range(40))), train_split="train[:20%]", test_split="train[95%:]")
+    assert source.train.answers == [str(number) for number in range(8)]
+    assert source.test.answers == ["38", "39"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        (
+            labelled("a"),
+            {"text": "txt"},
+            r"split 'train': no column 'txt', did you mean 'text'\? \(columns: text, label",
+        ),
+        (labelled("a"), {"text": "{text} {body}"}, "no column 'body'"),
+        (labelled("a"), {"label": "labels"}, "no column 'labels', did you mean 'label'"),
+        (labelled("a"), {"train_split": "tran"}, r"split 'tran': cannot be loaded \(Unknown split \"tran\""),
+        (labelled("a"), {"config": "big"}, r"\(big\), split 'train': cannot be loaded \(.*'big' not found"),
+        (labelled(7), {"label_names": ["no", "yes"]}, r"'label' holds 7, which label_names does not name \(.*0, 1\)"),
+        (labelled(["a"]), {}, "'label' holds lists or objects"),
+        ([{"text": None, "label": "a"}, {"text": "b", "label": "a"}], {}, "row 0: 'text' is missing, not text"),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    tmp_path: Path, rows: list[dict[str, Any]], options: dict[str, Any], message: str
+) -> None:
+    def read_all() -> None:
+        train = read(tmp_path, rows, **options).train
+        train.texts(range(len(train.answers)))
+
+    with pytest.raises(DataError, match=message) as error:
+        read_all()
+    assert "\n" not in str(error.value)
+
+
+def test_broken_data_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text("{broken")
+    with pytest.raises(DataError, match=r"cannot be loaded .*JSON parse error"):
+        read_hub(HubSource(kind="hub", dataset=str(tmp_path), text="text", label="label"))
+
+
+def test_without_the_hub_the_other_sources_are_named() -> None:
+    with pytest.raises(DataError) as error:
+        read_hub(HubSource(kind="hub", dataset="fancyzhx/ag_news", text="text", label="label"))
+    for part in ("fancyzhx/ag_news, split 'train'", "benchmark.folder=PATH", "kind: files", "clkit train quickstart"):
+        assert part in str(error.value)
