@@ -17,7 +17,7 @@ def cp(
 
     Example: clkit cp t5_order1 my.yaml
     """
-    from clkit.recipe.copying import copy_recipe
+    from clkit.recipe.shipped import copy_recipe
 
     for written in copy_recipe(recipe, file, overwrite=force):
         typer.echo(f"wrote {written}", err=True)

@@ -15,8 +15,7 @@ def schema(
 
     Example: clkit schema > recipe.schema.json
     """
-    from clkit.recipe.reference import field_reference
-    from clkit.recipe.schema import recipe_schema
+    from clkit.recipe.reference import field_reference, recipe_schema
 
     text = field_reference() if markdown else json.dumps(recipe_schema(), indent=2, ensure_ascii=False)
     typer.echo(text.removesuffix("\n"))

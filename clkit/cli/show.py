@@ -24,13 +24,15 @@ def show(
     Example: clkit show t5_order2 --resolved strategies.migu.threshold=0.5
     """
     from clkit.errors import UsageError
-    from clkit.recipe.loading import load_recipe, read_file, read_text, recipe_path
+    from clkit.recipe.loading import read_file, read_text
+    from clkit.recipe.recipe import Recipe
     from clkit.recipe.saving import recipe_yaml
+    from clkit.recipe.shipped import recipe_path
 
     if overrides and not resolved:
         raise UsageError(f"'{overrides[0]}' changes the recipe, but the file is shown as it is; add --resolved")
     if resolved:
-        loaded = load_recipe(recipe, overrides or [])
+        loaded = Recipe.load(recipe, overrides or [])
         text = json.dumps(loaded.model_dump(), indent=2, ensure_ascii=False) if as_json else recipe_yaml(loaded)
     elif as_json:
         text = json.dumps(read_file(recipe_path(recipe)).plain(), indent=2, ensure_ascii=False)

@@ -27,11 +27,11 @@ def validate(
     """
     from clkit.errors import RecipeError
     from clkit.recipe.inputs import missing_inputs
-    from clkit.recipe.loading import load_recipe
+    from clkit.recipe.recipe import Recipe
 
     about: dict[str, Any] = {}
     try:
-        loaded = load_recipe(recipe, overrides or [])
+        loaded = Recipe.load(recipe, overrides or [])
         problems, about = missing_inputs(loaded), _about(loaded)
     except RecipeError as error:
         problems = error.problems

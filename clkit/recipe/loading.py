@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from clkit.errors import RecipeError, UsageError
 from clkit.recipe.overrides import overridden
 from clkit.recipe.problems import problem_lines
-from clkit.recipe.recipe import Recipe
-from clkit.recipe.shipped import recipes_folder, shipped_recipe, shipped_recipes
+from clkit.recipe.schema import linked_schema
+from clkit.recipe.shipped import recipe_path, recipes_folder
 from clkit.recipe.written import Written, extended, parse
-from clkit.section import did_you_mean
+from clkit.section import Section
+
+Model = TypeVar("Model", bound=Section)
 
 
-def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def load(model: type[Model], source: str | Path, overrides: Sequence[str] = ()) -> Model:
     """Load a recipe by path or shipped name, apply ``key=value`` overrides, and validate.
+
+    Args:
+        model: what a recipe must be.
 
     Raises:
         UsageError: there is no such recipe.
@@ -26,39 +32,11 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     path = recipe_path(source)
     try:
         written = overridden(read_recipe(path), overrides)
-        return Recipe.model_validate(written.plain())
+        return model.model_validate(written.plain())
     except RecursionError:
         raise RecipeError([f"{_shown(path)}: nested too deeply; a recipe has a few levels"]) from None
     except ValidationError as error:
-        raise RecipeError(problem_lines(error, written)) from None
-
-
-def recipe_path(source: str | Path, folder: Path | None = None) -> Path:
-    """The file of a recipe: a path where a file of that name exists, otherwise a shipped recipe.
-
-    Args:
-        folder: where a relative path starts from; the current folder unless given.
-
-    Raises:
-        UsageError: there is neither.
-    """
-    try:
-        path = (folder or Path()) / Path(source).expanduser()
-        path.exists()
-    except (OSError, RuntimeError) as error:  # too long a name, or an unknown ~user
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"no recipe {str(source)[:60]!r} ({reason})") from None
-    if path.exists() and not path.is_dir():  # not is_file(): `clkit validate <(make-recipe)` hands over a pipe
-        return path
-    shipped = shipped_recipe(str(source))
-    if shipped is not None:
-        return shipped
-    if path.is_dir():
-        raise UsageError(f"'{source}' is a folder; name a recipe file in it")
-    if len(Path(source).parts) > 1:
-        raise UsageError(f"no recipe file '{source}'; correct the path, or name a shipped recipe (`clkit ls recipes`)")
-    hint = did_you_mean(str(source).removesuffix(".yaml"), shipped_recipes())
-    raise UsageError(f"no recipe '{source}'{hint} (give a file's path, or a shipped recipe: `clkit ls recipes`)")
+        raise RecipeError(problem_lines(error, written, linked_schema(model))) from None
 
 
 def read_recipe(path: Path, children: tuple[Path, ...] = ()) -> Written:

@@ -10,8 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from clkit.errors import UsageError
-from clkit.recipe.allowed import allowed, choices, kind
-from clkit.recipe.schema import JsonSchema, alternatives, model_schema, resolved
+from clkit.recipe.schema import JsonSchema, allowed, alternatives, choices, kind, linked_schema, resolved
 from clkit.recipe.written import Written
 from clkit.section import did_you_mean
 from clkit.strategies.registry import load_strategy
@@ -21,34 +20,37 @@ Path = tuple[str | int, ...]
 _OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number")
 
 
-def problem_lines(error: ValidationError, recipe: Written) -> list[str]:
+def problem_lines(error: ValidationError, recipe: Written, schema: JsonSchema) -> list[str]:
     """One line per problem, each with the place, the key and what is allowed.
 
     Such as ``my.yaml:12: training.learning_rate: 'abc' is not a number (allowed: a number above 0)``.
+
+    Args:
+        schema: of the whole recipe, linked.
     """
-    lines = [_line(details, recipe) for details in error.errors(include_url=False)]
+    lines = [_line(details, recipe, schema) for details in error.errors(include_url=False)]
     return list(dict.fromkeys(lines))  # a value that fits none of several alternatives is reported once for each
 
 
-def _line(details: ErrorDetails, recipe: Written) -> str:
-    path, schema = _locate(details["loc"], recipe)
+def _line(details: ErrorDetails, recipe: Written, whole: JsonSchema) -> str:
+    path, schema = _locate(details["loc"], recipe, whole)
     path, key, message = _MESSAGES.get(details["type"], _mismatch)(details, path, schema, recipe)
     return ": ".join(part for part in (recipe.nearest(path).place, key, message) if part)
 
 
-def _locate(location: Sequence[str | int], recipe: Written) -> tuple[Path, JsonSchema]:
+def _locate(location: Sequence[str | int], recipe: Written, schema: JsonSchema) -> tuple[Path, JsonSchema]:
     """The path of a location as it is written, and the schema there.
 
     Pydantic's locations also name the alternative that it tried. Those parts are no keys and are left out; where
     nothing tells the alternatives apart, the path ends at the value that fits none of them.
     """
     path: Path = ()
-    schema, here = model_schema(), recipe
+    here = recipe
     for part in location:
         options = alternatives(schema)
         mapping = resolved(schema).get("discriminator", {}).get("mapping", {})
         if part in mapping:
-            schema = {"$ref": mapping[part]}
+            schema = mapping[part]
             continue
         if len(options) > 1 or part == "[key]":
             break
@@ -67,7 +69,7 @@ def _below(schema: JsonSchema, part: str | int) -> JsonSchema:
 
 def _strategy_schema(entry: Written) -> JsonSchema:
     try:
-        return load_strategy(entry.name or "").Options.model_json_schema()
+        return linked_schema(load_strategy(entry.name or "").Options)
     except UsageError:
         return {}
 

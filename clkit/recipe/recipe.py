@@ -12,6 +12,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from clkit.general.section import GeneralSection
 from clkit.models.objective import METRICS_OF, Objective, TextToText
 from clkit.models.sections import FullTuning, ModelSection, Tuning
+from clkit.recipe.loading import load
 from clkit.results.matrix import MetricName, Protocol
 from clkit.section import NOT_THE_RESULT, Section, did_you_mean
 from clkit.strategies.options import Strategies
@@ -179,8 +180,7 @@ class Recipe(Section):
         """Load a recipe by path or shipped name, apply ``key=value`` overrides, and validate.
 
         Raises:
+            UsageError: there is no such recipe.
             RecipeError: with one line per problem: file, line, key path, and what is allowed.
         """
-        from clkit.recipe.loading import load_recipe
-
-        return load_recipe(source, overrides)
+        return load(cls, source, overrides)

@@ -1,38 +1,57 @@
-"""The reference of all keys of a recipe, written from their schema, and the README of the shipped recipes."""
+"""The JSON Schema of a recipe file, and the reference of all its keys."""
 
 from __future__ import annotations
 
+import copy
 import json
-from pathlib import Path
 
-from clkit.recipe.allowed import allowed
-from clkit.recipe.schema import JsonSchema, alternatives, model_schema, recipe_schema, resolved
-from clkit.recipe.shipped import SCHEMA_FILE, description, recipes_folder, shipped_recipes
+from clkit.recipe.recipe import Recipe
+from clkit.recipe.schema import JsonSchema, allowed, alternatives, described_schema, linked_schema, resolved
 
-_INTRO = """\
-# Recipes
+# Entries of these lists are replaced as a whole by a recipe that extends another, so each must be complete.
+_COMPLETE = ("TaskRecipe", "FilesSource", "FolderSource", "HubSource", "SampleSource")
 
-A recipe says everything that decides a run's result: the model, the tasks, the tuning, the strategies, the training.
-`clkit ls recipes` lists the shipped ones, `clkit show NAME --resolved` prints one with every default spelt out,
-`clkit validate RECIPE` lists all that is wrong with one, and `clkit cp NAME FILE` makes one your own.
 
-- **Names.** `clkit train t5_order1` takes the shipped recipe; a file of that name in the current folder comes first.
-- **Overrides.** `clkit train t5_order1 training.learning_rate=3e-4 strategies.migu.threshold=0.5`. The value is YAML.
-  Strategies and tasks are addressed by their name; `strategies=[]` replaces the list, `key=null` unsets a key.
-- **Extending.** `extends: t5_order1`, or a path from the recipe's own folder, takes over another recipe. Sections merge
-  key by key; lists and single values are replaced. `tasks` replaces an inherited `benchmark` and the other way round,
-  and another `tuning.method` replaces the inherited `tuning`.
-- **Paths.** A relative path starts from the folder of the file that it is written in; in an override or a shipped
-  recipe, from the current folder.
-- **Words.** Only `true` and `false` are truth values: the labels `[yes, no]` need no quotes. `1e-4` is a number.
-- **Editors.** The first line of each file leads to `recipe.schema.json`, which completes and checks keys as you type.
-"""
+def recipe_schema() -> JsonSchema:
+    """JSON Schema (draft 2020-12) of a recipe file.
+
+    A file that extends another may leave out any key, so sections require none; `clkit validate` says what is missing.
+    """
+    schema = copy.deepcopy(described_schema(Recipe))
+    for name, definition in schema["$defs"].items():
+        if name not in _COMPLETE:
+            definition.pop("required", None)
+    tuning = schema["properties"]["tuning"]
+    tuning["anyOf"] = tuning.pop("oneOf")  # without `method`, keys that several methods share fit each of them
+    strategies = schema["properties"]["strategies"]["items"]["anyOf"]
+    strategies.append(
+        {
+            "description": "A strategy of your own, written as `module:Class`.",
+            "properties": {"name": {"description": "`module:Class`.", "pattern": ":", "type": "string"}},
+            "required": ["name"],
+            "type": "object",
+        }
+    )
+    for section in schema["properties"].values():
+        if isinstance(section.get("default"), dict):
+            del section["default"]  # it repeats the defaults of the section's keys
+    extends = {"description": "A recipe that this one extends: a shipped name, or a path from here.", "type": "string"}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "clkit recipe",
+        "description": schema["description"],
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {"extends": extends, **schema["properties"]},
+        "$defs": schema["$defs"],
+    }
 
 
 def field_reference() -> str:
     """All keys of a recipe as Markdown: one table per section with what is allowed, the default and the meaning."""
-    properties = model_schema()["properties"]
-    tables = [_table("Top level", model_schema())]
+    schema = linked_schema(Recipe)
+    properties = schema["properties"]
+    tables = [_table("Top level", schema)]
     for key, section in properties.items():
         if key == "strategies":
             options = [_table(f"`strategies`: `{_tag(option)}`", option) for option in alternatives(section["items"])]
@@ -92,21 +111,3 @@ def _default(key: str, schema: JsonSchema, section: JsonSchema) -> str:
     if isinstance(default, dict) and default:
         return "its own defaults"
     return f"`{json.dumps(default, ensure_ascii=False)}`"
-
-
-def readme() -> str:
-    """The README of the recipes' folder."""
-    recipes = [f"| `{name}` | {description(path)} |" for name, path in shipped_recipes().items()]
-    table = "\n".join(["| recipe | what it is |", "|---|---|", *recipes])
-    return f"{_INTRO}\n## Shipped recipes\n\n{table}\n\n# All keys\n\n{field_reference()}"
-
-
-def generated_files() -> dict[Path, str]:
-    """The files of the recipes' folder that are written from the models, with what must stand in them."""
-    schema = json.dumps(recipe_schema(), indent=2, ensure_ascii=False) + "\n"
-    return {recipes_folder() / SCHEMA_FILE: schema, recipes_folder() / "README.md": readme()}
-
-
-if __name__ == "__main__":  # python -m clkit.recipe.reference
-    for path, text in generated_files().items():
-        path.write_text(text, encoding="utf-8")

@@ -1,11 +1,14 @@
-"""The recipes that come with clkit, by name."""
+"""The recipes that come with clkit: by name, and copied to be made one's own."""
 
 from __future__ import annotations
 
+import shutil
 from functools import cache
 from pathlib import Path
 
 import clkit.recipe
+from clkit.errors import UsageError
+from clkit.section import did_you_mean
 
 SCHEMA_FILE = "recipe.schema.json"
 
@@ -28,6 +31,33 @@ def shipped_recipe(name: str) -> Path | None:
     return shipped_recipes().get(name.removesuffix(".yaml"))
 
 
+def recipe_path(source: str | Path, folder: Path | None = None) -> Path:
+    """The file of a recipe: a path where a file of that name exists, otherwise a shipped recipe.
+
+    Args:
+        folder: where a relative path starts from; the current folder unless given.
+
+    Raises:
+        UsageError: there is neither.
+    """
+    try:
+        path = (folder or Path()) / Path(source).expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:  # too long a name, or an unknown ~user
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"no recipe {str(source)[:60]!r} ({reason})") from None
+    if path.exists() and not path.is_dir():  # not is_file(): `clkit validate <(make-recipe)` hands over a pipe
+        return path
+    if shipped := shipped_recipe(str(source)):
+        return shipped
+    if path.is_dir():
+        raise UsageError(f"'{source}' is a folder; name a recipe file in it")
+    if len(Path(source).parts) > 1:
+        raise UsageError(f"no recipe file '{source}'; correct the path, or name a shipped recipe (`clkit ls recipes`)")
+    hint = did_you_mean(str(source).removesuffix(".yaml"), shipped_recipes())
+    raise UsageError(f"no recipe '{source}'{hint} (give a file's path, or a shipped recipe: `clkit ls recipes`)")
+
+
 def description(path: Path) -> str:
     """What a recipe is, in one line: the first comment of its file that speaks to people and not to an editor."""
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -37,3 +67,30 @@ def description(path: Path) -> str:
         if comment and not comment.startswith("yaml-language-server:"):
             return comment
     return ""
+
+
+def copy_recipe(name: str, target: Path, *, overwrite: bool = False) -> list[Path]:
+    """Copy a recipe, and the schema beside it where there is none; returns what was written.
+
+    Raises:
+        UsageError: there is no such recipe, the target exists and may not be overwritten, or cannot be written.
+    """
+    source = recipe_path(name)
+    if target.is_dir():
+        target = target / source.name
+    if target.exists() and target.samefile(source):
+        raise UsageError(f"'{target}' is the recipe itself")
+    if target.exists() and not overwrite:
+        raise UsageError(f"'{target}' exists; --force replaces it")
+    if not target.parent.is_dir():
+        raise UsageError(f"there is no folder '{target.parent}'; make it first")
+    written = [target]
+    try:
+        shutil.copyfile(source, target)
+        schema = target.parent / SCHEMA_FILE
+        if not schema.exists():
+            shutil.copyfile(recipes_folder() / SCHEMA_FILE, schema)
+            written.append(schema)
+    except OSError as error:
+        raise UsageError(f"'{target}' cannot be written: {error.strerror}") from None
+    return written

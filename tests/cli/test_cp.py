@@ -8,7 +8,7 @@ import pytest
 
 from clkit.cli.cp import cp
 from clkit.errors import UsageError
-from clkit.recipe.loading import load_recipe
+from clkit.recipe.recipe import Recipe
 from clkit.recipe.shipped import recipes_folder
 from tests.cli.verbs import call
 
@@ -25,7 +25,7 @@ def test_it_copies_the_recipe_and_the_schema_and_says_so() -> None:
     assert result.stderr == "wrote my.yaml\nwrote recipe.schema.json\n"
     assert Path("my.yaml").read_bytes() == (recipes_folder() / "t5_order2.yaml").read_bytes()
     assert Path("recipe.schema.json").read_bytes() == (recipes_folder() / "recipe.schema.json").read_bytes()
-    assert load_recipe("my.yaml") == load_recipe("t5_order2")
+    assert Recipe.load("my.yaml") == Recipe.load("t5_order2")
 
 
 def test_into_a_folder_it_keeps_its_name_and_a_schema_there_stays() -> None:

@@ -9,8 +9,7 @@ import sys
 import pytest
 
 from clkit.cli.schema import schema
-from clkit.recipe.reference import field_reference
-from clkit.recipe.schema import recipe_schema
+from clkit.recipe.reference import field_reference, recipe_schema
 from tests.cli.verbs import call
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from clkit.cli.show import show
 from clkit.errors import RecipeError, UsageError
-from clkit.recipe.loading import load_recipe
+from clkit.recipe.recipe import Recipe
 from clkit.recipe.shipped import recipes_folder
 from tests.cli.verbs import call
 
@@ -30,8 +30,8 @@ def test_the_file_as_json() -> None:
 def test_resolved_with_an_override_it_loads_as_the_same_recipe(tmp_path: Path) -> None:
     result = call(show, "t5_order5", "strategies.migu.threshold=0.5", "--resolved")
     (tmp_path / "full.yaml").write_text(result.stdout)
-    expected = load_recipe("t5_order5", ["strategies.migu.threshold=0.5"])
-    assert load_recipe(tmp_path / "full.yaml") == expected
+    expected = Recipe.load("t5_order5", ["strategies.migu.threshold=0.5"])
+    assert Recipe.load(tmp_path / "full.yaml") == expected
     as_json = json.loads(call(show, "t5_order5", "strategies.migu.threshold=0.5", "--resolved", "--json").stdout)
     assert as_json == expected.model_dump()
 

@@ -8,11 +8,11 @@ import pytest
 
 from clkit.models import folders
 from clkit.recipe.inputs import FOLDER_FILES, missing_inputs
-from clkit.recipe.loading import load_recipe
+from clkit.recipe.recipe import Recipe
 
 
 def missing(source: str, *overrides: str) -> list[str]:
-    return missing_inputs(load_recipe(source, overrides))
+    return missing_inputs(Recipe.load(source, overrides))
 
 
 @pytest.fixture(autouse=True)

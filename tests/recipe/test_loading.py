@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from clkit.errors import RecipeError, UsageError
-from clkit.recipe.loading import load_recipe
+from clkit.recipe.recipe import Recipe
 
 BASE = """\
 name: base
@@ -41,36 +41,36 @@ def child_of(base: Path, text: str) -> Path:
 
 def problems(source: str | Path, *overrides: str) -> list[str]:
     with pytest.raises(RecipeError) as caught:
-        load_recipe(source, overrides)
+        Recipe.load(source, overrides)
     return caught.value.problems
 
 
 @pytest.mark.parametrize("name", ["t5_order1", "t5_order1.yaml"])
 def test_shipped_name(name: str) -> None:
-    assert load_recipe(name).name == "t5_order1"
+    assert Recipe.load(name).name == "t5_order1"
 
 
 def test_an_existing_file_comes_before_a_shipped_name(base: Path) -> None:
     Path("t5_order1").write_text(BASE)
-    assert load_recipe("t5_order1").name == "base"
+    assert Recipe.load("t5_order1").name == "base"
 
 
 def test_a_folder_does_not_hide_a_shipped_name(base: Path) -> None:
     Path("t5_order1").mkdir()
-    assert load_recipe("t5_order1").name == "t5_order1"
+    assert Recipe.load("t5_order1").name == "t5_order1"
 
 
 def test_a_pipe_is_a_recipe_too(base: Path) -> None:
     reader, writer = os.pipe()
     os.write(writer, b"extends: quickstart\nname: piped\n")
     os.close(writer)
-    assert load_recipe(f"/dev/fd/{reader}").name == "piped"
+    assert Recipe.load(f"/dev/fd/{reader}").name == "piped"
     os.close(reader)
 
 
 def test_an_unknown_name_is_answered_with_a_guess_and_where_the_list_is() -> None:
     with pytest.raises(UsageError) as caught:
-        load_recipe("quikstart")
+        Recipe.load("quikstart")
     assert str(caught.value) == (
         "no recipe 'quikstart', did you mean 'quickstart'? "
         "(give a file's path, or a shipped recipe: `clkit ls recipes`)"
@@ -79,21 +79,21 @@ def test_an_unknown_name_is_answered_with_a_guess_and_where_the_list_is() -> Non
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"^no recipe file '.*/none\.yaml'; correct the path, or name a shipped"):
-        load_recipe(tmp_path / "none.yaml")
+        Recipe.load(tmp_path / "none.yaml")
     with pytest.raises(UsageError, match=r"^'.*' is a folder; name a recipe file in it$"):
-        load_recipe(tmp_path)
+        Recipe.load(tmp_path)
 
 
 def test_yaml_is_read_as_yaml_1_2(base: Path) -> None:
-    recipe = load_recipe(base, ["tasks.tickets.labels=[yes, no, 12:30]", "training.learning_rate=3e-4"])
+    recipe = Recipe.load(base, ["tasks.tickets.labels=[yes, no, 12:30]", "training.learning_rate=3e-4"])
     assert recipe.tasks is not None
     assert recipe.tasks[0].labels == ["yes", "no", "12:30"]
     assert recipe.training.learning_rate == 3e-4
 
 
 def test_paths_start_where_they_are_written(base: Path) -> None:
-    recipe = load_recipe(base, ["tasks.tickets.source.test=mine.csv"])
-    source = load_recipe(base).task_recipes()[0].source
+    recipe = Recipe.load(base, ["tasks.tickets.source.test=mine.csv"])
+    source = Recipe.load(base).task_recipes()[0].source
     assert source.train == str(base.parent / "data/train.csv")  # type: ignore[union-attr]
     assert recipe.task_recipes()[0].source.test == str(Path.cwd() / "mine.csv")  # type: ignore[union-attr]
 
@@ -102,19 +102,19 @@ def test_an_inherited_path_starts_at_the_parent(base: Path) -> None:
     path = base.parent / "deeper" / "child.yaml"
     path.parent.mkdir()
     path.write_text("extends: ../base.yaml\nname: child\n")
-    source = load_recipe(path).task_recipes()[0].source
+    source = Recipe.load(path).task_recipes()[0].source
     assert source.train == str(base.parent / "data/train.csv")  # type: ignore[union-attr]
 
 
 def test_a_model_that_is_a_folder_beside_the_recipe(base: Path) -> None:
     (base.parent / "my-t5").mkdir()
     path = child_of(base, "model: {name: my-t5}")
-    assert load_recipe(path).model.name == str(base.parent / "my-t5")
-    assert load_recipe(path, ["model.name=my-t5"]).model.name == "my-t5"  # no such folder here: a hub name
+    assert Recipe.load(path).model.name == str(base.parent / "my-t5")
+    assert Recipe.load(path, ["model.name=my-t5"]).model.name == "my-t5"  # no such folder here: a hub name
 
 
 def test_extends_merges_sections_and_replaces_lists(base: Path) -> None:
-    recipe = load_recipe(child_of(base, "training: {batch_size: 4}\nstrategies: [{name: migu, mask: update}]"))
+    recipe = Recipe.load(child_of(base, "training: {batch_size: 4}\nstrategies: [{name: migu, mask: update}]"))
     assert (recipe.training.batch_size, recipe.training.learning_rate) == (4, 1e-4)
     assert recipe.strategies[0].model_dump()["mask"] == "update"
     assert recipe.strategies[0].model_dump()["threshold"] == 0.7  # the default: the parent's 0.6 went with its list
@@ -122,20 +122,20 @@ def test_extends_merges_sections_and_replaces_lists(base: Path) -> None:
 
 @pytest.mark.parametrize("text", ["benchmark: {name: sample}", "tasks:\nbenchmark: {name: sample}"])
 def test_a_benchmark_replaces_inherited_tasks(base: Path, text: str) -> None:
-    recipe = load_recipe(child_of(base, text))
+    recipe = Recipe.load(child_of(base, text))
     assert recipe.tasks is None
     assert recipe.benchmark is not None
 
 
 def test_tasks_replace_an_inherited_benchmark() -> None:
-    recipe = load_recipe("quickstart", ["tasks=[{name: a, source: {kind: sample, task: topics}}]"])
+    recipe = Recipe.load("quickstart", ["tasks=[{name: a, source: {kind: sample, task: topics}}]"])
     assert recipe.benchmark is None
     assert [task.name for task in recipe.task_recipes()] == ["a"]
 
 
 def test_another_tuning_method_replaces_the_inherited_tuning(base: Path) -> None:
-    assert load_recipe(child_of(base, "tuning: {method: full}")).tuning.model_dump() == {"method": "full", "freeze": []}
-    kept = load_recipe(child_of(base, "tuning: {method: lora, alpha: 8}")).tuning.model_dump()
+    assert Recipe.load(child_of(base, "tuning: {method: full}")).tuning.model_dump() == {"method": "full", "freeze": []}
+    kept = Recipe.load(child_of(base, "tuning: {method: lora, alpha: 8}")).tuning.model_dump()
     assert (kept["rank"], kept["alpha"]) == (4, 8)
 
 
@@ -143,7 +143,7 @@ def test_another_tuning_method_replaces_the_inherited_tuning(base: Path) -> None
     "overrides", [["tuning.rank=2", "tuning.method=lora"], ["tuning.method=lora", "tuning.rank=2"]]
 )
 def test_the_order_of_overrides_of_one_section_does_not_matter(overrides: list[str]) -> None:
-    assert load_recipe("quickstart", overrides).tuning.model_dump()["rank"] == 2
+    assert Recipe.load("quickstart", overrides).tuning.model_dump()["rank"] == 2
 
 
 @pytest.mark.parametrize(
@@ -161,14 +161,14 @@ def test_the_order_of_overrides_of_one_section_does_not_matter(overrides: list[s
     ],
 )
 def test_overrides(base: Path, override: str, path: tuple[str | int, ...], value: object) -> None:
-    found = load_recipe(base, [override]).model_dump()
+    found = Recipe.load(base, [override]).model_dump()
     for key in path:
         found = found[key]
     assert found == value
 
 
 def test_the_later_of_two_overrides_holds(base: Path) -> None:
-    assert load_recipe(base, ["seed=1", "seed=2"]).seed == 2
+    assert Recipe.load(base, ["seed=1", "seed=2"]).seed == 2
 
 
 @pytest.mark.parametrize(
@@ -236,12 +236,12 @@ def test_paths_of_a_shipped_recipe_start_from_the_current_folder(
 ) -> None:
     """Nobody keeps data inside the installed package."""
     monkeypatch.chdir(tmp_path)
-    source = load_recipe("roberta_das").task_recipes()[0].source
+    source = Recipe.load("roberta_das").task_recipes()[0].source
     assert source.model_dump()["train"] == str(tmp_path / "das" / "restaurant.jsonl")
     copy = tmp_path / "mine" / "das.yaml"
     copy.parent.mkdir()
     copy.write_text(
         "extends: roberta_das\nname: das\ntasks:\n  - {name: a, source: {kind: files, train: a.txt, test: b.txt}}\n"
     )
-    source = load_recipe(copy).task_recipes()[0].source
+    source = Recipe.load(copy).task_recipes()[0].source
     assert source.model_dump()["train"] == str(tmp_path / "mine" / "a.txt")

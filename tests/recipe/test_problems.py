@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clkit.errors import RecipeError
-from clkit.recipe.loading import load_recipe
+from clkit.recipe.recipe import Recipe
 from clkit.strategies.registry import strategy_names
 
 START = "name: mine\nmodel: {name: embedded:tiny-t5}\nbenchmark: {name: sample}\n"
@@ -29,7 +29,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def problems_of(text: str | bytes) -> list[str]:
     Path("my.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(RecipeError) as caught:
-        load_recipe("my.yaml")
+        Recipe.load("my.yaml")
     return caught.value.problems
 
 
@@ -236,5 +236,5 @@ def test_a_file_that_is_no_recipe(text: str | bytes, expected: str) -> None:
 def test_the_error_s_own_line_counts_the_others() -> None:
     Path("my.yaml").write_text("name: a\n")
     with pytest.raises(RecipeError) as caught:
-        load_recipe("my.yaml", ["seed=x"])
+        Recipe.load("my.yaml", ["seed=x"])
     assert str(caught.value).endswith(" (+1 more: `clkit validate` lists all)")

@@ -9,7 +9,6 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from clkit.recipe.loading import load_recipe
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.saving import recipe_yaml
 
@@ -42,9 +41,9 @@ def test_round_trip(labels: list[str], instruction: str | None, rate: float, nam
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "recipe.yaml")
         path.write_bytes(recipe_yaml(recipe).encode("utf-8"))
-        assert load_recipe(path) == recipe
+        assert Recipe.load(path) == recipe
 
 
 def test_keys_stand_in_the_order_of_the_schema() -> None:
-    lines = recipe_yaml(load_recipe("quickstart")).splitlines()
+    lines = recipe_yaml(Recipe.load("quickstart")).splitlines()
     assert [line.partition(":")[0] for line in lines if line[0] != " "] == list(Recipe.model_fields)

@@ -8,8 +8,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from clkit.recipe.reference import field_reference
-from clkit.recipe.schema import model_schema, recipe_schema
+from clkit.recipe.recipe import Recipe
+from clkit.recipe.reference import field_reference, recipe_schema
+from clkit.recipe.schema import described_schema
 
 VALIDATOR = jsonschema.Draft202012Validator(recipe_schema())
 
@@ -33,8 +34,8 @@ def test_it_is_a_valid_schema_in_which_every_property_is_described() -> None:
 
 def test_making_it_leaves_the_models_own_schema_alone() -> None:
     recipe_schema()
-    assert model_schema()["required"] == ["name", "model"]
-    assert "oneOf" in model_schema()["properties"]["tuning"]
+    assert described_schema(Recipe)["required"] == ["name", "model"]
+    assert "oneOf" in described_schema(Recipe)["properties"]["tuning"]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ def test_refused(recipe: dict[str, Any]) -> None:
 
 def test_the_reference_has_a_row_for_every_key() -> None:
     reference = field_reference()
-    for name, _ in properties(model_schema()):
+    for name, _ in properties(described_schema(Recipe)):
         assert f"\n| `{name}` | " in reference
     assert "| `threshold` | a number from 0, below 1 | `0.7` | Share T of each layer's rows" in reference
     assert "| `method` | lora | required |" in reference

@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from clkit.recipe.dialect import RecipeLoader
-from clkit.recipe.loading import load_recipe
-from clkit.recipe.reference import generated_files
+from clkit.recipe.recipe import Recipe
+from clkit.recipe.reference import recipe_schema
 from clkit.recipe.saving import recipe_yaml
-from clkit.recipe.schema import recipe_schema
 from clkit.recipe.shipped import description, shipped_recipe, shipped_recipes
+from tools.make_reference import generated_files
 
 SHIPPED = shipped_recipes()
 #: Rows of the paper's T5 table, and what stands beside it: tuning, learning rate, strategies with MIGU's threshold.
@@ -54,7 +54,7 @@ def test_the_shipped_recipes_are_found() -> None:
 @every_recipe
 def test_it_loads_under_its_own_name_and_opens_with_its_launch_line(name: str) -> None:
     text = SHIPPED[name].read_text()
-    assert load_recipe(name).name == name
+    assert Recipe.load(name).name == name
     assert text.startswith("# yaml-language-server: $schema=recipe.schema.json\n")
     assert f"\n#   clkit train {name}\n" in text
     assert description(SHIPPED[name])[-1] == "."
@@ -66,7 +66,7 @@ def test_every_launch_line_of_its_header_loads(name: str, tmp_path: Path, monkey
     launches = re.findall(r"^#   clkit train (\S+)(.*)$", SHIPPED[name].read_text(), re.MULTILINE)
     assert len(launches) > 1
     for recipe, rest in launches:
-        load_recipe(recipe, [word for word in rest.split() if re.match(r"[a-z_.]+=", word)])
+        Recipe.load(recipe, [word for word in rest.split() if re.match(r"[a-z_.]+=", word)])
 
 
 @every_recipe
@@ -77,14 +77,14 @@ def test_it_fits_the_schema(name: str) -> None:
 
 @every_recipe
 def test_written_out_in_full_it_is_the_same_recipe(name: str, tmp_path: Path) -> None:
-    recipe = load_recipe(name)
+    recipe = Recipe.load(name)
     (tmp_path / "full.yaml").write_text(recipe_yaml(recipe), encoding="utf-8")
-    assert load_recipe(tmp_path / "full.yaml") == recipe
+    assert Recipe.load(tmp_path / "full.yaml") == recipe
 
 
 @pytest.mark.parametrize("order", range(1, 7))
 def test_the_orders_share_the_papers_settings(order: int) -> None:
-    recipe = load_recipe(f"t5_order{order}")
+    recipe = Recipe.load(f"t5_order{order}")
     assert recipe.benchmark is not None
     assert (recipe.benchmark.order, recipe.model.name) == (order, "google-t5/t5-large")
     assert recipe.prompt.task_name
@@ -107,7 +107,7 @@ def test_the_orders_share_the_papers_settings(order: int) -> None:
 
 @pytest.mark.parametrize("name", PAPER)
 def test_each_row_of_the_papers_table_has_its_settings(name: str) -> None:
-    recipe = load_recipe(name)
+    recipe = Recipe.load(name)
     written: list[str | float] = []
     for options in recipe.strategies:
         written += [options.name, *([options.model_dump()["threshold"]] if options.name == "migu" else [])]
@@ -123,7 +123,7 @@ def test_each_row_of_the_papers_table_has_its_settings(name: str) -> None:
 
 def test_order_six_of_o_lora_weighs_each_task_as_published() -> None:
     for name in ("t5_olora_order6", "t5_olora_migu_order6"):
-        recipe = load_recipe(name)
+        recipe = Recipe.load(name)
         tasks = [task.name for task in recipe.task_recipes()]
         options = recipe.strategies[0].model_dump()
         own = options["per_task"]
@@ -141,7 +141,7 @@ def test_order_six_of_o_lora_weighs_each_task_as_published() -> None:
 
 
 def test_instruction_tuning_of_llama_has_the_papers_settings() -> None:
-    recipe = load_recipe("llama_magicoder")
+    recipe = Recipe.load("llama_magicoder")
     tuning, training = recipe.tuning, recipe.training
     assert tuning.method == "lora"
     assert (tuning.alpha, tuning.dropout) == (32, 0.05)
@@ -168,7 +168,7 @@ def test_instruction_tuning_of_llama_has_the_papers_settings() -> None:
 
 
 def test_das_is_pre_trained_and_fine_tuned_as_published() -> None:
-    recipe, end_tasks = load_recipe("roberta_das"), load_recipe("roberta_das_end_tasks")
+    recipe, end_tasks = Recipe.load("roberta_das"), Recipe.load("roberta_das_end_tasks")
     assert recipe.model == end_tasks.model
     assert recipe.model.name == "FacebookAI/roberta-base"
     assert [task.name for task in recipe.task_recipes()] == ["restaurant", "acl", "ai", "phone", "pubmed", "camera"]
@@ -185,4 +185,4 @@ def test_das_is_pre_trained_and_fine_tuned_as_published() -> None:
 
 @pytest.mark.parametrize("path", generated_files(), ids=lambda path: path.name)
 def test_generated_files_are_current(path: Path) -> None:
-    assert path.read_text(encoding="utf-8") == generated_files()[path], "run: python -m clkit.recipe.reference"
+    assert path.read_text(encoding="utf-8") == generated_files()[path], "run: python -m tools.make_reference"

@@ -21,9 +21,10 @@ from clkit.cli.train import train as train_verb
 from clkit.cli.validate import validate
 from clkit.engine.sequence import train
 from clkit.errors import UsageError
-from clkit.recipe.loading import load_recipe
+from clkit.recipe.recipe import Recipe
+from clkit.recipe.reference import recipe_schema
 from clkit.recipe.saving import recipe_yaml
-from clkit.recipe.schema import model_schema, recipe_schema
+from clkit.recipe.schema import described_schema, linked_schema
 from clkit.run.folder import RunFolder
 from clkit.strategies.registry import load_strategy
 from tests.bad_inputs import corpus
@@ -118,11 +119,13 @@ def importable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     """A folder whose modules can be imported, and are forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    model_schema.cache_clear()
+    for cached in (described_schema, linked_schema):
+        cached.cache_clear()
     yield tmp_path
     for name in ("clkit_first_tasks_only", "mine", "broken_plugin"):
         sys.modules.pop(name, None)
-    model_schema.cache_clear()
+    for cached in (described_schema, linked_schema):
+        cached.cache_clear()
 
 
 @pytest.fixture
@@ -174,7 +177,7 @@ def test_module_and_class_do_as_well(installed: Path, tmp_path: Path, toy_t5: Pa
     recipe = toy_recipe(tmp_path, toy_t5, strategies=[{"name": MODULE_CLASS, "tasks": tasks}], training={"epochs": 1.0})
     run = train(recipe, tmp_path / "run")
     assert equal(*weights(run)) is (tasks == 1)
-    assert load_recipe(run.recipe_path) == recipe
+    assert Recipe.load(run.recipe_path) == recipe
     assert json.loads((run.stages()[-1].folder / "strategies.json").read_text("utf-8")) == {MODULE_CLASS: {}}
     shutil.rmtree(run.stages()[-1].folder)
     assert equal(*weights(train(recipe, run.path, resume=True))) is (tasks == 1)
@@ -207,7 +210,7 @@ def test_its_name_is_known(installed: Path) -> None:
 
 def test_its_options_can_be_overridden(installed: Path) -> None:
     for name in ("first_tasks_only", MODULE_CLASS):
-        recipe = load_recipe("quickstart", [f"strategies=[{{name: '{name}'}}]", f"strategies.{name}.tasks=3"])
+        recipe = Recipe.load("quickstart", [f"strategies=[{{name: '{name}'}}]", f"strategies.{name}.tasks=3"])
         assert recipe.model_dump()["strategies"] == [{"name": name, "tasks": 3}]
 
 
@@ -254,7 +257,7 @@ def test_a_strategy_without_options_takes_its_name_only(importable: Path) -> Non
     (importable / "mine.py").write_text(BARE)
     offer(importable, "bare", "mine:Bare")
     assert "bare\tDo nothing at all." in call(ls, "strategies").stdout.splitlines()
-    assert load_recipe("quickstart", ["strategies=[{name: bare}]"]).strategies[0].name == "bare"
+    assert Recipe.load("quickstart", ["strategies=[{name: bare}]"]).strategies[0].name == "bare"
     assert problems("strategies=[{name: bare, strength: 1}]") == [
         "strategies.bare: unknown key 'strength' (known keys: name)"
     ]
@@ -267,9 +270,9 @@ def test_options_may_be_what_a_recipe_has_no_way_to_write(importable: Path) -> N
     (importable / "mine.py").write_text(RICH)
     entry = "{name: 'mine:Rich', pair: [0.1, 0.3], names: [c], where: there, colour: blue}"
     for strategies in ("[{name: 'mine:Rich'}]", f"[{entry}]"):
-        recipe = load_recipe("quickstart", [f"strategies={strategies}"])
+        recipe = Recipe.load("quickstart", [f"strategies={strategies}"])
         (importable / "again.yaml").write_text(recipe_yaml(recipe), "utf-8")
-        assert load_recipe("again.yaml") == recipe
+        assert Recipe.load("again.yaml") == recipe
     (options,) = recipe.strategies
     assert (options.pair, options.names, options.where) == ((0.1, 0.3), {"c"}, Path("there"))
     assert options.colour.value == "blue"

@@ -10,7 +10,6 @@ import pytest
 
 from clkit.errors import DataError, RecipeError
 from clkit.recipe.inputs import missing_inputs
-from clkit.recipe.loading import load_recipe
 from clkit.recipe.recipe import Recipe
 from clkit.tasks.loading import load_task
 from clkit.tasks.rows import Rows, Source
@@ -139,7 +138,7 @@ def recipe_of(folder: Path, source: str, **sections: str) -> Recipe:
     (folder / "my.yaml").write_text(
         f"name: x\nmodel: {{name: embedded:tiny-t5}}\ntasks:\n  - {{name: a, source: {source}}}\n{written}"
     )
-    return load_recipe(folder / "my.yaml")
+    return Recipe.load(folder / "my.yaml")
 
 
 @pytest.mark.parametrize(

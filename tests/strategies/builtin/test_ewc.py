@@ -20,7 +20,7 @@ from clkit.errors import RecipeError, StrategyError
 from clkit.models.likelihood import summed_cross_entropy
 from clkit.models.loading import LoadedModel, load_model
 from clkit.models.sections import FullTuning, LoraTuning, Tuning
-from clkit.recipe.loading import load_recipe
+from clkit.recipe.recipe import Recipe
 from clkit.strategies import fisher
 from clkit.strategies.builtin.ewc import EWC, EWCOptions
 from clkit.strategies.contract import Context
@@ -478,4 +478,4 @@ def test_options_written_out_in_full_load_back(form: str) -> None:
 
 def test_incremental_lora_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"ewc: does not work with tuning\.method: incremental_lora"):
-        load_recipe("quickstart", ["strategies=[{name: ewc}]", "tuning.method=incremental_lora"])
+        Recipe.load("quickstart", ["strategies=[{name: ewc}]", "tuning.method=incremental_lora"])

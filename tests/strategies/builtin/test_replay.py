@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clkit.errors import RecipeError, StrategyError
-from clkit.recipe.loading import load_recipe
+from clkit.recipe.recipe import Recipe
 from clkit.recipe.saving import recipe_yaml
 from clkit.strategies.builtin.replay import Replay, ReplayOptions, balanced_sample, reservoir_sample, sample
 from clkit.strategies.contract import Context
@@ -448,7 +448,7 @@ def written(folder: Path, entry: str) -> Path:
 )
 def test_amounts_that_cannot_work_are_refused(tmp_path: Path, entry: str, problem: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        load_recipe(written(tmp_path, entry))
+        Recipe.load(written(tmp_path, entry))
     assert len(caught.value.problems) == 1
     assert f"my.yaml:5: strategies.replay.{problem}" in caught.value.problems[0]
 
@@ -459,10 +459,10 @@ def test_amounts_that_cannot_work_are_refused(tmp_path: Path, entry: str, proble
 )
 def test_a_recipe_written_out_in_full_loads_back_equal(tmp_path: Path, entry: str, share: float | None) -> None:
     """Though its `share` is written then: the default one gives way before, not after."""
-    recipe = load_recipe(written(tmp_path, entry))
+    recipe = Recipe.load(written(tmp_path, entry))
     assert recipe.strategies[0].model_dump()["share"] == share
     (tmp_path / "full.yaml").write_text(recipe_yaml(recipe), "utf-8")
-    assert load_recipe(tmp_path / "full.yaml") == recipe
+    assert Recipe.load(tmp_path / "full.yaml") == recipe
 
 
 def test_it_is_found_by_its_name() -> None:
