@@ -20,12 +20,12 @@ from collections import Counter
 
 import torch
 
-from clkit.cli.output import quiet_libraries
 from clkit.engine.evaluate import learned_stages
 from clkit.models.examples import task_prompts
 from clkit.models.family import UNFINISHED
 from clkit.models.loading import LoadedModel, load_model
 from clkit.recipe.recipe import Recipe
+from clkit.report.console import quiet_libraries
 from clkit.results.answers import normalise
 from clkit.results.scores import Answers
 from clkit.run.folder import RunFolder

@@ -17,11 +17,11 @@ import torch
 from runs import markdown
 from torch import Tensor
 
-from clkit.cli.output import quiet_libraries
 from clkit.models.examples import encode, task_examples
 from clkit.models.groups import parameter_groups
 from clkit.models.loading import LoadedModel, load_model
 from clkit.recipe.recipe import Recipe
+from clkit.report.console import quiet_libraries
 from clkit.run.folder import RunFolder
 from clkit.tasks.loading import load_tasks
 from clkit.tasks.task import Task

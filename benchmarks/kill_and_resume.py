@@ -32,10 +32,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from transformers import T5Config, T5ForConditionalGeneration
 
-from clkit.cli.output import quiet_libraries
 from clkit.engine.sequence import train
 from clkit.models.embedded import embedded_model_folder
 from clkit.recipe.recipe import Recipe
+from clkit.report.console import quiet_libraries
 from clkit.run.folder import RunFolder
 from clkit.training.sections import SavingSection
 from tests.interrupting import outcome

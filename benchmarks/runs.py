@@ -53,7 +53,7 @@ def _train(job: Job) -> AccuracyMatrix:
     import torch
 
     import clkit
-    from clkit.cli.output import quiet_libraries
+    from clkit.report.console import quiet_libraries
 
     quiet_libraries()
     # Second moments of rows that hardly move are denormal, and their roots 40 times slower: a twentieth of a run.

@@ -8,24 +8,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from importlib import import_module
+from inspect import isfunction
 from io import TextIOWrapper
+from pathlib import Path
+from pkgutil import iter_modules
 from traceback import format_exception, walk_tb
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Annotated, NoReturn
 
 import typer
 
 from clkit import __version__
-from clkit.cli.cp import cp
-from clkit.cli.doctor import doctor
-from clkit.cli.eval import evaluate
-from clkit.cli.inspect_magnitudes import inspect_magnitudes
-from clkit.cli.ls import ls
-from clkit.cli.matrix import matrix
-from clkit.cli.schema import schema
-from clkit.cli.show import show
-from clkit.cli.train import train
-from clkit.cli.validate import validate
 from clkit.errors import ClkitError, first_line
 from clkit.redaction import redact
 
@@ -37,17 +31,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-VERBS: dict[str, Callable[..., None]] = {
-    "train": train,
-    "eval": evaluate,
-    "matrix": matrix,
-    "inspect-magnitudes": inspect_magnitudes,
-    "doctor": doctor,
-    "ls": ls,
-    "cp": cp,
-    "show": show,
-    "validate": validate,
-    "schema": schema,
+
+def _verb(module: ModuleType) -> Callable[..., None]:
+    """The one public function of a verb's file."""
+    own = [value for value in vars(module).values() if isfunction(value) and value.__module__ == module.__name__]
+    (verb,) = (function for function in own if not function.__name__.startswith("_"))
+    return verb
+
+
+#: Every other file of this folder is a verb, which has the file's name.
+VERBS = {
+    name.replace("_", "-"): _verb(import_module(f"clkit.cli.{name}"))
+    for _, name, _ in iter_modules([str(Path(__file__).parent)])
+    if name != "app"
 }
 for name, verb in VERBS.items():
     app.command(name)(verb)

@@ -22,7 +22,7 @@ def doctor(
     """
     import json
 
-    from clkit.cli.output import stderr, stdout
+    from clkit.report.console import make_console, stderr
     from clkit.run.doctor import advice, examine, is_whole
     from clkit.run.folder import RunFolder
 
@@ -36,7 +36,7 @@ def doctor(
     else:
         from clkit.report.tables import checked_table
 
-        console = stdout()
+        console = make_console()
         console.print(str(path), style="bold", soft_wrap=True)
         console.print(checked_table(checked))
         for line in ["everything is whole"] if whole else advice(path, checked):

@@ -31,9 +31,9 @@ def evaluate(
     """
     import json
 
-    from clkit.cli.output import quiet_libraries, stderr, stdout
     from clkit.errors import UsageError
     from clkit.recipe.recipe import Recipe
+    from clkit.report.console import make_console, quiet_libraries, stderr
     from clkit.run.atomic import write_jsonl
     from clkit.run.folder import RunFolder
 
@@ -59,4 +59,4 @@ def evaluate(
         return
     from clkit.report.tables import scores_table
 
-    stdout().print(scores_table({outcome.task: (outcome.scores, outcome.examples) for outcome in tested}))
+    make_console().print(scores_table({outcome.task: (outcome.scores, outcome.examples) for outcome in tested}))

@@ -36,9 +36,9 @@ def inspect_magnitudes(
     """
     import json
 
-    from clkit.cli.output import quiet_libraries, stderr, stdout
     from clkit.errors import UsageError
     from clkit.recipe.recipe import Recipe
+    from clkit.report.console import make_console, quiet_libraries, stderr
     from clkit.run.folder import RunFolder
 
     is_run = target is None or Path(target, "recipe.yaml").is_file()
@@ -75,7 +75,7 @@ def inspect_magnitudes(
     if as_json:
         typer.echo(json.dumps({"stage": name, **measured.summary()}, indent=2))
     else:
-        stdout().print(overlap_table(measured))
-        stdout().print(layer_table(measured, every=all_layers))
+        make_console().print(overlap_table(measured))
+        make_console().print(layer_table(measured, every=all_layers))
     for file in files:
         stderr().print(f"saved {file}", highlight=False, soft_wrap=True)

@@ -32,10 +32,10 @@ def train(
     import json
     from dataclasses import asdict
 
-    from clkit.cli.output import quiet_libraries, stderr, stdout
     from clkit.errors import UsageError
     from clkit.recipe.recipe import Recipe
     from clkit.recipe.smoke import smoke_recipe
+    from clkit.report.console import make_console, quiet_libraries, stderr
 
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other: go on with the run, or replace it")
@@ -47,14 +47,15 @@ def train(
     from clkit.engine.prepare import prepare
     from clkit.engine.sequence import train as run_sequence
     from clkit.processes import processes
-    from clkit.report.progress import print_plan, progress
+    from clkit.report.plan import print_plan
+    from clkit.report.progress import progress
 
     if dry_run:
         plan = prepare(loaded).plan()
         if as_json:
             typer.echo(json.dumps(asdict(plan), indent=2))
         else:
-            print_plan(stdout(), plan)
+            print_plan(make_console(), plan)
         return
     folder = run_sequence(loaded, run, resume=resume, overwrite=overwrite, listener=progress(stderr()))
     if processes().is_main_process:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -17,7 +15,6 @@ from clkit.results.spread import Aggregate
 from clkit.run.seal import Checked, State
 
 MISSING = "–"
-PIPED_WIDTH = 100
 LABEL_WIDTH = 24  # longer task names are cut
 SIGNED = frozenset({"bwt", "fwt"})
 #: What stands for `accuracy` in the names of a run's metrics, where its scores are others.
@@ -45,8 +42,8 @@ BASELINES: dict[Protocol, tuple[str, str]] = {
 }
 
 
-class Shown(NamedTuple):
-    """A run as it is shown: its name, its metrics, what its scores are, and what others compare with it for."""
+class RunMetrics(NamedTuple):
+    """A run's metrics under its name: what its scores are, and what others compare with it for."""
 
     run: str
     metrics: Mapping[str, Metric]
@@ -59,16 +56,6 @@ class SeedGroup(NamedTuple):
 
     runs: list[str]
     metrics: dict[str, Aggregate]
-
-
-def make_console(file: IO[str] | None = None) -> Console:
-    """A console whose piped output is the same everywhere: no escape codes, COLUMNS or else 100 characters wide."""
-    stream = file or sys.stdout
-    width = None
-    if not stream.isatty():
-        columns = os.environ.get("COLUMNS", "")
-        width = int(columns) if columns.isdecimal() and int(columns) > 0 else PIPED_WIDTH
-    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
 def show_number(value: float | None, *, fraction: bool, decimals: int = 1, signed: bool = False) -> str:
@@ -180,7 +167,7 @@ def _style(learned: int, task: int) -> str:
     return "bold cyan" if task == learned else "dim" if task > learned else ""
 
 
-def metrics_table(metrics: Mapping[str, Metric], scored_by: str, references: Sequence[Shown] = ()) -> Table:
+def metrics_table(metrics: Mapping[str, Metric], scored_by: str, references: Sequence[RunMetrics] = ()) -> Table:
     """A row per metric: its value, and the formula, or why there is no value; below, what was compared with."""
     table = _table(gap=2)
     _explain(table, [scored_by])
@@ -207,9 +194,9 @@ def _explain(table: Table, scored_by: Iterable[str], further: str = SIGNS) -> No
 
 
 def runs_table(
-    runs: Sequence[Shown],
+    runs: Sequence[RunMetrics],
     groups: Sequence[SeedGroup] = (),
-    references: Sequence[Shown] = (),
+    references: Sequence[RunMetrics] = (),
     heads: Mapping[str, str] = HEADS,
 ) -> Table:
     """The metrics of several runs, a row each; below them the mean over each group of seeds, and the references.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from clkit.cli.output import quiet_libraries
 from clkit.engine.sequence import train
+from clkit.report.console import quiet_libraries
 from tests.bad_inputs.corpus import Case, arguments_of, call, lay_out, read_cases
 from tests.toy import toy_recipe
 

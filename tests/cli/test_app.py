@@ -161,3 +161,9 @@ def test_the_reader_of_a_pipe_may_leave() -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=600)
     assert done.stdout == "0\n"
     assert done.stderr == ""
+
+
+def test_every_other_file_of_the_folder_is_a_verb() -> None:
+    files = {path.stem.replace("_", "-") for path in Path(app.__file__).parent.glob("*.py")}
+    assert app.VERBS.keys() == files - {"app", "--init--"}
+    assert app.VERBS["eval"].__module__ == "clkit.cli.eval"

@@ -13,8 +13,8 @@ import typer
 from typer.testing import CliRunner
 
 from clkit.cli.matrix import matrix
+from clkit.report.console import make_console
 from clkit.report.general_tables import GeneralAbility, Measured, general_table, general_text, read_general
-from clkit.report.tables import make_console
 from clkit.results.matrix import AccuracyMatrix
 from clkit.run.atomic import write_json
 from clkit.run.folder import ZERO_SHOT, RunFolder

@@ -8,10 +8,10 @@ import re
 import pytest
 from rich.console import Console, RenderableType
 
+from clkit.report.console import make_console
 from clkit.report.tables import (
+    RunMetrics,
     SeedGroup,
-    Shown,
-    make_console,
     matrix_table,
     metrics_table,
     runs_table,
@@ -34,8 +34,8 @@ def triangle(tasks: list[str], learned: int | None = None, **changes) -> Accurac
     return AccuracyMatrix(tasks=tasks, **values)
 
 
-def shown(runs: dict[str, AccuracyMatrix], role: str = "") -> list[Shown]:
-    return [Shown(name, matrix.metrics(), matrix.metric, role) for name, matrix in runs.items()]
+def shown(runs: dict[str, AccuracyMatrix], role: str = "") -> list[RunMetrics]:
+    return [RunMetrics(name, matrix.metrics(), matrix.metric, role) for name, matrix in runs.items()]
 
 
 def rendered(renderable: RenderableType, width: int) -> list[str]:

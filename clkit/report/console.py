@@ -1,27 +1,34 @@
-"""Where a verb's output goes: data to stdout, remarks to stderr; libraries are kept quiet."""
+"""Where output goes: data to stdout, progress and remarks to stderr; libraries are kept quiet."""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
-from typing import TYPE_CHECKING
+from typing import IO
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from rich.console import Console
+
+PIPED_WIDTH = 100
 
 
-def stdout() -> Console:
-    """The console for data."""
-    from clkit.report.tables import make_console
+def make_console(file: IO[str] | None = None) -> Console:
+    """A console whose piped output is the same everywhere: no escape codes, COLUMNS or else 100 characters wide.
 
-    return make_console(sys.stdout)
+    Args:
+        file: stdout unless given.
+    """
+    stream = file or sys.stdout
+    width = None
+    if not stream.isatty():
+        columns = os.environ.get("COLUMNS", "")
+        width = int(columns) if columns.isdecimal() and int(columns) > 0 else PIPED_WIDTH
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
 def stderr() -> Console:
     """The console for progress and remarks."""
-    from clkit.report.tables import make_console
-
     return make_console(sys.stderr)
 
 

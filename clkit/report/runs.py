@@ -1,0 +1,131 @@
+"""What runs have to show, side by side: scores, metrics, general ability, means over seeds, and their references."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from clkit.errors import ClkitError, RunError
+from clkit.models.objective import HEADS
+from clkit.report.general_tables import GeneralAbility, general_table, read_general
+from clkit.report.tables import REFERENCE_HEADS, RunMetrics, SeedGroup, matrix_table, metrics_table, runs_table
+from clkit.results.matrix import AccuracyMatrix, Metric
+from clkit.results.spread import aggregate
+from clkit.run.baselines import Reference, reference_rows
+from clkit.run.comparison import seed_groups
+from clkit.run.folder import RunFolder
+
+
+class RunResult(NamedTuple):
+    """What one run has to show.
+
+    Attributes:
+        heads: what a classifier's kind of head means for its scores; None for other runs.
+    """
+
+    name: str
+    matrix: AccuracyMatrix
+    metrics: dict[str, Metric]
+    general: GeneralAbility | None
+    heads: str | None
+
+
+@dataclass(frozen=True)
+class ComparedRuns:
+    """Runs side by side."""
+
+    runs: list[RunResult]
+    references: Sequence[Reference]
+    means: list[SeedGroup]
+
+    def tables(self, width: int, *, every_matrix: bool) -> Iterator[RenderableType]:
+        """What a terminal shows of them, one below the other, in at most ``width`` characters where that can be."""
+        several = len(self.runs) > 1
+        baselines = [RunMetrics(one.name, one.matrix.metrics(), one.matrix.metric, one.role) for one in self.references]
+        for run in self.runs:
+            if every_matrix or not several:
+                yield from (Text(run.name, style="bold"), "", matrix_table(run.matrix, width), "")
+                if run.heads:
+                    yield from (Text(run.heads, style="italic"), "")
+            if run.matrix.in_progress:
+                progress = f"{run.name}: {run.matrix.in_progress}; the metrics come with the last task"
+                yield Text(progress, style="yellow")
+            elif not several:
+                yield metrics_table(run.metrics, run.matrix.metric, baselines)
+            if run.general is not None and (every_matrix or not several):
+                yield from ("", general_table(run.general, width))
+        if several:
+            metrics = [RunMetrics(run.name, run.metrics, run.matrix.metric) for run in self.runs]
+            yield runs_table(metrics, self.means, baselines)
+            if further := {name: head for name, head in REFERENCE_HEADS.items() if name in self.runs[0].metrics}:
+                yield from ("", runs_table(metrics, self.means, heads=further))
+            yield from (Text(f"{run.name}: {run.heads}", style="italic") for run in self.runs if run.heads)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "runs": [
+                {
+                    **_scores_as_json(run.name, run.matrix, run.metrics),
+                    "general": run.general.to_json() if run.general else None,
+                }
+                for run in self.runs
+            ],
+            "references": [_scores_as_json(one.name, one.matrix, one.matrix.metrics()) for one in self.references],
+            "aggregates": [
+                {"runs": group.runs, "metrics": {key: metric.to_json() for key, metric in group.metrics.items()}}
+                for group in self.means
+            ],
+        }
+
+
+def compare_runs(
+    matrices: dict[str, tuple[RunFolder, AccuracyMatrix]], references: Sequence[Reference]
+) -> ComparedRuns:
+    """All that the runs have to show.
+
+    Args:
+        matrices: of each run by its name.
+
+    Raises:
+        RunError: runs with equal recipes have matrices that do not fit together.
+        UsageError: a reference does not fit a run.
+    """
+    given = {name: reference_rows(references, matrix, name) for name, (_, matrix) in matrices.items()}
+    runs = [
+        RunResult(
+            name, matrix, matrix.metrics(**given[name]), read_general(folder, matrix.protocol), _about_heads(folder)
+        )
+        for name, (folder, matrix) in matrices.items()
+    ]
+    means = []
+    for group in seed_groups(folder for folder, _ in matrices.values()) if len(runs) > 1 else []:
+        names = [str(folder.path) for folder in group]
+        try:
+            metrics = aggregate([matrices[name][1] for name in names], **given[names[0]])
+        except ValueError as error:  # equal recipes, yet other matrices: a file was changed by hand
+            raise RunError(f"no mean over {', '.join(matrices)}: {error}") from error
+        means.append(SeedGroup(names, metrics))
+    return ComparedRuns(runs, references, means)
+
+
+def _about_heads(folder: RunFolder) -> str | None:
+    try:
+        objective = folder.recipe().get("objective")
+    except ClkitError:  # the recipe is damaged, and the scores are not
+        return None
+    if not isinstance(objective, dict) or objective.get("kind") != "classification":
+        return None
+    return HEADS.get(str(objective.get("heads")))
+
+
+def _scores_as_json(name: str, matrix: AccuracyMatrix, metrics: dict[str, Metric]) -> dict[str, Any]:
+    return {
+        "run": name,
+        "in_progress": matrix.in_progress is not None,
+        "matrix": matrix.to_json(),
+        "metrics": {key: metric.to_json() for key, metric in metrics.items()},
+    }
