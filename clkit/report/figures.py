@@ -1,4 +1,4 @@
-"""Figures, drawn with matplotlib (the extra `clkit[figures]`)."""
+"""Figures, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clkit.errors import UsageError
 from clkit.report.magnitude_tables import kind_of
 
 if TYPE_CHECKING:
@@ -16,28 +15,18 @@ if TYPE_CHECKING:
 PANELS = 5
 
 
-def _pyplot() -> Any:
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise UsageError("figures need matplotlib: pip install 'clkit[figures]'") from error
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    return pyplot
-
-
 def save_magnitude_figure(measured: Magnitudes, path: Path) -> Path:
     """Draw how each task's magnitudes lie over the rows, and how far tasks share their top rows.
 
     One panel per kind of layer (the middle layer of the kind): rows in the order of the first task's magnitude, the
     magnitude of every task relative to the uniform distribution (n_i · d_out). Where the lines of later tasks leave
     the first, the distribution has shifted. The last panel shows the overlap of the top rows, averaged over layers.
-
-    Raises:
-        UsageError: matplotlib is not installed.
     """
-    pyplot = _pyplot()
+    import matplotlib  # late: it takes a second
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
     kinds: dict[str, list[str]] = defaultdict(list)
     for layer in measured.layers:
         kinds[kind_of(layer)].append(layer)

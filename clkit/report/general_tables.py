@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from rich import box
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from clkit.errors import RunError
-from clkit.report.tables import LABEL_WIDTH, show_number
+from clkit.report.tables import show_number, wide_table
 from clkit.results.matrix import Protocol
 from clkit.results.scores import LARGEST_LOSS
 from clkit.run.folder import RunFolder
@@ -155,27 +153,12 @@ def general_table(general: GeneralAbility, width: int) -> Group:
     ]
     if general.change is not None:
         rows.append(("change", [_number(key, general.change.get(key), signed=True) for key in keys]))
-    label_width = min(LABEL_WIDTH, max(len(label) for label, _ in rows))
-    parts: list[list[int]] = [[]]
-    free = width - label_width
-    for column, key in enumerate(keys):
-        head = min(HEAD_WIDTH, max(len(line) for line in _head(key).split("\n")))
-        needed = 2 + max(head, *(len(cells[column]) for _, cells in rows))
-        if needed > free and parts[-1]:
-            parts.append([])
-            free = width - label_width
-        parts[-1].append(column)
-        free -= needed
-    tables = []
-    for columns in parts:
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1), header_style="bold")
-        table.add_column(no_wrap=True, overflow="ellipsis", width=label_width)
-        for column in columns:
-            table.add_column(Text(_head(keys[column])), justify="right", overflow="fold", max_width=HEAD_WIDTH)
-        for label, cells in rows:
-            if label == "change":
-                table.add_section()
-            table.add_row(Text(label), *(Text(cells[column]) for column in columns))
-        tables.append(table)
+    tables = wide_table(
+        [_head(key) for key in keys],
+        [(Text(label), [Text(cell) for cell in cells]) for label, cells in rows],
+        width,
+        head_width=HEAD_WIDTH,
+        last_apart=general.change is not None,
+    )
     unit = ", accuracies in percent" if any(_is_fraction(key) for key in keys) else ""
     return Group(Text(f"general ability, which no task taught{unit}; ↓ lower is better\n", style="italic"), *tables)

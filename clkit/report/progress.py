@@ -61,34 +61,6 @@ def _label(stage: str) -> str:
     return stage if stage == "zero-shot" else f"after {stage}"
 
 
-class _Clock:
-    """The speed of the current stage, and from it the training time left in all stages."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._steps = list(plan.steps.values())
-
-    def start_task(self, index: int, steps: int) -> None:
-        self._started = time.monotonic()
-        self._left = steps + sum(self._steps[index + 1 :])  # strategies may have added data to this task
-        self._step = self._first = 0
-
-    def resume_task(self, step: int) -> None:
-        self._left -= step
-        self._step = self._first = step
-
-    def step(self, step: int) -> None:
-        self._left -= step - self._step
-        self._step = step
-
-    def speed(self) -> float:
-        """Steps per second in the current task."""
-        return (self._step - self._first) / max(time.monotonic() - self._started, 1e-9)
-
-    def left(self) -> float:
-        """Seconds of training left in all tasks, evaluation left out."""
-        return self._left / max(self.speed(), 1e-9)
-
-
 class RunProgress(Listener):
     """What is said of a run as it goes on, in a terminal and elsewhere."""
 
@@ -100,7 +72,6 @@ class RunProgress(Listener):
 
     def started(self, plan: Plan) -> None:
         self._plan = plan
-        self._clock = _Clock(plan)
         self.noted(model_line(plan))
         for task, dropped in zip(plan.tasks, plan.dropped, strict=True):
             if dropped_rows(dropped):
@@ -110,16 +81,24 @@ class RunProgress(Listener):
         self.noted(f"{task}: finished before, not trained again")
 
     def task_started(self, task: str, index: int, steps: int) -> None:
-        self._task, self._steps, self._step = task, steps, 0
-        self._clock.start_task(index, steps)
+        self._task, self._steps, self._step, self._first = task, steps, 0, 0
+        # In this stage and those after it; strategies may have added data to this one.
+        self._steps_left = steps + sum([*self._plan.steps.values()][index + 1 :])
+        self._task_started = time.monotonic()
 
     def resumed(self, step: int) -> None:
-        self._clock.resume_task(step)
+        self._first = step
+        self.stepped(step)
         self.noted(f"{self._task}: goes on after step {step}")
 
     def stepped(self, step: int) -> None:
+        self._steps_left -= step - self._step
         self._step = step
-        self._clock.step(step)
+
+    def _pace(self) -> str:
+        """Steps per second in this stage, and the training time left in all stages, evaluation left out."""
+        speed = (self._step - self._first) / max(time.monotonic() - self._task_started, 1e-9)
+        return f"{speed:.2f} steps/s  {duration(self._steps_left / max(speed, 1e-9))} left"
 
     def evaluated(self, stage: str, row: Mapping[str, float | None], seconds: float) -> None:
         metric = self._plan.metric
@@ -143,10 +122,7 @@ class PlainProgress(RunProgress):
     def logged(self, terms: Mapping[str, float]) -> None:
         if time.monotonic() - self._spoke >= QUIET_SECONDS or self._step == self._steps:
             self._spoke = time.monotonic()
-            self.noted(
-                f"{self._task} step {self._step}/{self._steps}  {terms_text(terms)}  "
-                f"{self._clock.speed():.2f} steps/s  {duration(self._clock.left())} left"
-            )
+            self.noted(f"{self._task} step {self._step}/{self._steps}  {terms_text(terms)}  {self._pace()}")
 
 
 class LiveProgress(RunProgress):
@@ -192,8 +168,7 @@ class LiveProgress(RunProgress):
     def stepped(self, step: int) -> None:
         super().stepped(step)
         if self._bar is not None:
-            pace = f"{self._clock.speed():.1f} steps/s · {duration(self._clock.left())} left"
-            self._bars.update(self._bar, completed=step, pace=pace)
+            self._bars.update(self._bar, completed=step, pace=self._pace())
 
     def logged(self, terms: Mapping[str, float]) -> None:
         self._terms = terms_text(terms)

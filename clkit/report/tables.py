@@ -97,11 +97,10 @@ def matrix_table(matrix: AccuracyMatrix, width: int) -> RenderableType:
     if matrix.protocol != "sequential":
         about, head = BASELINES[matrix.protocol]
         return Group(Text(f"{matrix.metric}{unit}; {about}\n", style="italic"), _baseline_table(matrix, head))
-    numbers = _Layout(matrix, numbered=True)
-    choices = [_Layout(matrix, numbered=False), numbers, _Layout(matrix, numbered=True, narrow=True)]
-    layout = next((choice for choice in choices if len(choice.blocks(width)) == 1), numbers)
     title = Text(f"{matrix.metric}{unit}; a row per task learned, a column per task tested\n", style="italic")
-    return Group(title, *(layout.table(columns) for columns in layout.blocks(width)))
+    by_name, by_number = (_sequence_tables(matrix, width, numbered=numbered) for numbered in (False, True))
+    narrow = _sequence_tables(matrix, width, numbered=True, narrow=True)
+    return Group(title, *next((tables for tables in (by_name, by_number, narrow) if len(tables) == 1), by_number))
 
 
 def _baseline_table(matrix: AccuracyMatrix, head: str) -> Table:
@@ -117,49 +116,26 @@ def _baseline_table(matrix: AccuracyMatrix, head: str) -> Table:
     return table
 
 
-class _Layout:
+def _sequence_tables(matrix: AccuracyMatrix, width: int, *, numbered: bool, narrow: bool = False) -> list[Table]:
     """One way to show a matrix: tasks by name or by number, with more or fewer decimals."""
-
-    def __init__(self, matrix: AccuracyMatrix, *, numbered: bool, narrow: bool = False) -> None:
-        self.matrix = matrix
-        self.gap = 1 if numbered else 2
-        numbers = range(1, len(matrix.tasks) + 1)
-        self.heads = [str(number) for number in numbers] if numbered else matrix.tasks
-        # Tasks still to be learned have a row of dashes: it tells their names where the heads are numbers.
-        pending: list[Row] = [[None] * len(matrix.tasks)] * (len(matrix.tasks) - len(matrix.rows))
-        prefixes = [str(number) for number in numbers] if numbered else ["after"] * len(matrix.tasks)
-        labels = [f"{prefix} {task}" for prefix, task in zip(prefixes, matrix.tasks, strict=True)]
-        rows = list(zip(numbers, labels, [*matrix.rows, *pending], strict=True))
-        if matrix.zero_shot is not None:
-            rows.insert(0, (0, "zero-shot", matrix.zero_shot))
-        self.rows = [
-            (learned, label, [show_score(score, matrix.metric, narrow=narrow) for score in row])
-            for learned, label, row in rows
+    tasks = list(enumerate(matrix.tasks, start=1))
+    # Tasks still to be learned have a row of dashes: it tells their names where the heads are numbers.
+    pending: list[Row] = [[None] * len(tasks)] * (len(tasks) - len(matrix.rows))
+    rows = [
+        (number, f"{number if numbered else 'after'} {task}", row)
+        for (number, task), row in zip(tasks, [*matrix.rows, *pending], strict=True)
+    ]
+    if matrix.zero_shot is not None:
+        rows.insert(0, (0, "zero-shot", matrix.zero_shot))
+    labelled = []
+    for learned, label, row in rows:
+        cells = [
+            Text(show_score(score, matrix.metric, narrow=narrow), style=_style(learned, task))
+            for task, score in enumerate(row, start=1)
         ]
-        self.label_width = min(LABEL_WIDTH, max(len(label) for _, label, _ in rows))
-
-    def blocks(self, width: int) -> list[range]:
-        """The columns, divided so that each part fits into ``width`` beside the labels."""
-        blocks = [range(0)]
-        free = width - self.label_width
-        for column, head in enumerate(self.heads):
-            needed = self.gap + max(len(head), *(len(cells[column]) for _, _, cells in self.rows))
-            if needed > free and blocks[-1]:
-                blocks.append(range(column, column))
-                free = width - self.label_width
-            blocks[-1] = range(blocks[-1].start, column + 1)
-            free -= needed
-        return blocks
-
-    def table(self, columns: range) -> Table:
-        table = _table(gap=self.gap)
-        table.add_column(no_wrap=True, overflow="ellipsis", width=self.label_width)
-        for column in columns:
-            table.add_column(Text(self.heads[column]), justify="right", no_wrap=True)
-        for learned, label, cells in self.rows:
-            shown = [Text(cells[column], style=_style(learned, column + 1)) for column in columns]
-            table.add_row(Text(label, style="dim" if learned > len(self.matrix.rows) else ""), *shown)
-        return table
+        labelled.append((Text(label, style="dim" if learned > len(matrix.rows) else ""), cells))
+    heads = [str(number) if numbered else task for number, task in tasks]
+    return wide_table(heads, labelled, width, gap=1 if numbered else 2)
 
 
 def _style(learned: int, task: int) -> str:
@@ -248,6 +224,46 @@ def _add_values(
         for name, value in zip(heads, values, strict=True)
     ]
     table.add_row(Text(label), *cells, style=style)
+
+
+def wide_table(
+    heads: Sequence[str],
+    rows: Sequence[tuple[Text, Sequence[Text]]],
+    width: int,
+    *,
+    gap: int = 2,
+    head_width: int = 1000,
+    last_apart: bool = False,
+) -> list[Table]:
+    """A table of rows with labels in at most ``width`` characters; columns that do not fit go on in another one below.
+
+    Args:
+        head_width: where a longer head is broken; one may also have several lines.
+        last_apart: whether a line sets the last row apart.
+    """
+    label_width = min(LABEL_WIDTH, max(len(label) for label, _ in rows))
+    parts: list[list[int]] = [[]]
+    free = width - label_width
+    for column, head in enumerate(heads):
+        longest_line = min(head_width, max(len(line) for line in head.split("\n")))
+        needed = gap + max(longest_line, *(len(cells[column]) for _, cells in rows))
+        if needed > free and parts[-1]:
+            parts.append([])
+            free = width - label_width
+        parts[-1].append(column)
+        free -= needed
+    tables = []
+    for columns in parts:
+        table = _table(gap)
+        table.add_column(no_wrap=True, overflow="ellipsis", width=label_width)
+        for column in columns:
+            table.add_column(Text(heads[column]), justify="right", overflow="fold", max_width=head_width)
+        for label, cells in rows:
+            if last_apart and label is rows[-1][0]:
+                table.add_section()
+            table.add_row(label, *(cells[column] for column in columns))
+        tables.append(table)
+    return tables
 
 
 def _table(gap: int) -> Table:
