@@ -25,7 +25,7 @@ class RecipeError(ClkitError):
 
     exit_code = 2
 
-    def __init__(self, problems: list[str]) -> None:
+    def __init__(self, *problems: str) -> None:
         self.problems = [redact(problem) for problem in problems]
         more = f" (+{len(problems) - 1} more: `clkit validate` lists all)" if len(problems) > 1 else ""
         super().__init__(problems[0] + more)

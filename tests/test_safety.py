@@ -263,7 +263,7 @@ class TestTokens:
 
     def test_no_error_holds_one(self):
         assert TOKEN not in str(ClkitError(f"refused {TOKEN}"))
-        error = RecipeError([f"a: {TOKEN}", f"b: {TOKEN}"])
+        error = RecipeError(f"a: {TOKEN}", f"b: {TOKEN}")
         assert TOKEN not in f"{error} {error.problems}"
 
     @pytest.mark.parametrize("debug", [[], ["--debug"]])

@@ -1,1 +1,20 @@
-"""The command line: one small file per verb. A verb parses, calls and prints; the work is done elsewhere."""
+"""The command line: one small file per verb. A verb parses, calls and prints; the work is done elsewhere.
+
+Here are the arguments that several verbs share.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RecipeName = Annotated[str, typer.Argument(help="A recipe's path or the name of a shipped one (`clkit ls recipes`).")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe: training.learning_rate=1e-4"),
+]
+NewestRun = Annotated[
+    Path | None, typer.Argument(help="Run folder; without it, the newest in runs/.", show_default=False)
+]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from clkit.cli import NewestRun
+
 
 def doctor(
-    run: Annotated[
-        Path | None, typer.Argument(help="Run folder; without it, the newest in runs/.", show_default=False)
-    ] = None,
+    run: NewestRun = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print every finding as JSON.")] = False,
 ) -> None:
     """Check every file of a run: whole, missing, changed, unknown or unfinished.

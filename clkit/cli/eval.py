@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
+from clkit.cli import NewestRun
+
 #: Sections of a recipe that decide what a model is tested on, and how.
 TESTED = ("tasks", "benchmark", "prompt", "data", "evaluation", "objective", "seed")
 
 
 def evaluate(
-    run: Annotated[
-        Path | None, typer.Argument(help="Run folder; without it, the newest in runs/.", show_default=False)
-    ] = None,
+    run: NewestRun = None,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe: evaluation.answer=rank"),
@@ -32,6 +32,7 @@ def evaluate(
     import json
 
     from clkit.errors import UsageError
+    from clkit.recipe.overrides import without_target
     from clkit.recipe.recipe import Recipe
     from clkit.report.console import make_console, quiet_libraries, stderr
     from clkit.run.atomic import write_jsonl
@@ -39,12 +40,13 @@ def evaluate(
 
     if save is not None and not save.parent.is_dir():  # before the model answers for an hour
         raise UsageError(f"--save: there is no folder '{save.parent}'; make it first")
-    for change in overrides or []:
+    run, overrides = without_target(run, overrides or [])
+    for change in overrides:
         section = change.partition("=")[0].partition(".")[0]
         if section in Recipe.model_fields and section not in TESTED:
             raise UsageError(f"{section}: the model is the run's, as it was trained; eval changes {', '.join(TESTED)}")
     folder = RunFolder.open(run) if run is not None else RunFolder.newest()
-    recipe = Recipe.load(tasks_of or folder.recipe_path, overrides or [])
+    recipe = Recipe.load(tasks_of or folder.recipe_path, overrides)
     quiet_libraries()
     from clkit.engine.evaluate import evaluate as test_stage
     from clkit.report.progress import evaluation_progress

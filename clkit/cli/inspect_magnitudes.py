@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from clkit.recipe.recipe import Recipe
+    from clkit.run.folder import RunFolder
 
 
 def inspect_magnitudes(
@@ -36,18 +40,9 @@ def inspect_magnitudes(
     """
     import json
 
-    from clkit.errors import UsageError
-    from clkit.recipe.recipe import Recipe
     from clkit.report.console import make_console, quiet_libraries, stderr
-    from clkit.run.folder import RunFolder
 
-    is_run = target is None or Path(target, "recipe.yaml").is_file()
-    if not is_run and stage is not None:
-        raise UsageError(
-            f"--stage needs a run folder, and {target} is none; leave it out to inspect the recipe's model"
-        )
-    folder = (RunFolder.open(target) if target is not None else RunFolder.newest()) if is_run else None
-    recipe = Recipe.load(folder.recipe_path if folder else str(target), overrides or [])
+    folder, recipe = _inspected(target, overrides or [], stage)
     quiet_libraries()
     from clkit.engine.evaluate import learned_stages
     from clkit.engine.inspection import measure_magnitudes
@@ -79,3 +74,21 @@ def inspect_magnitudes(
         make_console().print(layer_table(measured, every=all_layers))
     for file in files:
         stderr().print(f"saved {file}", highlight=False, soft_wrap=True)
+
+
+def _inspected(target: str | None, overrides: list[str], stage: str | None) -> tuple[RunFolder | None, Recipe]:
+    """The run, where one is inspected, and the recipe that says what is read and which model it is."""
+    from clkit.errors import UsageError
+    from clkit.recipe.overrides import without_target
+    from clkit.recipe.recipe import Recipe
+    from clkit.run.folder import RunFolder
+
+    target, overrides = without_target(target, overrides)
+    if target is None or Path(target, "recipe.yaml").is_file():
+        run = RunFolder.open(target) if target is not None else RunFolder.newest()
+        return run, Recipe.load(run.recipe_path, overrides)
+    if stage is not None:
+        raise UsageError(
+            f"--stage needs a run folder, and {target} is none; leave it out to inspect the recipe's model"
+        )
+    return None, Recipe.load(target, overrides)

@@ -21,9 +21,9 @@ def ls(
 
     Example: clkit ls recipes
     """
-    from clkit.recipe.catalogue import KINDS, entries
+    from clkit.recipe.catalogue import KINDS
 
-    listed = {one: entries(one) for one in ([kind] if kind else KINDS)}
+    listed = {one: KINDS[one]() for one in ([kind] if kind else KINDS)}
     if as_json:
         typer.echo(json.dumps(listed, indent=2, ensure_ascii=False))
     elif _on_terminal():

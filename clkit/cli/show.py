@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from clkit.cli import RecipeName
+
 
 def show(
-    recipe: Annotated[str, typer.Argument(help="A recipe's path or the name of a shipped one (`clkit ls recipes`).")],
+    recipe: RecipeName,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe; they need --resolved."),

@@ -7,15 +7,13 @@ from typing import Annotated
 
 import typer
 
+from clkit.cli import Overrides, RecipeName
 from clkit.cli.matrix import matrix
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe's path or the name of a shipped one (`clkit ls recipes`).")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe: training.learning_rate=1e-4"),
-    ] = None,
+    recipe: RecipeName,
+    overrides: Overrides = None,
     run: Annotated[Path | None, typer.Option(help="Run folder.  [default: runs/NAME-SEED]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier run of the recipe stopped.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,

@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clkit.cli import Overrides, RecipeName
+
 if TYPE_CHECKING:
     from clkit.recipe.recipe import Recipe
 
 
 def validate(
-    recipe: Annotated[str, typer.Argument(help="A recipe's path or the name of a shipped one (`clkit ls recipes`).")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe: training.learning_rate=1e-4"),
-    ] = None,
+    recipe: RecipeName,
+    overrides: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> None:
     """Check a recipe: its keys and values, whether its strategies work together, whether its files are there.

@@ -63,7 +63,7 @@ def load_lm_eval_tasks(section: LmEvalSection) -> LmEvalTasks:
         manager = _index(section)
         problems = _unknown(section, manager)
     if problems:
-        raise RecipeError(problems)
+        raise RecipeError(*problems)
     loaded = LmEvalTasks({}, {})
     for name in section.tasks:
         try:

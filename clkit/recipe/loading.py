@@ -34,9 +34,9 @@ def load(model: type[Model], source: str | Path, overrides: Sequence[str] = ()) 
         written = overridden(read_recipe(path), overrides)
         return model.model_validate(written.plain())
     except RecursionError:
-        raise RecipeError([f"{_shown(path)}: nested too deeply; a recipe has a few levels"]) from None
+        raise RecipeError(f"{_shown(path)}: nested too deeply; a recipe has a few levels") from None
     except ValidationError as error:
-        raise RecipeError(problem_lines(error, written, linked_schema(model))) from None
+        raise RecipeError(*problem_lines(error, written, linked_schema(model))) from None
 
 
 def read_recipe(path: Path, children: tuple[Path, ...] = ()) -> Written:
@@ -53,15 +53,15 @@ def read_recipe(path: Path, children: tuple[Path, ...] = ()) -> Written:
         return written
     parent = written.value.pop("extends")
     if not isinstance(parent.value, str):
-        raise RecipeError([f"{parent.place}: extends: give a shipped name, or a path from this file's folder"])
+        raise RecipeError(f"{parent.place}: extends: give a shipped name, or a path from this file's folder")
     try:
         parent_path = recipe_path(parent.value, path.parent)
     except UsageError as error:
-        raise RecipeError([f"{parent.place}: extends: {error}"]) from None
+        raise RecipeError(f"{parent.place}: extends: {error}") from None
     chain = (*children, path.resolve())
     if parent_path.resolve() in chain:
         names = " -> ".join(file.name for file in (*chain, parent_path))
-        raise RecipeError([f"{parent.place}: extends: a recipe cannot extend itself ({names})"])
+        raise RecipeError(f"{parent.place}: extends: a recipe cannot extend itself ({names})")
     return extended(read_recipe(parent_path, chain), written)
 
 
@@ -76,9 +76,9 @@ def read_file(path: Path) -> Written:
     here = folder == recipes_folder().resolve()  # nobody keeps data beside a shipped recipe
     written = parse(read_text(path), Path.cwd() if here else folder, shown)
     if written is None:
-        raise RecipeError([f"{shown}: the file is empty; `clkit cp quickstart FILE` makes one to start from"])
+        raise RecipeError(f"{shown}: the file is empty; `clkit cp quickstart FILE` makes one to start from")
     if not isinstance(written.value, dict):
-        raise RecipeError([f"{written.place}: a recipe is a mapping of keys to values, such as `name: my_recipe`"])
+        raise RecipeError(f"{written.place}: a recipe is a mapping of keys to values, such as `name: my_recipe`")
     return Written(written.value, shown)
 
 
@@ -94,10 +94,10 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise RecipeError(
-            [f"{_shown(path)}:{line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8"]
+            f"{_shown(path)}:{line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8"
         ) from None
     except OSError as error:
-        raise RecipeError([f"{_shown(path)}: cannot be read: {error.strerror}"]) from None
+        raise RecipeError(f"{_shown(path)}: cannot be read: {error.strerror}") from None
 
 
 def _shown(path: Path) -> str:

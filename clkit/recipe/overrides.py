@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from clkit.errors import RecipeError
 from clkit.recipe.written import COMMAND_LINE, Written, extended, merged, parse
 from clkit.section import did_you_mean
+
+Target = TypeVar("Target", str, Path)
 
 NAMED_LISTS = {"strategies": "strategy", "tasks": "task"}
 
@@ -42,23 +45,31 @@ def overridden(recipe: Written, overrides: Sequence[str]) -> Written:
         except RecipeError as error:
             problems += error.problems
     if problems:
-        raise RecipeError(problems)
+        raise RecipeError(*problems)
     return recipe
+
+
+def without_target(target: Target | None, overrides: Sequence[str]) -> tuple[Target | None, list[str]]:
+    """Where a command's first word, which names a run or a recipe, may be left out: it may be an override itself."""
+    key, equals, _ = str(target or "").partition("=")
+    if equals and "/" not in key and not Path(str(target)).exists():
+        return None, [str(target), *overrides]
+    return target, list(overrides)
 
 
 def _split(override: str) -> tuple[str, Written]:
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
         raise RecipeError(
-            [f"{COMMAND_LINE}: '{override}' is no override; write key=value without spaces, as in training.epochs=2"]
+            f"{COMMAND_LINE}: '{override}' is no override; write key=value without spaces, as in training.epochs=2"
         )
     try:
         value = parse(text, Path.cwd(), COMMAND_LINE, lines=False)
     except RecipeError as error:
         reason = error.problems[0].removeprefix(f"{COMMAND_LINE}: ")
-        raise RecipeError([f"{COMMAND_LINE}: {key}: {reason}"]) from None
+        raise RecipeError(f"{COMMAND_LINE}: {key}: {reason}") from None
     if value is None:
-        raise RecipeError([f"{COMMAND_LINE}: {key}: no value after '='; write {key}=null to unset it"])
+        raise RecipeError(f"{COMMAND_LINE}: {key}: no value after '='; write {key}=null to unset it")
     return key, value
 
 
@@ -83,5 +94,5 @@ def _with_entry(recipe: Written, key: str, rest: str, value: Written) -> Written
     names = [str(entry.name) for entry in entries]
     has = f"it has: {', '.join(names)}" if names else f"it has no {key}"
     raise RecipeError(
-        [f"{COMMAND_LINE}: {key}.{rest}: the recipe has no {kind} named '{name}'{did_you_mean(name, names)} ({has})"]
+        f"{COMMAND_LINE}: {key}.{rest}: the recipe has no {kind} named '{name}'{did_you_mean(name, names)} ({has})"
     )

@@ -115,14 +115,14 @@ def parse(text: str, base: Path, place: str, *, lines: bool = True) -> Written |
         node = loader.get_single_node()
         return None if node is None else _Reader(loader, base, place, lines).read(node)
     except RecursionError:
-        raise RecipeError([f"{place}: nested too deeply; a recipe has a few levels"]) from None
+        raise RecipeError(f"{place}: nested too deeply; a recipe has a few levels") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{place}:{mark.line + 1}" if lines and mark else place
-        raise RecipeError([f"{where}: not valid YAML: {_reason(error)}"]) from None
+        raise RecipeError(f"{where}: not valid YAML: {_reason(error)}") from None
     except yaml.reader.ReaderError as error:
         where = f"{place}:{text.count(chr(10), 0, error.position) + 1}" if lines else place
-        raise RecipeError([f"{where}: not valid YAML: the character {error.character:#x} must be escaped"]) from None
+        raise RecipeError(f"{where}: not valid YAML: the character {error.character:#x} must be escaped") from None
 
 
 _COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
@@ -158,9 +158,9 @@ class _Reader:
     def read(self, node: yaml.Node, key: yaml.Node | None = None, inside: tuple[yaml.Node, ...] = ()) -> Written:
         place = self.place(key or node)
         if next(self.count) > MOST_VALUES:  # a few aliases of aliases stand for billions of values
-            raise RecipeError([f"{place}: more than {MOST_VALUES:,} values; a recipe has a few hundred at most"])
+            raise RecipeError(f"{place}: more than {MOST_VALUES:,} values; a recipe has a few hundred at most")
         if node in inside:
-            raise RecipeError([f"{place}: not valid YAML: an alias stands for something that it is a part of"])
+            raise RecipeError(f"{place}: not valid YAML: an alias stands for something that it is a part of")
         inside = (*inside, node)
         if not isinstance(node, yaml.ScalarNode) and node.tag not in _COLLECTIONS:
             raise self.unread_tag(node)
@@ -175,13 +175,11 @@ class _Reader:
         value = self.scalar(node) if isinstance(node, yaml.ScalarNode) else node
         quoted = isinstance(node, yaml.ScalarNode) and node.style is not None
         if value == "<<" and not quoted:
-            raise RecipeError(
-                [f"{self.place(node)}: merge keys (<<) are not read; write the keys out, or use `extends`"]
-            )
+            raise RecipeError(f"{self.place(node)}: merge keys (<<) are not read; write the keys out, or use `extends`")
         if isinstance(value, str) or type(value) is int:
             return value
         written = node.value if isinstance(node, yaml.ScalarNode) else "a list or mapping"
-        raise RecipeError([f"{self.place(node)}: the key {written} is not text; put it in quotes"])
+        raise RecipeError(f"{self.place(node)}: the key {written} is not text; put it in quotes")
 
     def scalar(self, node: yaml.Node) -> str | int | float | bool | None:
         try:
@@ -189,21 +187,19 @@ class _Reader:
         except (ValueError, LookupError, AttributeError):  # a scalar that its own tag does not fit, such as `!!int abc`
             kind = node.tag.rpartition(":")[2]
             reason = f"{_shortened(node.value)!r} is no {kind}"
-            raise RecipeError([f"{self.place(node)}: not valid YAML: {reason}"]) from None
+            raise RecipeError(f"{self.place(node)}: not valid YAML: {reason}") from None
         if isinstance(value, str):
             try:
                 value.encode()
             except UnicodeEncodeError:
-                raise RecipeError(
-                    [f"{self.place(node)}: half of a surrogate pair; write the whole character"]
-                ) from None
+                raise RecipeError(f"{self.place(node)}: half of a surrogate pair; write the whole character") from None
         if value is None or isinstance(value, str | int | float | bool):
             return value
         raise self.unread_tag(node)
 
     def unread_tag(self, node: yaml.Node) -> RecipeError:
         tag = node.tag.replace("tag:yaml.org,2002:", "!!")
-        return RecipeError([f"{self.place(node)}: the tag {tag} is not read; remove it"])
+        return RecipeError(f"{self.place(node)}: the tag {tag} is not read; remove it")
 
     def place(self, node: yaml.Node) -> str:
         return f"{self.file}:{node.start_mark.line + 1}" if self.lines else self.file

@@ -29,10 +29,8 @@ def batch_split(batch_size: int, micro_batch_size: int | None, processes: int) -
     micro = min(micro_batch_size or share, share) if not rest else 0
     if rest or share % micro:
         raise RecipeError(
-            [
-                f"training.batch_size: {batch_size} cannot be divided into {processes} process(es) "
-                f"× micro-batches of {micro_batch_size}; choose a multiple of {processes * (micro_batch_size or 1)}"
-            ]
+            f"training.batch_size: {batch_size} cannot be divided into {processes} process(es) "
+            f"× micro-batches of {micro_batch_size}; choose a multiple of {processes * (micro_batch_size or 1)}"
         )
     return micro, share // micro
 

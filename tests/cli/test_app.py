@@ -120,7 +120,7 @@ def test_help_fits_80_columns(called: Callable[..., tuple[int, str, str]]) -> No
     [
         (ClkitError("broken\nin two"), 1, "error: broken in two\n"),
         (UsageError("wrong"), 2, "error: wrong\n"),
-        (RecipeError(["a", "b", "c"]), 2, "error: a (+2 more: `clkit validate` lists all)\n"),
+        (RecipeError("a", "b", "c"), 2, "error: a (+2 more: `clkit validate` lists all)\n"),
         (KeyError("x"), 1, "error: KeyError: 'x' (unexpected: please report it, with the output of the same command"),
     ],
 )
