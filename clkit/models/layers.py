@@ -27,7 +27,8 @@ class RowSite:
     """A weight whose rows are chosen by magnitude, and the module whose output gives the magnitudes.
 
     Row i of ``weight`` (d_out × d_in) produces element i of the last dimension of ``module``'s output. GPT-2 and its
-    relatives keep the weight transposed (`Conv1D`: d_in × d_out): ``axis`` is the dimension of d_out.
+    relatives keep the weight transposed (`Conv1D`: d_in × d_out): ``axis`` is the dimension of d_out. ``bias`` is added
+    to the same output, where there is one and it is trained.
     ``layer`` is the name of the linear layer in the base model; ``name`` also says which matrix of an adapter.
     """
 
@@ -36,6 +37,7 @@ class RowSite:
     module: nn.Module
     weight: nn.Parameter
     axis: int = 0
+    bias: nn.Parameter | None = None
 
     @property
     def rows(self) -> int:
@@ -108,5 +110,6 @@ def row_sites(layers: dict[str, nn.Module]) -> list[RowSite]:
                 sites.append(RowSite(f"{name}.lora_B", name, cast(nn.Module, module), cast(nn.Parameter, b.weight)))
         elif isinstance(module, nn.Linear | Conv1D):
             axis = 1 if isinstance(module, Conv1D) else 0
-            sites.append(RowSite(name, name, module, cast(nn.Parameter, module.weight), axis))
+            bias = module.bias if module.bias is not None and module.bias.requires_grad else None
+            sites.append(RowSite(name, name, module, cast(nn.Parameter, module.weight), axis, bias))
     return [site for site in sites if site.weight.requires_grad]

@@ -15,8 +15,8 @@ from clkit.models.sections import FullTuning, ModelSection, Tuning
 from clkit.recipe.loading import load
 from clkit.results.matrix import MetricName, Protocol
 from clkit.section import NOT_THE_RESULT, Section, did_you_mean
-from clkit.strategies.options import Strategies
 from clkit.strategies.registry import check_composition
+from clkit.strategies.section import Strategies
 from clkit.tasks.benchmarks import benchmark_tasks
 from clkit.tasks.sections import BenchmarkSection, DataSection, Name, PromptSection, TaskRecipe
 from clkit.testing.section import EvaluationSection

@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from pkgutil import iter_modules
+from typing import Any, get_args
 
 from clkit.errors import UsageError
 from clkit.section import did_you_mean
+from clkit.strategies import builtin
+from clkit.strategies.contract import RESERVED, Strategy
+from clkit.strategies.options import StrategyOptions
 
-if TYPE_CHECKING:
-    from clkit.strategies.contract import Strategy
-    from clkit.strategies.options import StrategyOptions
-
-BUILT_IN = {
-    "ewc": "clkit.strategies.builtin.ewc:EWC",
-    "lwf": "clkit.strategies.builtin.lwf:LwF",
-    "migu": "clkit.strategies.builtin.migu:MIGU",
-    "olora": "clkit.strategies.builtin.olora:OLoRA",
-    "osf": "clkit.strategies.builtin.osf:OSF",
-    "replay": "clkit.strategies.builtin.replay:Replay",
-}
 ENTRY_POINTS = "clkit.strategies"
 
 
-def strategy_names() -> dict[str, str]:
-    """Each known name with its ``module:Class``; a plugin cannot take the name of a built-in strategy."""
-    outside = {point.name: f"{point.module}:{point.attr}" for point in entry_points(group=ENTRY_POINTS)}
-    return {**outside, **BUILT_IN}
+@cache
+def built_in() -> tuple[str, ...]:
+    """The strategies that come with clkit: each is a file of `clkit/strategies/builtin/` with its name."""
+    return tuple(sorted(module.name for module in iter_modules(builtin.__path__)))
+
+
+def _outside() -> dict[str, str]:
+    """The strategies of installed packages with their ``module:Class``; none takes the name of a built-in one."""
+    points = entry_points(group=ENTRY_POINTS)  # which reads a file of every installed package
+    return {point.name: f"{point.module}:{point.attr}" for point in points if point.name not in built_in()}
+
+
+def strategy_names() -> list[str]:
+    """Every name that a recipe can use, those of installed packages last."""
+    return [*built_in(), *_outside()]
 
 
 def load_strategy(name: str) -> type[Strategy]:
@@ -42,36 +47,51 @@ def load_strategy(name: str) -> type[Strategy]:
     Raises:
         UsageError: the name is unknown, or what it leads to cannot be imported or does not keep the contract.
     """
-    known = BUILT_IN if name in BUILT_IN else strategy_names()  # which reads a file of every installed package
-    if name not in known and ":" not in name:
+    if name in built_in():
+        return _only_strategy(f"{builtin.__name__}.{name}")
+    outside = _outside()
+    if name not in outside and ":" not in name:
+        known = sorted([*built_in(), *outside])
         raise UsageError(
-            f"unknown strategy '{name}'{did_you_mean(name, known)} (known: {', '.join(sorted(known))}; or module:Class)"
+            f"unknown strategy '{name}'{did_you_mean(name, known)} (known: {', '.join(known)}; or module:Class)"
         )
-    here = str(Path.cwd())
-    if name not in known and here not in sys.path:
-        sys.path.append(here)  # the `clkit` command does not look here by itself, as `python -m clkit` does
-    module, _, attribute = known.get(name, name).partition(":")
+    module, _, attribute = outside.get(name, name).partition(":")
     try:
-        found = getattr(import_module(module), attribute)
+        with _current_folder_on_path(name not in outside):
+            found: Any = getattr(import_module(module), attribute)
     except Exception as error:  # the code of a plugin can raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UsageError(f"strategy '{name}' cannot be imported: {reason}") from error
-
-    from clkit.strategies.contract import Strategy
-
     if not (isinstance(found, type) and issubclass(found, Strategy)):
         raise UsageError(f"strategy '{name}': {found!r} is not a subclass of clkit.Strategy")
-    fault = _fault(found, None if name not in known else name)
+    fault = _fault(found, name if name in outside else None)
     if fault is not None:
         raise UsageError(f"strategy '{name}': {fault}")
     return found
 
 
+def _only_strategy(module: str) -> type[Strategy]:
+    found = vars(import_module(module)).values()
+    (strategy,) = (one for one in found if isinstance(one, type) and issubclass(one, Strategy) and one is not Strategy)
+    return strategy
+
+
+@contextmanager
+def _current_folder_on_path(wanted: bool) -> Iterator[None]:
+    """Modules in the current folder can be imported inside, as by `python -m clkit`, and nothing is left behind."""
+    here = str(Path.cwd())
+    added = wanted and here not in sys.path
+    if added:
+        sys.path.append(here)
+    try:
+        yield
+    finally:
+        if added and here in sys.path:
+            sys.path.remove(here)
+
+
 def _fault(strategy: type[Strategy], known_as: str | None) -> str | None:
     """What the class lacks to serve a recipe; ``known_as``: the name that a recipe uses, unless it is module:Class."""
-    from clkit.strategies.contract import RESERVED
-    from clkit.strategies.options import StrategyOptions
-
     own, options = getattr(strategy, "name", None), strategy.Options
     if not isinstance(own, str):
         return f'{strategy.__name__} has no name; add `name = "..."` to the class'

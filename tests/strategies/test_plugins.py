@@ -396,3 +396,19 @@ def test_a_broken_plugin_does_not_disturb_other_recipes(importable: Path) -> Non
     assert "broken\tstrategy 'broken' cannot be imported: ZeroDivisionError" in listed
     assert problems("seed=x") == ["seed: 'x' is not a whole number (allowed: a whole number from 0, below 4294967296)"]
     assert recipe_schema()["properties"]["strategies"]
+
+
+LIGHT = (
+    "import sys; from clkit.strategies.registry import load_strategy, strategy_names; "
+    "[load_strategy(name).Options.__doc__ for name in strategy_names()]; {0}"
+    "print(sorted({{'torch', 'transformers', 'peft', 'datasets'}} & set(sys.modules)))"
+)
+
+
+def test_options_and_descriptions_load_without_heavy_modules() -> None:
+    """In a fresh process; the control proves that the probe sees an import where there is one."""
+    for extra, expected in (("", "[]"), ("import datasets; ", "['datasets']")):
+        done = subprocess.run(
+            [sys.executable, "-c", LIGHT.format(extra)], capture_output=True, text=True, check=True, timeout=120
+        )
+        assert done.stdout.strip() == expected

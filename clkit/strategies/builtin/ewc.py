@@ -9,28 +9,24 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
-import torch
 from pydantic import Field, model_validator
-from torch import nn
-from transformers import PreTrainedModel
 
 from clkit.errors import StrategyError
-from clkit.models.family import Family
+from clkit.lazy import LazyModule
 from clkit.strategies.contract import Context, Strategy
-from clkit.strategies.fisher import (
-    Anchor,
-    Labels,
-    QuadraticPenalty,
-    answer_log_likelihoods,
-    evaluation_mode,
-    precision_of,
-    sum_of_squared_scores,
-    trainable_parameters,
-    unflatten,
-)
 from clkit.strategies.options import StrategyOptions
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PreTrainedModel
+
+    from clkit.models.family import Family
+    from clkit.strategies import fisher as importance
+else:
+    torch, importance = LazyModule("torch"), LazyModule("clkit.strategies.fisher")
 
 
 class EWCOptions(StrategyOptions):
@@ -54,7 +50,7 @@ class EWCOptions(StrategyOptions):
         200,
         description="Examples of each task that its Fisher is estimated from, drawn at random; null takes all of them.",
     )
-    labels: Labels = Field(
+    labels: Literal["data", "model"] = Field(
         "data",
         description="`data`: the gold answers (empirical Fisher); `model`: answers whose tokens are drawn from the "
         "model's own distribution given the gold tokens before them (the Fisher information in expectation).",
@@ -111,7 +107,7 @@ class EWC(Strategy):
 
     def __init__(self, options: EWCOptions) -> None:
         super().__init__(options)
-        self._anchors: list[Anchor] = []
+        self._anchors: list[importance.Anchor] = []
         self._parameters: dict[str, nn.Parameter] = {}
         self._gradients: dict[str, torch.Tensor] = {}
 
@@ -124,26 +120,26 @@ class EWC(Strategy):
             self._anchors = [anchor.to(self._device(context)) for anchor in self._anchors]
         pairs = [[(anchor.fisher[name], anchor.center[name]) for anchor in self._anchors] for name in self._parameters]
         gradients = [self._gradient(name, parameter) for name, parameter in self._parameters.items()]
-        penalty: torch.Tensor = QuadraticPenalty.apply(  # type: ignore[no-untyped-call]
+        penalty: torch.Tensor = importance.QuadraticPenalty.apply(  # type: ignore[no-untyped-call]
             self.options.ewc_lambda, pairs, gradients, *self._parameters.values()
         )
         return penalty
 
     def after_task(self, context: Context) -> None:
         self._parameters, self._gradients = {}, {}
-        parameters = trainable_parameters(context.model)
-        fisher = unflatten(self._fisher(context, parameters), parameters)
+        parameters = importance.trainable_parameters(context.model)
+        fisher = importance.unflatten(self._fisher(context, parameters), parameters)
         center = {name: parameter.detach().to(fisher[name], copy=True) for name, parameter in parameters.items()}
         if self.options.fisher == "online":
             for earlier in self._anchors:
                 for name, own in fisher.items():
                     own.add_(earlier.fisher[name].to(own), alpha=cast(float, self.options.decay))
             self._anchors.clear()
-        self._anchors.append(Anchor(fisher, center).to(self._device(context)))
+        self._anchors.append(importance.Anchor(fisher, center).to(self._device(context)))
 
     def memory(self, model: PreTrainedModel, family: Family, tasks: int) -> int:
-        parameters = trainable_parameters(model).values()
-        once = 2 * sum(parameter.numel() for parameter in parameters) * precision_of(parameters).itemsize
+        parameters = importance.trainable_parameters(model).values()
+        once = 2 * sum(parameter.numel() for parameter in parameters) * importance.precision_of(parameters).itemsize
         return once * (tasks if self.options.fisher == "per_task" else min(tasks, 1))
 
     def state_dict(self) -> dict[str, Any]:
@@ -156,12 +152,12 @@ class EWC(Strategy):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        kept: dict[int, Anchor] = {}
+        kept: dict[int, importance.Anchor] = {}
         for key, tensor in state.items():
             found = re.fullmatch(r"(fisher|center)/(?:(\d+)/)?([^/]+)", key)
             if found is None or (found[2] is not None) is not (self.options.fisher == "per_task"):
                 raise KeyError(f"ewc with fisher: {self.options.fisher} does not keep '{key}'")
-            anchor = kept.setdefault(int(found[2] or 1), Anchor({}, {}))
+            anchor = kept.setdefault(int(found[2] or 1), importance.Anchor({}, {}))
             (anchor.fisher if found[1] == "fisher" else anchor.center)[found[3]] = tensor
         whole = all(anchor.fisher.keys() == anchor.center.keys() for anchor in kept.values())
         if not whole or sorted(kept) != list(range(1, len(kept) + 1)):
@@ -175,7 +171,7 @@ class EWC(Strategy):
         return torch.device("cpu") if self.options.device == "cpu" else context.model.device
 
     def _protected(self, context: Context) -> dict[str, nn.Parameter]:
-        parameters = trainable_parameters(context.model)
+        parameters = importance.trainable_parameters(context.model)
         expected = context.task_index if self.options.fisher == "per_task" else 1
         fitting = [anchor for anchor in self._anchors if anchor.fisher.keys() == parameters.keys()]
         if not len(fitting) == len(self._anchors) == expected:
@@ -193,8 +189,10 @@ class EWC(Strategy):
         rng = random.Random(f"ewc/{context.seed}/{context.task_index}")
         drawn = sorted(rng.sample(everything, min(self.options.examples or len(everything), len(everything))))
         own = drawn[context.process_index :: context.num_processes]
-        with evaluation_mode(context.model):
-            total = sum_of_squared_scores(parameters, answer_log_likelihoods(context, own, self.options.labels))
+        with importance.evaluation_mode(context.model):
+            total = importance.sum_of_squared_scores(
+                parameters, importance.answer_log_likelihoods(context, own, self.options.labels)
+            )
         fisher = context.sum_over_processes(total) / len(drawn)
         if not fisher.isfinite().all() or not fisher.any():
             found = "zero everywhere" if fisher.isfinite().all() else "not finite"

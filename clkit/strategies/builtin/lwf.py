@@ -8,18 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch.nn import functional
 
 from clkit.errors import StrategyError
+from clkit.lazy import LazyModule
 from clkit.strategies.contract import Context, Strategy
 from clkit.strategies.options import StrategyOptions
 
 if TYPE_CHECKING:
+    import torch
+    from torch.nn import functional
     from transformers import PreTrainedModel
 
     from clkit.models.family import Family
+else:
+    torch, functional = LazyModule("torch"), LazyModule("torch.nn.functional")
 
 
 class LwFOptions(StrategyOptions):
@@ -126,13 +129,13 @@ class LwF(Strategy):
             raise KeyError(f"lwf keeps the largest distillation loss inside a task only, but was given {unknown}")
         self._largest = state.get("largest")
 
-    @torch.no_grad()
     def _teacher_outputs(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
         training = model.training
         model.eval()  # no dropout; nothing is drawn, so training goes on with the random numbers it would have drawn
         try:
-            outputs: Mapping[str, Any] = torch.func.functional_call(model, self._teacher, kwargs=inputs)
+            with torch.no_grad():
+                outputs: Mapping[str, Any] = torch.func.functional_call(model, self._teacher, kwargs=inputs)
         finally:
             model.train(training)
         return outputs

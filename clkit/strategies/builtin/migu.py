@@ -10,19 +10,22 @@ import random
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-import torch
 from pydantic import Field
 
 from clkit.errors import StrategyError
-from clkit.models.layers import RowSite, row_sites, select_layers
-from clkit.models.magnitudes import MagnitudeCollector
+from clkit.lazy import LazyModule
 from clkit.strategies.contract import Context, Strategy
 from clkit.strategies.options import StrategyOptions
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
+    from clkit.models import layers, magnitudes
     from clkit.models.family import Family
+else:
+    torch = LazyModule("torch")
+    layers, magnitudes = LazyModule("clkit.models.layers"), LazyModule("clkit.models.magnitudes")
 
 
 class MIGUOptions(StrategyOptions):
@@ -34,8 +37,8 @@ class MIGUOptions(StrategyOptions):
     )
     mask: Literal["gradient", "update"] = Field(
         "gradient",
-        description="`gradient`: masked rows get no gradient, as published; AdamW's momentum and weight decay still "
-        "move them. `update`: masked rows do not move at all in this step.",
+        description="`gradient`: masked rows of the weight get no gradient, as published; AdamW's momentum and weight "
+        "decay still move them. `update`: masked rows and their biases do not move at all in this step.",
     )
     layers: Annotated[list[str], Field(min_length=1)] = Field(
         ["attention", "feed_forward"],
@@ -76,8 +79,9 @@ class MIGU(Strategy):
     Magnitudes are summed over all micro-batches and processes of the optimizer step. The mask is applied before the
     gradient's norm is clipped, so that the clipped norm is that of the update really made.
 
-    ``mask: gradient`` is eq. 6 to the letter. Under AdamW, first moments and decoupled weight decay go on moving rows
-    whose gradient is zero; ``mask: update`` restores masked rows after the step, bit for bit.
+    ``mask: gradient`` is eq. 6 to the letter: it masks the gradient of the weight, and not that of the bias. Under
+    AdamW, first moments and decoupled weight decay go on moving rows whose gradient is zero. ``mask: update`` restores
+    masked rows after the step, bit for bit, each with its entry of the bias.
     """
 
     name: ClassVar[str] = "migu"
@@ -87,9 +91,9 @@ class MIGU(Strategy):
 
     def __init__(self, options: MIGUOptions) -> None:
         super().__init__(options)
-        self._sites: list[RowSite] = []
-        self._collector: MagnitudeCollector | None = None
-        self._frozen: list[tuple[RowSite, torch.Tensor, torch.Tensor]] = []
+        self._sites: list[layers.RowSite] = []
+        self._collector: magnitudes.MagnitudeCollector | None = None
+        self._frozen: list[tuple[torch.nn.Parameter, int, torch.Tensor, torch.Tensor]] = []
 
     def check(self, model: PreTrainedModel, family: Family, tasks: int) -> None:
         rows = [site.rows for site in self._choose_sites(model, family)]
@@ -110,7 +114,7 @@ class MIGU(Strategy):
             def token_mask(site: str, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
                 return context.family.token_mask(layer_of[site], batch)
 
-            self._collector = MagnitudeCollector(
+            self._collector = magnitudes.MagnitudeCollector(
                 {site.name: site.module for site in self._sites}, None if self.options.count_padding else token_mask
             )
 
@@ -122,27 +126,32 @@ class MIGU(Strategy):
         if self._collector is not None:
             self._collector.close()
 
-    @torch.no_grad()
     def before_step(self, context: Context) -> None:
         if not self._sites:
             return
         masked = total = 0
-        for site, score in zip(self._sites, self._scores(context), strict=True):
-            rows = masked_rows(score, self.options.threshold)
-            if site.weight.grad is not None:
-                # Faster than writing zeros into scattered rows.
-                keep = torch.ones_like(score, dtype=site.weight.grad.dtype).index_fill_(0, rows, 0)
-                site.weight.grad.mul_(keep.unsqueeze(1 - site.axis))
-            if self.options.mask == "update":
-                self._frozen.append((site, rows, site.weight.index_select(site.axis, rows)))
-            masked += rows.numel()
-            total += score.numel()
+        with torch.no_grad():
+            for site, score in zip(self._sites, self._scores(context), strict=True):
+                rows = masked_rows(score, self.options.threshold)
+                self._mask(site, rows, score)
+                masked += rows.numel()
+                total += score.numel()
         context.log(migu_masked_share=masked / total)
 
-    @torch.no_grad()
+    def _mask(self, site: layers.RowSite, rows: torch.Tensor, score: torch.Tensor) -> None:
+        if site.weight.grad is not None:
+            # Faster than writing zeros into scattered rows.
+            keep = torch.ones_like(score, dtype=site.weight.grad.dtype).index_fill_(0, rows, 0)
+            site.weight.grad.mul_(keep.unsqueeze(1 - site.axis))
+        if self.options.mask == "update":
+            self._frozen.append((site.weight, site.axis, rows, site.weight.index_select(site.axis, rows)))
+            if site.bias is not None:
+                self._frozen.append((site.bias, 0, rows, site.bias.index_select(0, rows)))
+
     def after_step(self, context: Context) -> None:
-        for site, rows, before in self._frozen:
-            site.weight.index_copy_(site.axis, rows, before)
+        with torch.no_grad():
+            for parameter, axis, rows, before in self._frozen:
+                parameter.index_copy_(axis, rows, before)
         self._frozen.clear()
 
     def after_task(self, context: Context) -> None:
@@ -150,8 +159,8 @@ class MIGU(Strategy):
             self._collector.remove()
         self._collector, self._sites = None, []
 
-    def _choose_sites(self, model: PreTrainedModel, family: Family) -> list[RowSite]:
-        sites = row_sites(select_layers(model, family, self.options.layers, "strategies.migu.layers"))
+    def _choose_sites(self, model: PreTrainedModel, family: Family) -> list[layers.RowSite]:
+        sites = layers.row_sites(layers.select_layers(model, family, self.options.layers, "strategies.migu.layers"))
         if not sites:
             raise StrategyError(
                 "strategies.migu.layers: none of these layers is trained "

@@ -7,20 +7,26 @@ Wang et al., "Orthogonal Subspace Learning for Language Model Continual Learning
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
-import torch
-from peft.tuners.lora import LoraLayer
 from pydantic import Field
-from torch import nn
-from transformers import PreTrainedModel
 
 from clkit.errors import StrategyError
-from clkit.models.family import Family
-from clkit.models.layers import linear_layers
+from clkit.lazy import LazyModule
 from clkit.section import Section, did_you_mean
 from clkit.strategies.contract import Context, Strategy
 from clkit.strategies.options import StrategyOptions
+
+if TYPE_CHECKING:
+    import torch
+    from peft.tuners import lora
+    from torch import nn
+    from transformers import PreTrainedModel
+
+    from clkit.models import layers
+    from clkit.models.family import Family
+else:
+    torch, lora, layers = LazyModule("torch"), LazyModule("peft.tuners.lora"), LazyModule("clkit.models.layers")
 
 Weight = Annotated[float, Field(ge=0)]
 
@@ -51,9 +57,9 @@ class OLoRAOptions(StrategyOptions):
 def adapter_matrices(model: PreTrainedModel) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
     """A (r × d_in) and B (d_out × r) of the adapter in training, by its layer's name in the base model."""
     return {
-        name: (cast(nn.Parameter, module.lora_A[adapter].weight), cast(nn.Parameter, module.lora_B[adapter].weight))
-        for name, module in linear_layers(model).items()
-        if isinstance(module, LoraLayer)
+        name: (cast("nn.Parameter", module.lora_A[adapter].weight), cast("nn.Parameter", module.lora_B[adapter].weight))
+        for name, module in layers.linear_layers(model).items()
+        if isinstance(module, lora.LoraLayer)
         for adapter in module.active_adapters
     }
 
@@ -110,11 +116,11 @@ class OLoRA(Strategy):
         context.log(**{name: float(term.detach()) for name, term in terms.items()})
         return torch.stack(list(terms.values())).sum() if terms else None
 
-    @torch.no_grad()
     def after_task(self, context: Context) -> None:
-        for layer, (a, _) in self._adapter.items():
-            earlier = self._earlier.get(layer, a[:0])
-            self._earlier[layer] = torch.cat([earlier.to(a), a])
+        with torch.no_grad():
+            for layer, (a, _) in self._adapter.items():
+                earlier = self._earlier.get(layer, a[:0])
+                self._earlier[layer] = torch.cat([earlier.to(a), a])
         self._adapter = {}
 
     def memory(self, model: PreTrainedModel, family: Family, tasks: int) -> int:

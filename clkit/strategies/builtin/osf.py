@@ -11,19 +11,24 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast
 
-import torch
-from peft.tuners.osf import OSFConfig, OSFModel
 from pydantic import Field
-from torch import nn
 
 from clkit.errors import StrategyError
-from clkit.models.family import Family
-from clkit.models.layers import select_layers
+from clkit.lazy import LazyModule
 from clkit.strategies.contract import Context, Strategy
 from clkit.strategies.options import StrategyOptions
 
 if TYPE_CHECKING:
+    import torch
+    from peft.tuners import osf
+    from torch import nn
     from transformers import PreTrainedModel
+
+    from clkit.models import layers as model_layers
+    from clkit.models.family import Family
+else:
+    torch, nn, osf = LazyModule("torch"), LazyModule("torch.nn"), LazyModule("peft.tuners.osf")
+    model_layers = LazyModule("clkit.models.layers")
 
 ADAPTER = "default"
 
@@ -101,7 +106,7 @@ class OSF(Strategy):
 
     def __init__(self, options: OSFOptions) -> None:
         super().__init__(options)
-        self._tuner: OSFModel | None = None
+        self._tuner: osf.OSFModel | None = None
         self._factors: list[nn.Parameter] = []
         self._trained: set[str] = set()
         self._preserved_share = 0.0
@@ -120,9 +125,9 @@ class OSF(Strategy):
         self._trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         device = model.device
         model.to("cpu")
-        self._tuner = OSFModel(
+        self._tuner = osf.OSFModel(
             model,
-            OSFConfig(target_modules="|".join(re.escape(name) for name in layers), effective_rank=share),
+            osf.OSFConfig(target_modules="|".join(re.escape(name) for name in layers), effective_rank=share),
             ADAPTER,
         )
         model.to(device)
@@ -131,7 +136,7 @@ class OSF(Strategy):
             if name in self._trained and name.startswith(whole):
                 parameter.requires_grad_(True)  # a head that began untrained: frozen, it would never learn new labels
         low = [model.get_submodule(f"{name}.osf_svd_params.{ADAPTER}") for name in layers]
-        self._factors = [cast(nn.ParameterDict, factors)[side] for factors in low for side in ("U_low", "V_low")]
+        self._factors = [cast("nn.ParameterDict", factors)[side] for factors in low for side in ("U_low", "V_low")]
         directions = [min(layer.weight.shape) for layer in layers.values()]
         self._preserved_share = sum(int(count * share) for count in directions) / sum(directions)
 
@@ -176,7 +181,9 @@ class OSF(Strategy):
 
     def _layers(self, model: PreTrainedModel, family: Family) -> dict[str, nn.Linear]:
         layers: dict[str, nn.Linear] = {}
-        for name, layer in select_layers(model, family, self.options.layers, "strategies.osf.layers").items():
+        for name, layer in model_layers.select_layers(
+            model, family, self.options.layers, "strategies.osf.layers"
+        ).items():
             if not isinstance(layer, nn.Linear):
                 raise StrategyError(
                     f"strategies.osf: '{name}' is a {type(layer).__name__}, which keeps its weight transposed and "

@@ -257,6 +257,9 @@ def test_weights_that_lie_transposed_are_masked_along_their_output_units(
         assert {unit for unit in range(w.shape[1]) if not gradient[:, unit].any()} == expected, name
         # Without a momentum AdamW moves masked units by weight decay only, and with `update` not even that.
         assert {unit for unit in range(w.shape[1]) if not moved[unit]} == (expected if mask == "update" else set())
+        # A unit's bias belongs to its row: `update` freezes both, `gradient`, as published, masks the weight alone.
+        still = {unit for unit in range(w.shape[1]) if module.bias[unit] == before[name][1][unit]}
+        assert still == expected if mask == "update" else not still & expected
 
 
 def test_random_masks_as_many_rows_anew_each_step_and_repeatably(toy_t5: Path) -> None:
