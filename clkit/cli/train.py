@@ -34,12 +34,15 @@ def train(
     from clkit.recipe.recipe import Recipe
     from clkit.recipe.smoke import smoke_recipe
     from clkit.report.console import make_console, quiet_libraries, stderr
+    from clkit.run.folder import RunFolder
 
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other: go on with the run, or replace it")
     loaded = Recipe.load(recipe, overrides or [])
     if smoke:
         loaded = smoke_recipe(loaded)
+    if not resume:
+        RunFolder.check_free(run or loaded.run_path, overwrite=overwrite)  # before libraries are loaded for seconds
 
     quiet_libraries()
     from clkit.engine.prepare import prepare

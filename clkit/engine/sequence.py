@@ -54,7 +54,7 @@ def train(
         InterruptionError: a signal asked the run to stop (Ctrl-C, SIGTERM, SIGUSR1), and all that it did is saved.
         ClkitError: the run failed; what was saved stays.
     """
-    path = Path(run) if run is not None else Path("runs", f"{recipe.name}-{recipe.seed}")
+    path = Path(run) if run is not None else recipe.run_path
     process = processes()
     listener = listener if listener and process.is_main_process else Listener()
     if not process.is_main_process:

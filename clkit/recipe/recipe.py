@@ -169,6 +169,11 @@ class Recipe(Section):
                     "with text"
                 )
 
+    @property
+    def run_path(self) -> Path:
+        """The run folder where none is named."""
+        return Path("runs", f"{self.name}-{self.seed}")
+
     def task_recipes(self) -> list[TaskRecipe]:
         """The tasks in the order of learning, named benchmarks spelt out."""
         if self.benchmark is not None:

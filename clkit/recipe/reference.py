@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
 
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.schema import JsonSchema, allowed, alternatives, described_schema, linked_schema, resolved
@@ -49,36 +50,17 @@ def recipe_schema() -> JsonSchema:
 
 def field_reference() -> str:
     """All keys of a recipe as Markdown: one table per section with what is allowed, the default and the meaning."""
-    schema = linked_schema(Recipe)
-    properties = schema["properties"]
-    tables = [_table("Top level", schema)]
-    for key, section in properties.items():
-        if key == "strategies":
-            options = [_table(f"`strategies`: `{_tag(option)}`", option) for option in alternatives(section["items"])]
-            tables += options
-        elif key == "tasks":
-            tables += _task_tables(section)
-        else:
-            sections = [option for option in alternatives(section) if "properties" in option]
-            for option in sections:
-                tag = f": `{_tag(option)}`" if len(sections) > 1 else ""
-                tables.append(_table(f"`{key}`{tag}", option))
-        if key == "general":
-            lm_eval = alternatives(section)[0]["properties"]["lm_eval"]
-            tables.append(_table("`general.lm_eval`", alternatives(lm_eval)[0]))
-        if key == "training":
-            per_task = alternatives(section)[0]["properties"]["per_task"]["additionalProperties"]
-            tables.append(_table("`training.per_task`: each task", alternatives(per_task)[0]))
-    return "\n".join(tables)
+    return "\n".join(_tables("Top level", "", linked_schema(Recipe)))
 
 
-def _task_tables(section: JsonSchema) -> list[str]:
-    (task,) = alternatives(alternatives(section)[0]["items"])
-    sources = alternatives(task["properties"]["source"])
-    return [
-        _table("`tasks`: each task", task),
-        *(_table(f"`source` of a task: `{_tag(source)}`", source) for source in sources),
-    ]
+def _tables(title: str, prefix: str, section: JsonSchema) -> Iterator[str]:
+    yield _table(title, section)
+    for key, schema in section["properties"].items():
+        entries = resolved(schema).get("items") or resolved(schema).get("additionalProperties")
+        options = [option for option in alternatives(entries or schema) if "properties" in option]
+        for option in options:
+            which = f": `{_tag(option)}`" if len(options) > 1 else ": each" if entries else ""
+            yield from _tables(f"`{prefix}{key}`{which}", f"{prefix}{key}.", option)
 
 
 def _tag(section: JsonSchema) -> str:
