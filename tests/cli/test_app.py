@@ -15,10 +15,17 @@ from clkit.cli import app
 from clkit.errors import ClkitError, RecipeError, UsageError
 from tests.bad_inputs.corpus import call
 
-PROBE = (
-    "import sys; {extra}; from clkit.cli.app import app; code = app({arguments!r}, standalone_mode=False); "
-    "print(sorted({{'torch', 'transformers', 'datasets', 'numpy'}} & set(sys.modules)), file=sys.stderr)"
-)
+PROBE = """
+import sys
+{extra}
+from clkit.cli.app import app
+try:
+    app({arguments!r}, standalone_mode=False)
+except Exception as error:
+    print(error, file=sys.stderr)
+heavy = {{"torch", "peft", "transformers", "datasets", "numpy", "matplotlib"}}
+print(sorted(heavy & set(sys.modules)), file=sys.stderr)
+"""
 
 
 def clkit(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -44,16 +51,37 @@ def called(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     return called
 
 
-def heavy_modules(*arguments: str, extra: str = "pass") -> str:
+def heavy_modules(*arguments: str, extra: str = "pass", cwd: Path | None = None) -> list[str]:
+    """What the command said on stderr, and which heavy libraries it imported, on lines of their own."""
     code = PROBE.format(arguments=list(arguments), extra=extra)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=True)
-    return done.stderr.splitlines()[-1]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True, cwd=cwd, env=environment)
+    return done.stderr.splitlines()
 
 
 def test_help_imports_nothing_heavy() -> None:
-    assert heavy_modules("--help") == "[]"
-    assert heavy_modules("train", "--help") == "[]"
-    assert heavy_modules("--help", extra="import numpy") == "['numpy']"  # the control
+    assert heavy_modules("--help")[-1] == "[]"
+    assert heavy_modules("train", "--help")[-1] == "[]"
+    assert heavy_modules("--help", extra="import numpy")[-1] == "['numpy']"  # the control
+
+
+@pytest.mark.parametrize(
+    "command", ["ls", "validate quickstart", "validate llama_magicoder", "schema", "show t5_order1 --resolved"]
+)
+def test_what_needs_no_model_answers_at_once(command: str, tmp_path: Path) -> None:
+    assert heavy_modules(*command.split(), cwd=tmp_path)[-1] == "[]"
+
+
+def test_a_folder_that_is_not_empty_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    for further in ([], ["--dry-run"], ["--overwrite"]):
+        message, heavy = heavy_modules("train", "quickstart", "--run", "mine", *further, cwd=tmp_path)
+        assert message.startswith("mine is not empty")
+        assert heavy == "[]"
+    # The control: where the folder is free, the same command does load what it trains with.
+    assert "'torch'" in heavy_modules("train", "quickstart", "--run", "new", "--dry-run", cwd=tmp_path)[-1]
 
 
 @pytest.mark.parametrize(
