@@ -34,7 +34,8 @@ def problem_lines(error: ValidationError, recipe: Written, schema: JsonSchema) -
 
 def _line(details: ErrorDetails, recipe: Written, whole: JsonSchema) -> str:
     path, schema = _locate(details["loc"], recipe, whole)
-    path, key, message = _MESSAGES.get(details["type"], _mismatch)(details, path, schema, recipe)
+    path, message = _MESSAGES.get(details["type"], _mismatch)(details, path, schema, recipe)
+    key = _dotted(path[:-1] if details["type"] == "unknown_key" else path, recipe)
     return ": ".join(part for part in (recipe.nearest(path).place, key, message) if part)
 
 
@@ -74,19 +75,19 @@ def _strategy_schema(entry: Written) -> JsonSchema:
         return {}
 
 
-def _shown(path: Path, recipe: Written) -> str:
+def _dotted(path: Path, recipe: Written) -> str:
     """The path as an override spells it: strategies and tasks by their name."""
     text = ""
     for depth, part in enumerate(path):
-        entry = recipe.nearest(path[: depth + 1])
+        name = recipe.nearest(path[: depth + 1]).name
         if isinstance(part, int) and depth and isinstance(recipe.nearest(path[:depth]).value, list):
-            text += f".{entry.name}" if entry.name else f"[{part}]"
+            text += f".{name}" if name else f"[{part}]"
         else:
             text += f".{part}"
     return text.removeprefix(".")
 
 
-def _said(value: Any) -> str:
+def _in_yaml(value: Any) -> str:
     """The value as YAML would write it, shortened."""
     if isinstance(value, Mapping):
         return "a section with keys"
@@ -98,15 +99,16 @@ def _said(value: Any) -> str:
     return repr(text) if isinstance(value, str) else text
 
 
-_Message = tuple[Path, str, str]
+#: The path of the key that is wrong, and what is wrong with it.
+_Message = tuple[Path, str]
 
 
 def _mismatch(details: ErrorDetails, path: Path, schema: JsonSchema, recipe: Written) -> _Message:
     several = len(alternatives(schema)) > 1
     value = recipe.nearest(path).plain() if several else details["input"]
-    word = _said(value)
+    word = _in_yaml(value)
     if details["loc"][-1] == "[key]":
-        return path[:-1], _shown(path[:-1], recipe), f"the key {word} is not text; put it in quotes"
+        return path[:-1], f"the key {word} is not text; put it in quotes"
     if several:
         what = f"{word} does not fit"
     elif details["type"] in ("too_short", "too_long"):
@@ -124,7 +126,7 @@ def _mismatch(details: ErrorDetails, path: Path, schema: JsonSchema, recipe: Wri
     else:
         what = f"{word} does not fit"
     limits = "" if allowed(schema) == kind(schema) else f" (allowed: {allowed(schema)})"
-    return path, _shown(path, recipe), what + limits
+    return path, what + limits
 
 
 def _is_number(value: Any) -> bool:
@@ -137,36 +139,35 @@ def _is_number(value: Any) -> bool:
 
 def _missing(details: ErrorDetails, path: Path, schema: JsonSchema, recipe: Written) -> _Message:
     described = resolved(schema).get("description")  # a plugin's options may leave it out
-    needed = _without_stop(described) if described else kind(schema)
-    return path, _shown(path, recipe), f"missing (needed: {needed})"
-
-
-def _unknown_key(details: ErrorDetails, path: Path, schema: JsonSchema, recipe: Written) -> _Message:
-    return path, _shown(path[:-1], recipe), details["msg"]
+    needed = f"{described[:1].lower()}{described[1:]}".removesuffix(".") if described else kind(schema)
+    return path, f"missing (needed: {needed})"
 
 
 def _alternative(details: ErrorDetails, path: Path, schema: JsonSchema, recipe: Written) -> _Message:
     """The key that tells alternatives apart is missing or unknown."""
-    mapping = resolved(schema)["discriminator"]
-    path = (*path, mapping["propertyName"])
+    choice = resolved(schema)["discriminator"]
+    mapping = choice["mapping"]
     tag = details.get("ctx", {}).get("tag")
-    what = "missing" if tag is None else f"'{tag}' is not one of the choices{did_you_mean(tag, mapping['mapping'])}"
-    return path, _shown(path, recipe), f"{what} (allowed: {', '.join(mapping['mapping'])})"
+    what = "missing" if tag is None else f"'{tag}' is not one of the choices{did_you_mean(tag, mapping)}"
+    given = details["input"] if tag is None and isinstance(details["input"], Mapping) else {}
+    for key in given:
+        having = [name for name, option in mapping.items() if key in option["properties"]]
+        if having and len(having) < len(mapping):
+            what += f", and '{key}' needs {' or '.join(having)}"
+            break
+    return (*path, choice["propertyName"]), f"{what} (allowed: {', '.join(mapping)})"
 
 
 def _own_words(details: ErrorDetails, path: Path, schema: JsonSchema, recipe: Written) -> _Message:
     """A check of clkit's own: its message says it all, and begins with a key where it is about one."""
     message = details["msg"].removeprefix("Value error, ")
     key = re.match(r"([\w.-]+): ", message)
-    shown = _shown(path, recipe)
-    if key is None:
-        return path, shown, message
-    return (*path, *key[1].split(".")), f"{shown}.{key[1]}" if shown else key[1], message[key.end() :]
+    return ((*path, *key[1].split(".")), message[key.end() :]) if key else (path, message)
 
 
 _MESSAGES: dict[str, Callable[[ErrorDetails, Path, JsonSchema, Written], _Message]] = {
     "missing": _missing,
-    "unknown_key": _unknown_key,
+    "unknown_key": _own_words,
     "union_tag_invalid": _alternative,
     "union_tag_not_found": _alternative,
     "value_error": _own_words,
@@ -174,8 +175,3 @@ _MESSAGES: dict[str, Callable[[ErrorDetails, Path, JsonSchema, Written], _Messag
     "unknown_strategy": _own_words,
     "strategy_name": _own_words,
 }
-
-
-def _without_stop(text: str) -> str:
-    text = text.removesuffix(".")
-    return text[:1].lower() + text[1:]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from clkit.general.section import GeneralSection
@@ -53,6 +53,17 @@ class Recipe(Section):
     saving: Annotated[SavingSection, NOT_THE_RESULT] = Field(
         SavingSection(), description="What the run keeps. May differ on `--resume`."
     )
+
+    @field_validator("objective", "tuning", mode="before")
+    @classmethod
+    def _choose_the_default(cls, value: Any, info: ValidationInfo) -> Any:
+        """`tuning: {freeze: [norms]}` says nothing of a method, and fits the one that is the default."""
+        field = cls.model_fields[str(info.field_name)]
+        choice, default = str(field.discriminator), field.default
+        others = {key for option in get_args(field.annotation) for key in option.model_fields}
+        if isinstance(value, Mapping) and not value.keys() & {choice, *(others - type(default).model_fields.keys())}:
+            return {choice: getattr(default, choice), **value}
+        return value
 
     @model_validator(mode="after")
     def _is_coherent(self) -> Recipe:

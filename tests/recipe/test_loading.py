@@ -245,3 +245,9 @@ def test_paths_of_a_shipped_recipe_start_from_the_current_folder(
     )
     source = Recipe.load(copy).task_recipes()[0].source
     assert source.model_dump()["train"] == str(tmp_path / "mine" / "a.txt")
+
+
+@pytest.mark.parametrize("override", ["tuning={freeze: [norms]}", "tuning={}", "objective={}"])
+def test_what_fits_the_default_needs_no_method(override: str) -> None:
+    recipe = Recipe.load("quickstart", [override])
+    assert (recipe.tuning.method, recipe.objective.kind) == ("full", "text_to_text")

@@ -88,7 +88,10 @@ def problems_of(text: str | bytes) -> list[str]:
             "data: {test_per_task: few}",
             "data.test_per_task: 'few' is not a whole number (allowed: a whole number from 1 or null)",
         ),
-        ("tuning: {rank: 3}", "tuning.method: missing (allowed: full, incremental_lora, lora)"),
+        (
+            "tuning: {rank: 3}",
+            "tuning.method: missing, and 'rank' needs incremental_lora or lora (allowed: full, incremental_lora, lora)",
+        ),
         (
             "tuning: {method: lor}",
             "tuning.method: 'lor' is not one of the choices, did you mean 'lora'? "
