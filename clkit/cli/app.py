@@ -15,7 +15,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from traceback import format_exception, walk_tb
 from types import ModuleType, TracebackType
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TextIO
 
 import typer
 
@@ -74,6 +74,8 @@ def clkit(
 
 def main() -> NoReturn:
     """Run the command line and exit: 0 fine, 1 failed, 2 wrong use or recipe, 3 gate failed, 130 interrupted."""
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a name may hold what the terminal's encoding lacks
             stream.reconfigure(errors="backslashreplace")
@@ -85,9 +87,15 @@ def main() -> NoReturn:
     sys.exit(_one_line(arguments))
 
 
+def _nowhere() -> TextIO:
+    """Where output goes that the shell closed (`>&-`)."""
+    return Path(os.devnull).open("w", encoding="utf-8")
+
+
 def _one_line(arguments: list[str]) -> int:
     try:
         code: int = app(args=arguments, prog_name="clkit", standalone_mode=False) or 0
+        sys.stdout.flush()  # a full disk or a pipe that nobody reads is noticed only here
         if code == INTERRUPTED:  # Typer turns Ctrl-C into this code, without a word
             return _failed("interrupted; finished tasks are kept, and --resume goes on after them", code)
         return code

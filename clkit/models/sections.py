@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from clkit.section import HubOrFolder, Section
 
@@ -25,6 +26,12 @@ class ModelSection(Section):
         description="Run the Python code that comes with the model (`auto_map` in its config.json). Such code can do "
         "anything on this machine: read it first.",
     )
+
+    @model_validator(mode="after")
+    def _revision_is_of_the_hub(self) -> ModelSection:
+        if self.revision is not None and (":" in self.name or Path(self.name).is_absolute()):
+            raise ValueError(f"revision: '{self.name}' is not on the hub, where revisions are; remove it")
+        return self
 
 
 class FullTuning(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +16,10 @@ from clkit.recipe.schema import linked_schema
 from clkit.recipe.shipped import recipe_path, recipes_folder
 from clkit.recipe.written import Written, extended, parse
 from clkit.section import Section
+
+#: Bytes of a recipe file.
+LARGEST = 1_000_000
+_SPECIAL = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
 
 Model = TypeVar("Model", bound=Section)
 
@@ -34,7 +39,7 @@ def load(model: type[Model], source: str | Path, overrides: Sequence[str] = ()) 
         written = overridden(read_recipe(path), overrides)
         return model.model_validate(written.plain())
     except RecursionError:
-        raise RecipeError(f"{_shown(path)}: nested too deeply; a recipe has a few levels") from None
+        raise RecipeError(f"{_as_typed(path)}: nested too deeply; a recipe has a few levels") from None
     except ValidationError as error:
         raise RecipeError(*problem_lines(error, written, linked_schema(model))) from None
 
@@ -71,7 +76,7 @@ def read_file(path: Path) -> Written:
     Raises:
         RecipeError: the file cannot be read, or is no YAML mapping.
     """
-    shown = _shown(path)
+    shown = _as_typed(path)
     folder = path.parent.resolve()
     here = folder == recipes_folder().resolve()  # nobody keeps data beside a shipped recipe
     written = parse(read_text(path), Path.cwd() if here else folder, shown)
@@ -89,18 +94,32 @@ def read_text(path: Path) -> str:
         RecipeError: it cannot be read, or is not UTF-8.
     """
     try:
-        content = path.read_bytes()
+        content = _bytes(path)
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise RecipeError(
-            f"{_shown(path)}:{line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8"
+            f"{_as_typed(path)}:{line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8"
         ) from None
     except OSError as error:
-        raise RecipeError(f"{_shown(path)}: cannot be read: {error.strerror}") from None
+        raise RecipeError(f"{_as_typed(path)}: cannot be read: {error.strerror}") from None
 
 
-def _shown(path: Path) -> str:
+def _bytes(path: Path) -> bytes:
+    mode = path.stat().st_mode
+    handed_over = stat.S_ISFIFO(mode) and path.parent in (Path("/dev"), Path("/dev/fd"))  # /dev/stdin, <(make-recipe)
+    if not (stat.S_ISREG(mode) or handed_over):
+        raise RecipeError(
+            f"{_as_typed(path)}: is not a file with text but {_SPECIAL.get(stat.S_IFMT(mode), 'a device')}"
+        )
+    with path.open("rb") as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise RecipeError(f"{_as_typed(path)}: holds more than {LARGEST:,} bytes; a recipe has a few thousand")
+    return content
+
+
+def _as_typed(path: Path) -> str:
     """The path as a person would write it: from the current folder where the file lies below it."""
     absolute, here = path.resolve(), Path.cwd()
     return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)

@@ -131,6 +131,8 @@ class Recipe(Section):
                 yield "prompt: objective.kind: pretraining has no prompts; leave the section out"
             if self.data.train_per_label is not None:
                 yield "data.train_per_label: objective.kind: pretraining reads no labels; use data.train_per_task"
+        if kind != "text_to_text":
+            yield from self._unused_of_evaluation(f"objective.kind: {kind}")
         if kind == "classification" and self.prompt.chat_template:
             yield "prompt.chat_template: classification has no turns of a user and an assistant; set it to false"
         if self.prompt.task_name and self.prompt.style == "text":
@@ -161,9 +163,31 @@ class Recipe(Section):
             problems = options.contradictions(names, unlabelled)
             yield from (f"strategies.{options.name}.{problem}" for problem in problems)
 
+    @property
+    def _all_free(self) -> bool:
+        return all(task.answers == "free" for task in self.task_recipes())
+
+    def _unused_of_evaluation(self, why: str) -> Iterator[str]:
+        default = EvaluationSection()
+        if self.evaluation.answer != default.answer:
+            yield f"evaluation.answer: '{self.evaluation.answer}' has no effect with {why}; leave it out"
+        if self.evaluation.max_new_tokens != default.max_new_tokens:
+            yield f"evaluation.max_new_tokens: has no effect with {why}, where no text is written; leave it out"
+
     def _contradictions_of_answers(self) -> Iterator[str]:
         kind = self.objective.kind
         free = next((task.name for task in self.task_recipes() if task.answers == "free"), None)
+        if free is not None and self.data.train_per_label is not None and kind == "text_to_text":
+            yield f"data.train_per_label: task '{free}' has none (answers: free); use data.train_per_task"
+        if kind == "text_to_text" and self.evaluation.answer == "rank" and self._all_free:
+            yield "evaluation.answer: 'rank' chooses among labels, and no task has any (answers: free); leave it out"
+        if self.prompt.style == "text" and kind != "pretraining":
+            for task in self.tasks or []:
+                if task.instruction is not None:
+                    yield (
+                        f"tasks.{task.name}.instruction: has no place in prompt.style: text, which is the sentence "
+                        "alone; remove it, or set prompt.style: paper"
+                    )
         if free is not None and kind == "classification":
             yield f"tasks.{free}.answers: 'free' does not fit objective.kind: classification, which chooses a label"
         if free is not None and self.metric == "macro_f1":

@@ -92,5 +92,5 @@ def copy_recipe(name: str, target: Path, *, overwrite: bool = False) -> list[Pat
             shutil.copyfile(recipes_folder() / SCHEMA_FILE, schema)
             written.append(schema)
     except OSError as error:
-        raise UsageError(f"'{target}' cannot be written: {error.strerror}") from None
+        raise UsageError(f"'{target}' cannot be written: {error.strerror or error}") from None
     return written

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -91,6 +92,8 @@ class HubSource(SourceSection):
         if self.text is None and self.messages is None:
             raise ValueError("text: missing; name the column that holds the input, or that of conversations: messages")
         _refuse_beside_messages(self.messages, text=self.text, label=self.label, label_names=self.label_names)
+        if self.revision is not None and Path(self.dataset).is_absolute():
+            raise ValueError(f"revision: '{self.dataset}' is a folder, and revisions are on the hub; remove it")
         return self
 
     @property

@@ -195,3 +195,18 @@ def test_every_other_file_of_the_folder_is_a_verb() -> None:
     files = {path.stem.replace("_", "-") for path in Path(app.__file__).parent.glob("*.py")}
     assert app.VERBS.keys() == files - {"app", "--init--"}
     assert app.VERBS["eval"].__module__ == "clkit.cli.eval"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_error(closed: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = f"{shlex.quote(sys.executable)} -m clkit show quickstart {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_full_disk_is_noticed(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = f"{shlex.quote(sys.executable)} -m clkit show quickstart > /dev/full"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")

@@ -251,3 +251,23 @@ def test_paths_of_a_shipped_recipe_start_from_the_current_folder(
 def test_what_fits_the_default_needs_no_method(override: str) -> None:
     recipe = Recipe.load("quickstart", [override])
     assert (recipe.tuning.method, recipe.objective.kind) == ("full", "text_to_text")
+
+
+def test_a_special_file_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")  # nobody writes into it, so that to open it would be to wait for ever
+    Path("child.yaml").write_text("extends: pipe\n")
+    for source in ("pipe", "child.yaml"):
+        with pytest.raises(RecipeError, match=r"^pipe: is not a file with text but a named pipe$"):
+            Recipe.load(source)
+    with pytest.raises(RecipeError, match=r"^/dev/zero: is not a file with text but a device$"):
+        Recipe.load("/dev/zero")
+
+
+def test_a_recipe_has_a_limit(tmp_path: Path) -> None:
+    text = f"extends: quickstart\n{'#' * 999_979}\n"
+    (tmp_path / "long.yaml").write_text(text)
+    assert Recipe.load(tmp_path / "long.yaml").name == "quickstart"
+    (tmp_path / "long.yaml").write_text(f"{text}#")
+    with pytest.raises(RecipeError, match="holds more than 1,000,000 bytes"):
+        Recipe.load(tmp_path / "long.yaml")
