@@ -14,9 +14,9 @@ import time
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
+from clkit.models.families.seq2seq import Seq2Seq
 from clkit.models.loading import LoadedModel
 from clkit.models.objective import TextToText
-from clkit.models.seq2seq import Seq2Seq
 from clkit.strategies.builtin.migu import MIGU, MIGUOptions
 from clkit.strategies.contract import Context, Strategy
 

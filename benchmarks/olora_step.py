@@ -31,7 +31,7 @@ class Run:
     def __init__(self, task: int) -> None:
         """Begin task ``task``, counted from 1."""
         loaded = t5_small()
-        loaded.model = add_adapter(loaded, TUNING)
+        loaded.model = add_adapter(loaded.model, loaded.family, TUNING)
         self.strategy = OLoRA(OLoRAOptions(name="olora"))
         for index in range(task):
             begin_task(loaded, TUNING, index, seed=index)

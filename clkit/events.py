@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clkit.results.matrix import MetricName, Protocol
+from clkit.results.kinds import MetricName, Protocol
 
 
 @dataclass(frozen=True)

@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from datasets import Dataset, concatenate_datasets
 
 from clkit.engine.protocols import PlannedStage, lineage, planned_stages
 from clkit.errors import ModelError, StrategyError, UsageError
-from clkit.events import Listener, Plan
+from clkit.events import Plan
 from clkit.general.ability import General
-from clkit.models.examples import encode, task_examples
-from clkit.models.loading import LoadedModel, begin_task, describe, load_model
-from clkit.processes import processes
+from clkit.models.examples import task_examples
+from clkit.models.loading import LoadedModel, describe, load_model
 from clkit.recipe.recipe import Recipe
-from clkit.run.folder import RunFolder
-from clkit.strategies.contract import Context, Strategy
+from clkit.strategies.contract import Strategy
 from clkit.strategies.registry import load_strategy
 from clkit.tasks.loading import load_tasks
 from clkit.tasks.task import Task
-from clkit.training.arguments import check_training, task_seed, task_steps, training_arguments
-from clkit.training.checkpoints import Checkpoint, CheckpointCallback, CheckpointFolder
-from clkit.training.interruption import Interruption
-from clkit.training.state import load_strategies, load_task_states
-from clkit.training.trainer import TaskTrainer
+from clkit.training.arguments import check_training, task_steps
+from clkit.training.state import load_strategies
 
 
 @dataclass
@@ -147,120 +141,3 @@ def load_learner(recipe: Recipe, tasks: Sequence[Task], stages: Sequence[Path] =
             "false, or use a decoder that is tuned for conversations"
         )
     return loaded
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """What a stage's training took, all its attempts together; the seconds of those that were cut short left out."""
-
-    steps: int
-    training_seconds: float
-    saving_seconds: float
-
-
-def fit(
-    prepared: Prepared,
-    index: int,
-    listener: Listener,
-    run: RunFolder | None = None,
-    *,
-    interruption: Interruption | None = None,
-    gone_on_from: Checkpoint | None = None,
-) -> Fitted:
-    """Teach the model what a stage learns.
-
-    Args:
-        index: the stage among ``prepared.stages``, from 0.
-        run: whose log the loss terms go into, and in which the stage keeps its checkpoints. Without it, nothing stays.
-        gone_on_from: the checkpoint of an earlier attempt. Everything else is as before the first.
-
-    Raises:
-        InterruptionError: ``interruption`` asked for it. A checkpoint was saved.
-    """
-    interruption = interruption or Interruption()
-    recipe, loaded, strategies = prepared.recipe, prepared.loaded, prepared.strategies
-    stage = prepared.stages[index]
-    learned = prepared.learned(stage)
-    loaded.family.see(prepared.seen(index))
-    begin_task(loaded, recipe.tuning, stage.position, task_seed(recipe.seed, stage.position))
-    state = processes()
-    context = Context(
-        model=loaded.model,
-        tokenizer=loaded.tokenizer,
-        family=loaded.family,
-        task=learned[0] if len(learned) == 1 else _union(stage.name, learned),
-        task_index=stage.position,
-        seed=recipe.seed,
-        collate=loaded.family.collator(loaded.tokenizer, loaded.model),
-        process_index=state.process_index,
-        num_processes=state.num_processes,
-    )
-    for strategy in strategies:
-        strategy.before_task(context)
-    own = prepared.examples(stage)
-    context.examples = encode(loaded, own)
-    dataset = own
-    for strategy in strategies:
-        dataset = strategy.training_data(context, dataset)
-        if not len(dataset):
-            raise StrategyError(f"strategies.{strategy.options.name}: it left no training data of '{stage.name}'")
-    encoded = context.examples if dataset is own else encode(loaded, dataset)
-    listener.task_started(stage.name, index, task_steps(recipe, stage.name, len(encoded)))
-    with TemporaryDirectory(prefix="clkit-") as scratch:
-        kept_in = run or RunFolder(Path(scratch))
-        folder = CheckpointFolder(kept_in.stage_folder(index + 1, stage.name), kept_in.log.path)
-        trainer = TaskTrainer(
-            context=context,
-            strategies=strategies,
-            listener=_Logged(listener, run if state.is_main_process else None, stage.name),
-            on_nan=recipe.training.on_nan,
-            model=loaded.model,
-            args=training_arguments(recipe, stage.name, stage.position, str(folder.partial)),
-            train_dataset=encoded,
-            data_collator=context.collate,
-        )
-        saving = CheckpointCallback(folder, recipe.saving, interruption, context, strategies, gone_on_from)
-        trainer.add_callback(saving)
-        for strategy in strategies:
-            strategy.before_training(context)
-        if gone_on_from is not None:
-            context.step = gone_on_from.step
-            context.pending.update(gone_on_from.pending)
-            load_task_states(strategies, gone_on_from.folder)
-            listener.resumed(gone_on_from.step)
-        try:
-            trainer.train(resume_from_checkpoint=str(gone_on_from.folder) if gone_on_from else None)
-            state.wait_for_everyone()  # a slower process may still look for checkpoints there
-        finally:
-            folder.remove_partial()
-    if trainer.state.global_step < trainer.state.max_steps:
-        interruption.check(f"after step {trainer.state.global_step} of '{stage.name}'")
-    trainer.refuse_broken_model()
-    trainer.release_model()
-    loaded.model.config.use_cache = True  # the Trainer turns it off for good, and it would be saved so
-    for strategy in strategies:
-        strategy.after_task(context)
-    return Fitted(trainer.state.global_step, saving.seconds, saving.saving_seconds)
-
-
-def _union(name: str, tasks: Sequence[Task]) -> Task:
-    """Several tasks as one, which has neither an instruction nor labels of its own."""
-    train, test = (concatenate_datasets([task.split(split) for task in tasks]) for split in ("train", "test"))
-    return Task(name=name, group=name, instruction=None, labels=None, train=train, test=test)
-
-
-class _Logged(Listener):
-    """Passes on what is heard, and writes loss terms into the run's log."""
-
-    def __init__(self, listener: Listener, folder: RunFolder | None, task: str) -> None:
-        self._listener = listener
-        self._folder = folder
-        self._task = task
-
-    def stepped(self, step: int) -> None:
-        self._listener.stepped(step)
-
-    def logged(self, terms: Mapping[str, float]) -> None:
-        if self._folder is not None:
-            self._folder.log.append({"event": "step", "task": self._task, **terms})
-        self._listener.logged(terms)

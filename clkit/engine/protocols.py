@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from clkit.recipe.recipe import Recipe
-from clkit.results.matrix import Protocol
+from clkit.results.kinds import Protocol
 
 #: The one stage of multi-task training.
 ALL_TASKS = "all-tasks"

@@ -11,12 +11,15 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from clkit.engine.prepare import Fitted
+from clkit.engine.fit import Fitted
 from clkit.engine.protocols import planned_stages
-from clkit.errors import RunError
+from clkit.errors import RecipeError, RunError
 from clkit.recipe.recipe import Recipe
+from clkit.recipe.saving import recipe_yaml
 from clkit.run.atomic import sync
+from clkit.run.comparison import compare_recipes
 from clkit.run.folder import ZERO_SHOT, RunFolder
 from clkit.run.seal import CHECKPOINTS, Done, seal_files
 from clkit.training.checkpoints import Checkpoint, CheckpointFolder
@@ -88,3 +91,33 @@ def _remove(entry: Path) -> None:
         shutil.rmtree(entry)
     else:
         entry.unlink()
+
+
+class ResumingDifferences(NamedTuple):
+    """The dotted keys in which a recipe differs from the one that a run began with.
+
+    Attributes:
+        result: those that may change the result, so that the run cannot go on.
+        other: those that only change what is logged or kept (`clkit.section.NOT_THE_RESULT`).
+    """
+
+    result: list[str]
+    other: list[str]
+
+
+def resuming_differences(run: RunFolder, recipe: Recipe) -> ResumingDifferences:
+    """Compare a recipe with the one that a run began with. What that one lacks, being older, has its default.
+
+    Raises:
+        RunError: the run's recipe cannot be read, or this clkit does not know it any more.
+    """
+    try:
+        began_with = Recipe.load(run.recipe_path)
+    except RecipeError as error:
+        made_by = run.environment().get("versions", {}).get("clkit", "another version")
+        raise RunError(
+            f"{error}; the run was made by clkit {made_by}: go on with that version, or train anew with --overwrite"
+        ) from error
+    different = compare_recipes(recipe_yaml(began_with), recipe_yaml(recipe))
+    other = [key for key in different if not Recipe.decides_result(key)]
+    return ResumingDifferences([key for key in different if key not in other], other)

@@ -13,18 +13,19 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 
 from clkit.engine.failures import explained
-from clkit.engine.prepare import Fitted, Prepared, fit, prepare
+from clkit.engine.fit import Fitted, fit
+from clkit.engine.prepare import Prepared, prepare
 from clkit.engine.protocols import PlannedStage, lineage, planned_stages
-from clkit.engine.resuming import Unfinished, clear_for_resuming, find_unfinished, mark_trained
+from clkit.engine.resuming import Unfinished, clear_for_resuming, find_unfinished, mark_trained, resuming_differences
 from clkit.errors import UsageError
 from clkit.events import Listener
 from clkit.models.loading import save_model
 from clkit.processes import processes
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.saving import recipe_yaml
-from clkit.results.matrix import UNBOUNDED, AccuracyMatrix, Row
+from clkit.results.kinds import UNBOUNDED, Row
+from clkit.results.matrix import AccuracyMatrix
 from clkit.run.atomic import write_jsonl
-from clkit.run.comparison import resuming_differences
 from clkit.run.environment import environment
 from clkit.run.folder import ZERO_SHOT, RunFolder
 from clkit.run.lock import locked

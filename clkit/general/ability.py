@@ -18,9 +18,10 @@ from clkit.general.lm_eval import lm_eval_scores
 from clkit.general.lm_eval_tasks import load_lm_eval_tasks
 from clkit.general.section import BUILTIN, GeneralSection
 from clkit.models.embedded import held_out_text
-from clkit.models.family import Collator, Family, families
+from clkit.models.family import Collator, Family
 from clkit.models.loading import LoadedModel
 from clkit.models.objective import Pretraining, TextToText
+from clkit.models.registry import known_families
 from clkit.processes import processes
 from clkit.results.scores import Likelihoods
 from clkit.tasks.blocks import blocks
@@ -57,7 +58,7 @@ class General:
             ModelError: it cannot.
         """
         name = loaded.family.name
-        if self._tests is not None and "text_to_text" not in families()[name]:
+        if self._tests is not None and "text_to_text" not in known_families()[name]:
             raise ModelError(
                 f"general.lm_eval: lm-eval tests models that write text, and {name} models do not; "
                 "use general.texts instead"
@@ -135,7 +136,7 @@ def _objective(loaded: LoadedModel) -> tuple[Family, Collator, Callable[[Sequenc
     Raises:
         ModelError: the tokenizer lacks a token that this takes.
     """
-    classes = families()[loaded.family.name]
+    classes = known_families()[loaded.family.name]
     family = classes["pretraining"](Pretraining(kind="pretraining", block_tokens=BLOCK_TOKENS))
     halves = False
     try:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from clkit.results.matrix import Protocol
+from clkit.results.kinds import Protocol
 from clkit.section import DataPath, Section, absolute
 
 BUILTIN = "builtin"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
@@ -15,26 +14,22 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from clkit.errors import ModelError, first_line
+from clkit.models.family import Family
 from clkit.models.layers import linear_layers
 from clkit.models.sections import AdapterTuning
 from clkit.section import did_you_mean
 
-if TYPE_CHECKING:
-    from clkit.models.loading import LoadedModel
 
-
-def add_adapter(loaded: LoadedModel, tuning: AdapterTuning) -> PeftModel:
+def add_adapter(model: PreTrainedModel, family: Family, tuning: AdapterTuning) -> PeftModel:
     """The model with a fresh LoRA adapter; everything but the adapter is frozen.
 
     Raises:
         ModelError: a target names no linear layer of the model, or one that incremental LoRA cannot merge.
     """
-    whole = tuple(f"{part}." for part in loaded.family.trained_whole)  # beside the adapter, and without one
-    layers = {name: layer for name, layer in linear_layers(loaded.model).items() if not f"{name}.".startswith(whole)}
+    whole = tuple(f"{part}." for part in family.trained_whole)  # beside the adapter, and without one
+    layers = {name: layer for name, layer in linear_layers(model).items() if not f"{name}.".startswith(whole)}
     endings = sorted({name.split(".")[-1] for name in layers})
-    targets = tuning.targets or next(
-        (list(some) for some in loaded.family.lora_targets if set(some) <= set(endings)), None
-    )
+    targets = tuning.targets or next((list(some) for some in family.lora_targets if set(some) <= set(endings)), None)
     if targets is None:
         raise ModelError(
             "tuning.targets: the query and value projections of this model are not known; name the linear layers that "
@@ -48,19 +43,19 @@ def add_adapter(loaded: LoadedModel, tuning: AdapterTuning) -> PeftModel:
                 f"{did_you_mean(target, endings)} (linear layers found: {', '.join(endings)})"
             )
     if tuning.method == "incremental_lora":
-        _refuse_tied(loaded.model, targets, layers)
+        _refuse_tied(model, targets, layers)
     config = LoraConfig(
         r=tuning.rank,
         lora_alpha=tuning.alpha,
         lora_dropout=tuning.dropout,
         target_modules=targets,
-        modules_to_save=list(loaded.family.trained_whole) or None,
+        modules_to_save=list(family.trained_whole) or None,
         fan_in_fan_out=any(
             isinstance(layer, Conv1D) for name, layer in layers.items() if name.split(".")[-1] in targets
         ),
         bias="none",
     )
-    return get_peft_model(loaded.model, config)
+    return get_peft_model(model, config)
 
 
 def _refuse_tied(model: PreTrainedModel, targets: Sequence[str], layers: Mapping[str, nn.Module]) -> None:

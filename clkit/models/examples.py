@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import repeat
-from typing import Any
+from typing import Any, Protocol
 
 from datasets import Dataset
 
 from clkit.errors import DataError
 from clkit.models.loading import LoadedModel
-from clkit.recipe.recipe import Recipe
+from clkit.models.objective import Objective
 from clkit.tasks.blocks import blocks
 from clkit.tasks.prompts import NO_TURNS, build_prompt, fit_all, in_chat_template
+from clkit.tasks.sections import PromptSection
 from clkit.tasks.task import Split, Task
 
 
-def task_prompts(task: Task, split: Split, tokenizer: Any, recipe: Recipe) -> list[str]:
+class Reading(Protocol):
+    """What a recipe says of how examples are read."""
+
+    @property
+    def prompt(self) -> PromptSection: ...
+
+    @property
+    def objective(self) -> Objective: ...
+
+
+def task_prompts(task: Task, split: Split, tokenizer: Any, recipe: Reading) -> list[str]:
     """The prompts of a split, each shortened to fit."""
     rows = task.split(split)
     turns = rows["turns"] if "turns" in rows.column_names else repeat(NO_TURNS)
@@ -26,7 +37,7 @@ def task_prompts(task: Task, split: Split, tokenizer: Any, recipe: Recipe) -> li
     return fit_all(prompts, tokenizer, recipe.prompt.max_tokens)
 
 
-def task_examples(task: Task, split: Split, tokenizer: Any, recipe: Recipe) -> Dataset:
+def task_examples(task: Task, split: Split, tokenizer: Any, recipe: Reading) -> Dataset:
     """The examples of a split, with the columns `prompt`, `answer` and `task`.
 
     For pretraining an example is a block of text, which stands as the answer to no prompt.

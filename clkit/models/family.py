@@ -1,4 +1,4 @@
-"""The contract of a model family with an objective, and the lookup of the one that a recipe's model needs."""
+"""The contract of a model family with an objective."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from clkit.models.objective import Objective
     from clkit.tasks.task import Task
-    from clkit.testing.section import EvaluationSection
 
 #: Ends an answer that was cut off at its last allowed token, so that it cannot pass for a label that it begins with.
 UNFINISHED = " …"
@@ -35,6 +34,8 @@ class Family(ABC):
     """
 
     name: ClassVar[str]
+    #: The objective (`kind`) that a class of the family is for.
+    objective_kind: ClassVar[str]
     #: Role of a linear layer -> pattern that its full name matches (`re.search`). The first match counts.
     roles: ClassVar[Mapping[str, str]]
     #: Sets of endings of names, of which the first that the model has all of carry a LoRA adapter, unless the recipe
@@ -116,20 +117,26 @@ class Family(ABC):
     def token_mask(self, layer: str, batch: Batch) -> torch.Tensor:
         """Which positions of that layer's output are tokens rather than padding: bool, batch × positions."""
 
-    @abstractmethod
     def answer(
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         prompts: Sequence[str],
         task: Task,
-        evaluation: EvaluationSection,
+        *,
+        rank: bool = False,
+        max_new_tokens: int = 50,
     ) -> list[str]:
-        """The answers to one batch of prompts of that task. A pretraining objective has none.
+        """The answers to one batch of prompts of that task.
+
+        Args:
+            rank: choose the likeliest label, rather than generate.
+            max_new_tokens: of an answer to a task without labels.
 
         Raises:
             ModelError: the objective has no answers.
         """
+        raise ModelError("objective.kind: pretraining has no answers; set evaluation.metric to perplexity or loss")
 
 
 class Generating(Family):
@@ -141,12 +148,14 @@ class Generating(Family):
         tokenizer: PreTrainedTokenizerBase,
         prompts: Sequence[str],
         task: Task,
-        evaluation: EvaluationSection,
+        *,
+        rank: bool = False,
+        max_new_tokens: int = 50,
     ) -> list[str]:
         """Greedy answers, or the likeliest labels. A task with labels is given as many tokens as its longest takes."""
         if task.labels is None:
-            return self.generate(model, tokenizer, prompts, evaluation.max_new_tokens)
-        if evaluation.answer == "rank":
+            return self.generate(model, tokenizer, prompts, max_new_tokens)
+        if rank:
             best = self.log_likelihood(model, tokenizer, prompts, task.labels).argmax(dim=1)
             return [task.labels[index] for index in best.tolist()]
         longest = max(self.answer_tokens(tokenizer, label) for label in task.labels)
@@ -171,43 +180,3 @@ class Generating(Family):
     @abstractmethod
     def answer_tokens(self, tokenizer: PreTrainedTokenizerBase, answer: str) -> int:
         """How many new tokens it takes to generate the answer, the end-of-sequence token included."""
-
-
-def families() -> dict[str, dict[str, type[Family]]]:
-    """Each family's class per objective, by the family's name; the first family that recognises a model has it."""
-    from clkit.models.classifier import Classifier
-    from clkit.models.decoder import Decoder
-    from clkit.models.masked_tokens import MaskedTokens
-    from clkit.models.next_token import DecoderPretraining
-    from clkit.models.seq2seq import Seq2Seq
-    from clkit.models.span_corruption import Seq2SeqPretraining
-
-    return {
-        "seq2seq": {"text_to_text": Seq2Seq, "pretraining": Seq2SeqPretraining},
-        "decoder": {"text_to_text": Decoder, "pretraining": DecoderPretraining},
-        "encoder": {"classification": Classifier, "pretraining": MaskedTokens},
-    }
-
-
-def family_of(config: Any, objective: Objective, labels: LabelsOfTasks | None = None) -> Family:
-    """The family that a model with this config belongs to, for an objective.
-
-    Args:
-        labels: of all tasks; classification needs them.
-
-    Raises:
-        ModelError: no family recognises the model, or its family does not support the objective.
-    """
-    known = families()
-    for name, classes in known.items():
-        if next(iter(classes.values())).recognises(config):
-            if objective.kind not in classes:
-                raise ModelError(
-                    f"{name} models such as this '{config.model_type}' do not support objective.kind: "
-                    f"{objective.kind}; use one of: {', '.join(classes)}"
-                )
-            return classes[objective.kind](objective, labels)
-    raise ModelError(
-        f"model type '{config.model_type}' is not supported (families: {', '.join(known)}); "
-        "use a T5-like, Llama-like or RoBERTa-like model, for example embedded:tiny-t5"
-    )

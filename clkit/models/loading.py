@@ -22,10 +22,11 @@ from transformers import AutoConfig, AutoTokenizer, GgufConfig, PreTrainedModel,
 from clkit.errors import ModelError, first_line
 from clkit.models.adapters import add_adapter, load_adapter, merge_adapter
 from clkit.models.embedded import embedded_model_folder
-from clkit.models.family import Family, Generating, LabelsOfTasks, family_of
+from clkit.models.family import Family, Generating, LabelsOfTasks
 from clkit.models.folders import PACKAGE, chosen_gguf, package_folder, require_gguf
 from clkit.models.groups import freeze
 from clkit.models.objective import Objective, TextToText
+from clkit.models.registry import family_of
 from clkit.models.sections import ModelSection, Tuning
 from clkit.redaction import redact
 
@@ -71,7 +72,7 @@ def load_model(
         return loaded
     loaded = _load_base(section, use)
     if not stages:
-        loaded.model = add_adapter(loaded, tuning)
+        loaded.model = add_adapter(loaded.model, loaded.family, tuning)
         return loaded
     for earlier in stages[:-1] if tuning.method == "incremental_lora" else []:
         loaded.model = merge_adapter(load_adapter(loaded.model, earlier / "adapter"))
@@ -88,7 +89,7 @@ def begin_task(loaded: LoadedModel, tuning: Tuning, index: int, seed: int) -> No
     if tuning.method == "incremental_lora" and index > 0:
         loaded.model = merge_adapter(cast(PeftModel, loaded.model))
         torch.manual_seed(seed)
-        loaded.model = add_adapter(loaded, tuning)
+        loaded.model = add_adapter(loaded.model, loaded.family, tuning)
 
 
 def save_model(loaded: LoadedModel, stage: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from clkit.results.matrix import MetricName
+from clkit.results.kinds import MetricName
 from clkit.section import Section
 
 

@@ -13,7 +13,7 @@ from clkit.general.section import GeneralSection
 from clkit.models.objective import METRICS_OF, Objective, TextToText
 from clkit.models.sections import FullTuning, ModelSection, Tuning
 from clkit.recipe.loading import load
-from clkit.results.matrix import MetricName, Protocol
+from clkit.results.kinds import MetricName, Protocol
 from clkit.section import NOT_THE_RESULT, Section, did_you_mean
 from clkit.strategies.registry import check_composition
 from clkit.strategies.section import Strategies

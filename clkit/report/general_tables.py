@@ -13,7 +13,7 @@ from rich.text import Text
 
 from clkit.errors import RunError
 from clkit.report.tables import show_number, wide_table
-from clkit.results.matrix import Protocol
+from clkit.results.kinds import Protocol
 from clkit.results.scores import LARGEST_LOSS
 from clkit.run.folder import RunFolder
 from clkit.run.seal import Done

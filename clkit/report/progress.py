@@ -16,7 +16,7 @@ from clkit.events import Listener, Plan
 from clkit.report.general_tables import general_text
 from clkit.report.plan import dropped_rows, model_line
 from clkit.report.tables import show_score
-from clkit.results.matrix import UNBOUNDED
+from clkit.results.kinds import UNBOUNDED
 
 #: Seconds between two lines about the same task where the output is no terminal.
 QUIET_SECONDS = 10.0

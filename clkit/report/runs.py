@@ -13,7 +13,8 @@ from clkit.errors import ClkitError, RunError
 from clkit.models.objective import HEADS
 from clkit.report.general_tables import GeneralAbility, general_table, read_general
 from clkit.report.tables import REFERENCE_HEADS, RunMetrics, SeedGroup, matrix_table, metrics_table, runs_table
-from clkit.results.matrix import AccuracyMatrix, Metric
+from clkit.results.matrix import AccuracyMatrix
+from clkit.results.metrics import Metric
 from clkit.results.spread import aggregate
 from clkit.run.baselines import Reference, reference_rows
 from clkit.run.comparison import seed_groups

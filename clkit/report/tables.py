@@ -10,7 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from clkit.results.matrix import UNBOUNDED, AccuracyMatrix, Metric, Protocol, Row
+from clkit.results.kinds import UNBOUNDED, Protocol, Row
+from clkit.results.matrix import AccuracyMatrix
+from clkit.results.metrics import Metric
 from clkit.results.spread import Aggregate
 from clkit.run.seal import Checked, State
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
 from typing import Any
 
-from clkit.results.matrix import AccuracyMatrix, Metric
+from clkit.results.matrix import AccuracyMatrix
+from clkit.results.metrics import Metric
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from clkit.errors import UsageError
-from clkit.results.matrix import AccuracyMatrix, Protocol, Row
+from clkit.results.kinds import Protocol, Row
+from clkit.results.matrix import AccuracyMatrix
 from clkit.run.comparison import compare_recipes
 from clkit.run.folder import RunFolder
 from clkit.run.recovery import recover_matrix

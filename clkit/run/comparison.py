@@ -1,19 +1,12 @@
-"""Which keys two recipes differ in, which of them a resumed run may differ in, and which runs are repetitions.
-
-Nothing here imports torch, but for `resuming_differences`, which validates the recipe that the run began with.
-"""
+"""Which keys two recipes differ in, and which runs are repetitions of each other."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
-from clkit.errors import RecipeError, RunError
-
-if TYPE_CHECKING:
-    from clkit.recipe.recipe import Recipe
-    from clkit.run.folder import RunFolder
+from clkit.run.folder import RunFolder, parse_recipe
 
 
 def compare_recipes(old_yaml: str, new_yaml: str) -> list[str]:
@@ -24,39 +17,6 @@ def compare_recipes(old_yaml: str, new_yaml: str) -> list[str]:
     """
     old, new = parse_recipe(old_yaml, "the old recipe"), parse_recipe(new_yaml, "the new recipe")
     return list(_differences("", old, new))
-
-
-class ResumingDifferences(NamedTuple):
-    """The dotted keys in which a recipe differs from the one that a run began with.
-
-    Attributes:
-        result: those that may change the result, so that the run cannot go on.
-        other: those that only change what is logged or kept (`clkit.section.NOT_THE_RESULT`).
-    """
-
-    result: list[str]
-    other: list[str]
-
-
-def resuming_differences(run: RunFolder, recipe: Recipe) -> ResumingDifferences:
-    """Compare a recipe with the one that a run began with. What that one lacks, being older, has its default.
-
-    Raises:
-        RunError: the run's recipe cannot be read, or this clkit does not know it any more.
-    """
-    from clkit.recipe.recipe import Recipe
-    from clkit.recipe.saving import recipe_yaml
-
-    try:
-        began_with = Recipe.load(run.recipe_path)
-    except RecipeError as error:
-        made_by = run.environment().get("versions", {}).get("clkit", "another version")
-        raise RunError(
-            f"{error}; the run was made by clkit {made_by}: go on with that version, or train anew with --overwrite"
-        ) from error
-    different = compare_recipes(recipe_yaml(began_with), recipe_yaml(recipe))
-    other = [key for key in different if not Recipe.decides_result(key)]
-    return ResumingDifferences([key for key in different if key not in other], other)
 
 
 def seed_groups(runs: Iterable[RunFolder]) -> list[list[RunFolder]]:
@@ -77,23 +37,6 @@ def seed_groups(runs: Iterable[RunFolder]) -> list[list[RunFolder]]:
         for group in groups.values()
         if len({str(seed) for seed, _ in group}) == len(group) > 1
     ]
-
-
-def parse_recipe(text: str, where: str) -> Any:
-    """The plain data of a recipe's YAML, unvalidated.
-
-    Args:
-        where: how the text is called in the error.
-
-    Raises:
-        RunError: it is no YAML.
-    """
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RunError(f"{where} is no YAML: {' '.join(str(error).split())}") from error
 
 
 def _differences(key: str, old: Any, new: Any) -> Iterable[str]:

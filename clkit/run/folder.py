@@ -26,7 +26,6 @@ from typing import Any
 from clkit.errors import RunError, UsageError
 from clkit.results.matrix import AccuracyMatrix
 from clkit.run.atomic import sync, write_atomically, write_json
-from clkit.run.comparison import parse_recipe
 from clkit.run.lock import LOCK_FILE
 from clkit.run.log import RunLog
 from clkit.run.seal import DONE_FILE, MODEL_PARTS, STATE_FILES, Done, read_object, seal_files, text_sha256
@@ -370,3 +369,20 @@ class RunFolder:
                 shutil.rmtree(entry)
             else:
                 entry.unlink()
+
+
+def parse_recipe(text: str, where: str) -> Any:
+    """The plain data of a recipe's YAML, unvalidated.
+
+    Args:
+        where: how the text is called in the error.
+
+    Raises:
+        RunError: it is no YAML.
+    """
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RunError(f"{where} is no YAML: {' '.join(str(error).split())}") from error

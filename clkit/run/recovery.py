@@ -11,7 +11,8 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from clkit.errors import RunError, UsageError
-from clkit.results.matrix import UNBOUNDED, AccuracyMatrix, Row
+from clkit.results.kinds import UNBOUNDED, Row
+from clkit.results.matrix import AccuracyMatrix
 from clkit.run.folder import RunFolder
 from clkit.run.seal import DONE_FILE, Done
 from clkit.section import did_you_mean

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from clkit.errors import DataError
 from clkit.results.answers import refuse_equal
@@ -18,10 +18,29 @@ from clkit.tasks.task import Task
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from clkit.recipe.recipe import Recipe
+
+class _Objective(Protocol):
+    @property
+    def kind(self) -> str: ...
 
 
-def load_tasks(recipe: Recipe) -> list[Task]:
+class TasksOfRecipe(Protocol):
+    """What a recipe says of its tasks."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def data(self) -> DataSection: ...
+
+    @property
+    def objective(self) -> _Objective: ...
+
+    def task_recipes(self) -> list[TaskRecipe]:
+        """The tasks in the order of learning."""
+
+
+def load_tasks(recipe: TasksOfRecipe) -> list[Task]:
     """The tasks of a recipe in the order of learning.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from accelerate.utils import gather_object
@@ -12,20 +12,30 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from clkit.events import Listener
-from clkit.models.examples import encode, task_examples, task_prompts
+from clkit.models.examples import Reading, encode, task_examples, task_prompts
 from clkit.models.family import Family
 from clkit.models.likelihood import IGNORED
 from clkit.models.loading import LoadedModel
 from clkit.processes import processes
-from clkit.recipe.recipe import Recipe
-from clkit.results.matrix import UNBOUNDED
+from clkit.results.kinds import UNBOUNDED, MetricName
 from clkit.results.scores import Answers, Likelihoods, Tested
 from clkit.tasks.task import Task
+from clkit.testing.section import EvaluationSection
 
 T = TypeVar("T")
 
 #: A batch ends where the next example is shorter than this share of its longest: a small batch costs less than padding.
 SIMILAR = 0.75
+
+
+class Examination(Reading, Protocol):
+    """What a recipe says of how its tasks are tested."""
+
+    @property
+    def evaluation(self) -> EvaluationSection: ...
+
+    @property
+    def metric(self) -> MetricName: ...
 
 
 def batches_of_similar_length(lengths: Sequence[int], size: int) -> list[list[int]]:
@@ -72,7 +82,7 @@ class Examiner:
         between_batches: called before each batch; it may raise, to stop the test there.
     """
 
-    def __init__(self, tasks: Sequence[Task], recipe: Recipe, between_batches: Callable[[], None] = lambda: None):
+    def __init__(self, tasks: Sequence[Task], recipe: Examination, between_batches: Callable[[], None] = lambda: None):
         self._tasks = {task.name: task for task in tasks}
         self._recipe = recipe
         self._between_batches = between_batches
@@ -105,9 +115,11 @@ class Examiner:
         prompts, lengths = self._prepare(task, loaded.tokenizer)
         listener.evaluating(task.name, len(prompts))
 
+        how: dict[str, Any] = {"rank": evaluation.answer == "rank", "max_new_tokens": evaluation.max_new_tokens}
+
         def answer(batch: list[int]) -> list[str]:
             some = [prompts[index] for index in batch]
-            return loaded.family.answer(loaded.model, loaded.tokenizer, some, task, evaluation)
+            return loaded.family.answer(loaded.model, loaded.tokenizer, some, task, **how)
 
         predictions = self._over_batches(lengths, answer, listener)
         return Answers(task.name, predictions, task.split(evaluation.split)["answer"][:], task.labels)

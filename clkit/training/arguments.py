@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import math
 import random
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import TrainingArguments
 
 from clkit.errors import RecipeError, UsageError
 from clkit.processes import processes
-from clkit.recipe.recipe import Recipe
+from clkit.training.sections import TrainingSection
+
+
+class Trained(Protocol):
+    """What a recipe says of how tasks are trained."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def training(self) -> TrainingSection: ...
 
 
 def task_seed(seed: int, index: int) -> int:
@@ -35,19 +45,19 @@ def batch_split(batch_size: int, micro_batch_size: int | None, processes: int) -
     return micro, share // micro
 
 
-def task_value(recipe: Recipe, task: str, key: str) -> float:
+def task_value(recipe: Trained, task: str, key: str) -> float:
     """`epochs` or `learning_rate` of a task: its own where `training.per_task` has one."""
     own = recipe.training.per_task.get(task)
     value = getattr(own, key) if own is not None else None
     return float(value if value is not None else getattr(recipe.training, key))
 
 
-def task_steps(recipe: Recipe, task: str, examples: int) -> int:
+def task_steps(recipe: Trained, task: str, examples: int) -> int:
     """Optimizer steps that the task's training takes; the last batch of an epoch may be smaller."""
     return math.ceil(math.ceil(examples / recipe.training.batch_size) * task_value(recipe, task, "epochs"))
 
 
-def check_training(recipe: Recipe) -> None:
+def check_training(recipe: Trained) -> None:
     """Refuse what the Trainer cannot do on this machine, before the first test rather than after it.
 
     Raises:
@@ -60,7 +70,7 @@ def check_training(recipe: Recipe) -> None:
         raise UsageError("training.precision: fp16 needs a GPU, and none is visible here; use fp32 or bf16")
 
 
-def training_arguments(recipe: Recipe, task: str, index: int, output: str) -> TrainingArguments:
+def training_arguments(recipe: Trained, task: str, index: int, output: str) -> TrainingArguments:
     """The Trainer's arguments for one task. It evaluates nothing, and saves when `CheckpointCallback` says so."""
     training = recipe.training
     micro, accumulation = batch_split(training.batch_size, training.micro_batch_size, processes().num_processes)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from clkit.engine import prepare as learner
+from clkit.engine import fit as fitting
 from clkit.engine.evaluate import evaluate
 from clkit.engine.prepare import prepare
 from clkit.engine.protocols import PlannedStage, lineage, planned_stages
@@ -160,7 +160,7 @@ class TestOneModelPerTask:
 
     def test_the_model_before_is_let_go(self, tmp_path: Path, toy_t5: Path):
         prepared = prepare(toy_recipe(tmp_path, toy_t5, protocol="per_task"))
-        learner.fit(prepared, 0, Listener())
+        fitting.fit(prepared, 0, Listener())
         trained = weakref.ref(prepared.loaded.model)
         gc.disable()
         try:
@@ -176,12 +176,12 @@ class TestAllTasksTogether:
     ):
         trained_on: list[list[dict[str, Any]]] = []
 
-        class Recorded(learner.TaskTrainer):
+        class Recorded(fitting.TaskTrainer):
             def __init__(self, **arguments: Any) -> None:
                 trained_on.append(arguments["train_dataset"].to_list())
                 super().__init__(**arguments)
 
-        monkeypatch.setattr(learner, "TaskTrainer", Recorded)
+        monkeypatch.setattr(fitting, "TaskTrainer", Recorded)
         (tmp_path / "data").mkdir()
         tasks = [
             {**write_task(tmp_path / "data", name, examples), "instruction": instruction}

@@ -14,14 +14,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 from clkit.errors import ModelError
-from clkit.models.classifier import CLOSED, Classifier
+from clkit.models.families.classifier import CLOSED, Classifier
 from clkit.models.groups import parameter_groups
 from clkit.models.loading import LoadedModel, begin_task, load_model, save_model
 from clkit.models.objective import Classification, Pretraining
 from clkit.models.sections import FullTuning, IncrementalLoraTuning, LoraTuning, ModelSection, Tuning
 from clkit.strategies.builtin.lwf import distillation
 from clkit.tasks.task import Task
-from clkit.testing.section import EvaluationSection
 from clkit.training.trainer import token_mean_loss
 from tests.models.test_adapters import learn
 
@@ -163,7 +162,7 @@ def test_an_answer_is_the_best_of_the_open_labels(
     loaded.family.see(seen)
     # Later rows are larger: of each set of open rows the last is best.
     model: Any = Fixed([float(row) for row in range(len(loaded.model.config.id2label))])
-    given = loaded.family.answer(model, loaded.tokenizer, ["w1", "w2 w3"], task(tested), EvaluationSection())
+    given = loaded.family.answer(model, loaded.tokenizer, ["w1", "w2 w3"], task(tested))
     assert given == [answer, answer]
 
 
@@ -171,7 +170,7 @@ def test_an_answer_is_the_best_of_the_open_labels(
 def test_a_label_without_a_row_is_refused(toy_roberta: Path, heads: str, row: str) -> None:
     loaded = load(toy_roberta, heads)
     with pytest.raises(ModelError, match=f"^task 'a': the model's head has no row for '{row}', so it cannot answer it"):
-        loaded.family.answer(loaded.model, loaded.tokenizer, ["w1"], task("a", ["yes", "up"]), EvaluationSection())
+        loaded.family.answer(loaded.model, loaded.tokenizer, ["w1"], task("a", ["yes", "up"]))
 
 
 def test_a_text_longer_than_the_model_reads_is_refused_by_its_key(toy_roberta: Path) -> None:

@@ -23,11 +23,11 @@ from transformers import (
 
 from clkit.engine.prepare import load_learner
 from clkit.errors import ModelError
-from clkit.models.decoder import Decoder
 from clkit.models.examples import task_prompts
+from clkit.models.families.decoder import Decoder
+from clkit.models.families.next_token import DecoderPretraining
 from clkit.models.layers import linear_layers, select_layers
 from clkit.models.loading import LoadedModel, load_model
-from clkit.models.next_token import DecoderPretraining
 from clkit.models.objective import Pretraining, TextToText
 from clkit.models.sections import FullTuning, LoraTuning, ModelSection
 from clkit.tasks.loading import load_tasks

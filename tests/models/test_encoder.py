@@ -22,14 +22,14 @@ from transformers import (
 
 from clkit.errors import ModelError
 from clkit.models.adapters import add_adapter
-from clkit.models.classifier import Classifier
-from clkit.models.encoder import Encoder, longest_text
-from clkit.models.family import family_of
+from clkit.models.families.classifier import Classifier
+from clkit.models.families.encoder import Encoder, longest_text
+from clkit.models.families.masked_tokens import MaskedTokens
 from clkit.models.layers import select_layers
 from clkit.models.loading import LoadedModel, load_model
 from clkit.models.magnitudes import MagnitudeCollector
-from clkit.models.masked_tokens import MaskedTokens
 from clkit.models.objective import Classification, Pretraining, TextToText
+from clkit.models.registry import family_of
 from clkit.models.sections import FullTuning, LoraTuning, ModelSection
 
 LAYERS = 2
@@ -132,8 +132,8 @@ def test_a_saved_stage_trains_the_same_parts_as_the_model_that_it_began_with(
 def test_layers_of_a_head_are_those_that_are_used_and_carry_no_adapter(folders: dict[str, Path]) -> None:
     loaded = classifier(folders["roberta"])
     with pytest.raises(ModelError, match=r"tuning.targets: 'out_proj' names no linear layer of this model outside its"):
-        add_adapter(loaded, LoraTuning(method="lora", targets=["out_proj"]))
-    adapted = add_adapter(loaded, LoraTuning(method="lora"))
+        add_adapter(loaded.model, loaded.family, LoraTuning(method="lora", targets=["out_proj"]))
+    adapted = add_adapter(loaded.model, loaded.family, LoraTuning(method="lora"))
     trained = "classifier.modules_to_save.default"
     assert set(select_layers(adapted, loaded.family, ["head"])) == {f"{trained}.dense", f"{trained}.out_proj"}
 
@@ -144,7 +144,7 @@ def test_query_and_value_carry_the_adapters_and_the_new_head_is_trained_whole(
 ) -> None:
     loaded = classifier(folders[kind])
     assert set(loaded.family.trained_whole) == TRAINED_WHOLE[kind]
-    tuned = add_adapter(loaded, LoraTuning(method="lora", rank=2))
+    tuned = add_adapter(loaded.model, loaded.family, LoraTuning(method="lora", rank=2))
     trained = [name for name, parameter in tuned.named_parameters() if parameter.requires_grad]
     adapted = {name.split(".lora_")[0].rpartition(".")[2] for name in trained if ".lora_" in name}
     assert adapted == set(CARRIERS.get(kind, ("query", "value")))
@@ -158,7 +158,7 @@ def test_query_and_value_carry_the_adapters_and_the_new_head_is_trained_whole(
 def test_a_head_that_was_pre_trained_stays_as_it_is_beside_adapters(kind: str, folders: dict[str, Path]) -> None:
     loaded = masked_tokens(folders[kind])
     assert (loaded.family.trained_whole, loaded.family.remarks) == ((), ())
-    tuned = add_adapter(loaded, LoraTuning(method="lora", rank=2))
+    tuned = add_adapter(loaded.model, loaded.family, LoraTuning(method="lora", rank=2))
     assert all(".lora_" in name for name, parameter in tuned.named_parameters() if parameter.requires_grad)
 
 

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, AutoTokenizer, RobertaModel
 
 from clkit.errors import ModelError
+from clkit.models.families.masked_tokens import choose
 from clkit.models.likelihood import IGNORED
 from clkit.models.loading import LoadedModel, begin_task, load_model, save_model
-from clkit.models.masked_tokens import choose
 from clkit.models.objective import Pretraining
 from clkit.models.sections import FullTuning, IncrementalLoraTuning, LoraTuning, ModelSection, Tuning
 from clkit.testing.examiner import negative_log_likelihoods

@@ -16,10 +16,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5ForConditiona
 from clkit.draws import drawn_from
 from clkit.errors import ModelError
 from clkit.models.embedded import embedded_model_folder
+from clkit.models.families.span_corruption import Seq2SeqPretraining, corrupt, sentinel_ids, span_counts
 from clkit.models.family import Collator
 from clkit.models.objective import Pretraining
-from clkit.models.span_corruption import Seq2SeqPretraining, corrupt, sentinel_ids, span_counts
-from clkit.testing.section import EvaluationSection
 
 SENTINELS = range(1000, 1100)
 END, PAD, IGNORED = 1, 0, -100
@@ -179,7 +178,7 @@ class TestFamily:
         model: T5ForConditionalGeneration,
     ) -> None:
         with pytest.raises(ModelError, match="pretraining has no answers"):
-            family.answer(model, tokenizer, [""], None, EvaluationSection())  # type: ignore[arg-type]
+            family.answer(model, tokenizer, [""], None)  # type: ignore[arg-type]
 
     def test_too_few_sentinels_are_named_with_what_to_do(
         self, tokenizer: PreTrainedTokenizerBase, model: T5ForConditionalGeneration

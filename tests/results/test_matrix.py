@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clkit.results.matrix import METRICS, AccuracyMatrix
+from clkit.results.matrix import AccuracyMatrix
+from clkit.results.metrics import METRICS
 from clkit.results.spread import aggregate
 
 # Three tasks, every cell measured; all expected numbers below are worked out by hand from these.

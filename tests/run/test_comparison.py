@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from clkit.engine.resuming import resuming_differences
 from clkit.errors import RunError
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.saving import recipe_yaml
 from clkit.run.atomic import write_json
-from clkit.run.comparison import compare_recipes, resuming_differences, seed_groups
+from clkit.run.comparison import compare_recipes, seed_groups
 from clkit.run.folder import RunFolder
 from clkit.section import NOT_THE_RESULT, Section
 

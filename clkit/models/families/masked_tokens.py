@@ -19,12 +19,10 @@ from transformers import (
 
 from clkit.draws import drawn_from
 from clkit.errors import ModelError
-from clkit.models.encoder import HEAD_DRAWN, Encoder, in_head, longest_text
+from clkit.models.families.encoder import HEAD_DRAWN, Encoder, in_head, longest_text
 from clkit.models.family import Collator, LabelsOfTasks
 from clkit.models.objective import Objective, Pretraining
 from clkit.models.weights import read_weights_but
-from clkit.tasks.task import Task
-from clkit.testing.section import EvaluationSection
 
 #: The paper's share of tokens that are masked.
 MASKED_SHARE = 0.15
@@ -43,6 +41,7 @@ class MaskedTokens(Encoder):
     Another `micro_batch_size` or number of processes draws other masks too.
     """
 
+    objective_kind: ClassVar[str] = "pretraining"
     roles: ClassVar[Mapping[str, str]] = {
         **Encoder.roles,
         "lm_head": r"^(lm_head|cls|vocab_\w+|generator_\w+|head|decoder)(\.|$)",
@@ -106,16 +105,6 @@ class MaskedTokens(Encoder):
             return {**batch, "labels": labels}
 
         return collate
-
-    def answer(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        prompts: Sequence[str],
-        task: Task,
-        evaluation: EvaluationSection,
-    ) -> list[str]:
-        raise ModelError("objective.kind: pretraining has no answers; set evaluation.metric to perplexity or loss")
 
 
 def choose(possible: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:

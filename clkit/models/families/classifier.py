@@ -9,12 +9,11 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from clkit.errors import ModelError
-from clkit.models.encoder import HEAD_DRAWN, Encoder, check_lengths, head_modules, in_head, longest_text
+from clkit.models.families.encoder import HEAD_DRAWN, Encoder, check_lengths, head_modules, in_head, longest_text
 from clkit.models.family import Batch, Collator, LabelsOfTasks
 from clkit.models.objective import HEADS, Classification, Objective
 from clkit.models.weights import draw_anew, read_weights_but
 from clkit.tasks.task import Task
-from clkit.testing.section import EvaluationSection
 
 #: Logit of a closed row: its probability is exactly 0, yet a divergence over all rows stays finite, in float16 too.
 CLOSED = -1e4
@@ -33,6 +32,7 @@ class Classifier(Encoder):
     A closed row has the logit `CLOSED` and gets no gradient.
     """
 
+    objective_kind: ClassVar[str] = "classification"
     roles: ClassVar[Mapping[str, str]] = {
         **Encoder.roles,
         "head": r"^(classifier|pre_classifier|score|head|pooler)(\.|$)|\.pooler(\.|$)",
@@ -149,7 +149,9 @@ class Classifier(Encoder):
         tokenizer: PreTrainedTokenizerBase,
         prompts: Sequence[str],
         task: Task,
-        evaluation: EvaluationSection,
+        *,
+        rank: bool = False,
+        max_new_tokens: int = 50,
     ) -> list[str]:
         """The label whose row is largest, of those that are open when the task is tested.
 

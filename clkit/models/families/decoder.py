@@ -30,6 +30,7 @@ class Decoder(Generating):
     """
 
     name: ClassVar[str] = "decoder"
+    objective_kind: ClassVar[str] = "text_to_text"
     roles: ClassVar[Mapping[str, str]] = {
         "attention": rf"(^|\.){ATTENTION}\.",
         "feed_forward": rf"(^|\.)({FEED_FORWARD}\.(\w+\.)*(?!\w*(gate|router)$)\w+|fc1|fc2)$",

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from clkit.errors import ModelError
-from clkit.models.decoder import Decoder, first_id, token_ids
-from clkit.models.family import LabelsOfTasks
+from clkit.models.families.decoder import Decoder, first_id, token_ids
+from clkit.models.family import Family, LabelsOfTasks
 from clkit.models.objective import Objective, Pretraining
-from clkit.tasks.task import Task
-from clkit.testing.section import EvaluationSection
 
 
 class DecoderPretraining(Decoder):
@@ -20,6 +18,9 @@ class DecoderPretraining(Decoder):
 
     A block is no whole text, so no token that ends a sequence stands behind it.
     """
+
+    objective_kind: ClassVar[str] = "pretraining"
+    answer = Family.answer  # which says that there are none
 
     def __init__(self, objective: Objective, labels: LabelsOfTasks | None = None) -> None:
         super().__init__(objective, labels)
@@ -37,13 +38,3 @@ class DecoderPretraining(Decoder):
     ) -> dict[str, list[Any]]:
         ids = [text if len(text) > 1 else [first_id(tokenizer), *text] for text in token_ids(tokenizer, answers)]
         return {"input_ids": ids, "labels": [list(text) for text in ids]}
-
-    def answer(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        prompts: Sequence[str],
-        task: Task,
-        evaluation: EvaluationSection,
-    ) -> list[str]:
-        raise ModelError("objective.kind: pretraining has no answers; set evaluation.metric to perplexity or loss")

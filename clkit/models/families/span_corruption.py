@@ -9,18 +9,16 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from itertools import count, pairwise, takewhile
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from clkit.draws import drawn_from
 from clkit.errors import ModelError
-from clkit.models.family import Collator, LabelsOfTasks
+from clkit.models.families.seq2seq import Seq2Seq
+from clkit.models.family import Collator, Family, LabelsOfTasks
 from clkit.models.objective import Objective, Pretraining
-from clkit.models.seq2seq import Seq2Seq
-from clkit.tasks.task import Task
-from clkit.testing.section import EvaluationSection
 
 #: The paper's: share of the tokens that are masked, and mean length of a span in tokens.
 MASKED_SHARE, SPAN_LENGTH = 0.15, 3.0
@@ -40,6 +38,9 @@ class Seq2SeqPretraining(Seq2Seq):
     Which spans are masked follows from the batch (`clkit.draws`). Every epoch has others, for its batches hold
     other examples together.
     """
+
+    objective_kind: ClassVar[str] = "pretraining"
+    answer = Family.answer  # which says that there are none
 
     def __init__(self, objective: Objective, labels: LabelsOfTasks | None = None) -> None:
         super().__init__(objective, labels)
@@ -88,16 +89,6 @@ class Seq2SeqPretraining(Seq2Seq):
                 f"tokens needs {spans + 1}; lower objective.block_tokens or raise objective.span_length"
             )
         return found
-
-    def answer(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        prompts: Sequence[str],
-        task: Task,
-        evaluation: EvaluationSection,
-    ) -> list[str]:
-        raise ModelError("objective.kind: pretraining has no answers; set evaluation.metric to perplexity or loss")
 
 
 def sentinel_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -34,6 +34,7 @@ class Seq2Seq(Generating):
     """T5 and its relatives (mT5, Flan-T5, UL2, ...)."""
 
     name: ClassVar[str] = "seq2seq"
+    objective_kind: ClassVar[str] = "text_to_text"
     roles: ClassVar[Mapping[str, str]] = {
         "attention": r"\.(SelfAttention|EncDecAttention)\.[qkvo]$",
         "feed_forward": r"\.DenseReluDense\.(wi|wi_0|wi_1|wo)$",
