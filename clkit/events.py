@@ -20,6 +20,7 @@ class Plan:
         dropped: rows without a gold label that were left out, of each task, by split.
         model: family, number of parameters and of trainable parameters, remarks such as which kind of head it has.
         memory: bytes that strategies keep beside the model by the end, by name.
+        remarks: what the user should know of the data before the run, a line each.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Plan:
     dropped: Sequence[Mapping[str, int]]
     model: Mapping[str, Any]
     memory: Mapping[str, int]
+    remarks: Sequence[str] = ()
 
 
 class Listener:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from clkit.engine.protocols import PlannedStage, lineage, planned_stages
 from clkit.errors import ModelError, StrategyError, UsageError
 from clkit.events import Plan
 from clkit.general.ability import General
-from clkit.models.examples import task_examples
+from clkit.models.examples import refuse_unwritable_labels, task_examples, unwritable
 from clkit.models.loading import LoadedModel, describe, load_model
 from clkit.recipe.recipe import Recipe
 from clkit.strategies.contract import Strategy
@@ -70,6 +70,19 @@ class Prepared:
             steps[stage.name] = task_steps(self.recipe, stage.name, own[index] + replayed)
         return steps
 
+    def _remarks(self, task: Task) -> Iterator[str]:
+        """What of a task's data cannot be learned or tested as it stands, a line each."""
+        if task.labels is not None or self.recipe.objective.kind != "text_to_text":
+            return
+        for split in dict.fromkeys(("train", self.recipe.evaluation.split)):
+            answers = task.split(split)["answer"][:]
+            lost = unwritable(self.loaded, answers)
+            if lost:
+                yield (
+                    f"task '{task.name}': the model's tokenizer cannot spell {len(lost):,} of {len(answers):,} {split} "
+                    f"answers, which so cannot be right; of {lost[0][0]!r} it reads {lost[0][1]!r}"
+                )
+
     def plan(self) -> Plan:
         """What training is going to do."""
         return Plan(
@@ -81,6 +94,7 @@ class Prepared:
             examples=[(len(task.train), len(task.split(self.recipe.evaluation.split))) for task in self.tasks],
             dropped=[task.dropped for task in self.tasks],
             model=describe(self.loaded),
+            remarks=[remark for task in self.tasks for remark in self._remarks(task)],
             memory={
                 strategy.options.name: bytes_kept
                 for strategy in self.strategies
@@ -106,6 +120,9 @@ def prepare(recipe: Recipe, stages: Sequence[Path] = ()) -> Prepared:
     tasks = load_tasks(recipe)
     loaded = load_learner(recipe, tasks, stages)
     loaded.family.collator(loaded.tokenizer, loaded.model)  # which refuses a tokenizer without what the objective needs
+    for task in tasks:
+        if recipe.objective.kind == "text_to_text":
+            refuse_unwritable_labels(loaded, task)
     if general is not None:
         general.check(loaded)
     strategies = []

@@ -9,8 +9,10 @@ from typing import Any, Protocol
 from datasets import Dataset
 
 from clkit.errors import DataError
+from clkit.models.family import Generating
 from clkit.models.loading import LoadedModel
 from clkit.models.objective import Objective
+from clkit.results.answers import normalise
 from clkit.tasks.blocks import blocks
 from clkit.tasks.prompts import NO_TURNS, build_prompt, fit_all, in_chat_template
 from clkit.tasks.sections import PromptSection
@@ -54,6 +56,33 @@ def task_examples(task: Task, split: Split, tokenizer: Any, recipe: Reading) -> 
         prompts = task_prompts(task, split, tokenizer, recipe)
         answers = task.split(split)["answer"][:]
     return Dataset.from_dict({"prompt": prompts, "answer": answers, "task": [task.name] * len(answers)})
+
+
+def refuse_unwritable_labels(loaded: LoadedModel, task: Task) -> None:
+    """Check that every label survives the tokenizer: one that does not could never be answered.
+
+    Raises:
+        DataError: a label is read back as something else.
+    """
+    for label, read in unwritable(loaded, task.labels or ()):
+        known = f"'{read}'" if read.strip() else "nothing"
+        raise DataError(
+            f"task '{task.name}': the model's tokenizer cannot spell the label '{label}' ({_code_points(label)}): it "
+            f"reads {known} of it, so no answer could be right; give other words in `labels` or `label_names`, or use "
+            "another model"
+        )
+
+
+def unwritable(loaded: LoadedModel, answers: Sequence[str]) -> list[tuple[str, str]]:
+    """The answers that exact match would not know again if the model wrote their tokens, with what is read of them."""
+    if not isinstance(loaded.family, Generating) or not answers:
+        return []
+    read = loaded.family.as_written(loaded.tokenizer, answers)
+    return [pair for pair in zip(answers, read, strict=True) if normalise(pair[0]) != normalise(pair[1])]
+
+
+def _code_points(text: str) -> str:
+    return " ".join(f"U+{ord(character):04X}" for character in text[:8]) + (" ..." if len(text) > 8 else "")
 
 
 def encode(loaded: LoadedModel, examples: Dataset, chosen: Sequence[int] | None = None) -> Dataset:

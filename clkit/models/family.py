@@ -178,5 +178,9 @@ class Generating(Family):
         """log p(answer | prompt), summed over the answer's tokens: float32, prompts × answers."""
 
     @abstractmethod
+    def as_written(self, tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> list[str]:
+        """What is read of each answer where the model writes just its tokens: without what has none."""
+
+    @abstractmethod
     def answer_tokens(self, tokenizer: PreTrainedTokenizerBase, answer: str) -> int:
         """How many new tokens it takes to generate the answer, the end-of-sequence token included."""

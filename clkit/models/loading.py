@@ -165,6 +165,7 @@ def _load_base(section: ModelSection, use: _Use, stage: Path | None = None) -> L
             arguments |= {"config": config, "quantization_config": GgufConfig(dequantize=True)}
         model = family.load(origin.source, **arguments)
         _check_vocabulary(tokenizer, model)
+        _refuse_broken(model)
         if isinstance(family, Generating) and tokenizer.eos_token_id is None:
             raise ModelError("its tokenizer has no end-of-sequence token (eos_token), so no answer would ever end")
     except ModelError as error:
@@ -231,6 +232,13 @@ def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
             f"its tokenizer has {tokens:,} tokens, more than the {rows:,} that the model embeds; "
             "save the model's own tokenizer beside it"
         )
+
+
+def _refuse_broken(model: PreTrainedModel) -> None:
+    """Refuse weights that are NaN or infinite, with which every loss and every answer is."""
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise ModelError(f"its weight '{name}' holds NaN or infinite values; use a checkpoint from before they did")
 
 
 def _check_json(origin: _Origin, file: Path) -> None:

@@ -45,8 +45,13 @@ class MagnitudeCollector:
 
         return record
 
-    @torch.no_grad()
     def _add(self, name: str, output: torch.Tensor, batch: Batch) -> None:
+        # Inside autocast a product of float32 is rounded to half precision: other rows would be the largest, and in
+        # float16 the sums would overflow.
+        with torch.no_grad(), torch.autocast(output.device.type, enabled=False):
+            self._sum(name, output, batch)
+
+    def _sum(self, name: str, output: torch.Tensor, batch: Batch) -> None:
         units = output.shape[-1]
         rows = output.detach().reshape(-1, units)
         total = torch.float64 if rows.dtype == torch.float64 else torch.float32

@@ -41,6 +41,8 @@ def print_plan(console: Console, plan: Plan) -> None:
         table.add_row(stage, f"{train:,}", f"{test:,}", f"{plan.steps[stage]:,}", "–")
     console.print(model_line(plan))
     console.print(table)
+    for remark in plan.remarks:
+        console.print(f"note: {remark}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _megabytes(size: int) -> str:

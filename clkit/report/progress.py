@@ -73,6 +73,8 @@ class RunProgress(Listener):
     def started(self, plan: Plan) -> None:
         self._plan = plan
         self.noted(model_line(plan))
+        for remark in plan.remarks:
+            self.noted(remark)
         for task, dropped in zip(plan.tasks, plan.dropped, strict=True):
             if dropped_rows(dropped):
                 self.noted(f"{task}: dropped rows without a gold label: {dropped_rows(dropped)}")

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Iterable
 
 from clkit.errors import DataError
 
-_WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
+#: Punctuation that is dropped: all of ASCII, but for what makes another number of a number (1.5 and 15, -3 and 3).
+_DROPPED = re.compile(
+    r"(?!(?<=\d)[.,]\d)"  # a decimal point or separator between digits
+    r"(?!(?<![\w])\.\d)"  # .5
+    r"(?!(?<![^\W\d_])-\.?\d)"  # a minus, or a dash between digits; not the hyphen of a word (covid-19)
+    rf"[{re.escape(string.punctuation)}]"
+)
 
 
 def normalise(text: str) -> str:
-    """The text as exact match compares it: lower case, no punctuation, single spaces."""
-    return " ".join(text.lower().translate(_WITHOUT_PUNCTUATION).split())
+    """The text as exact match compares it: lower case, no punctuation outside numbers, single spaces.
+
+    What is nothing but punctuation, as the label `+`, stays as it is.
+    """
+    plain = " ".join(_DROPPED.sub("", text.lower()).split())
+    return plain or " ".join(text.split())
 
 
 def refuse_equal(labels: Iterable[str], task: str) -> None:
-    """Check that no two labels are the same to exact match, which would count either as right for the other.
+    """Check that every label says something to exact match, and no two the same, which would count either as right.
 
     Raises:
-        DataError: two of them are.
+        DataError: one is blank, or two are the same.
     """
     known: dict[str, str] = {}
     for label in labels:
+        if not normalise(label):
+            raise DataError(
+                f"task '{task}': the label {label!r} is blank; give it a name, as in `labels`"
+            )
         same = known.setdefault(normalise(label), label)
         if same != label:
             raise DataError(

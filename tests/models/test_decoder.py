@@ -289,7 +289,7 @@ def test_a_text_of_one_token_is_predicted_from_the_token_that_begins_sequences()
 def test_plain_text_has_no_answers(toy: LoadedModel) -> None:
     pretraining: Any = DecoderPretraining(Pretraining(kind="pretraining"))
     with pytest.raises(ModelError, match="pretraining has no answers"):
-        pretraining.answer(toy.model, toy.tokenizer, ["w1"], None, None)
+        pretraining.answer(toy.model, toy.tokenizer, ["w1"], None)
 
 
 # --- architectures ------------------------------------------------------------------------------------------------

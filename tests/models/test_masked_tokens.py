@@ -203,7 +203,7 @@ def test_spans_blocks_too_long_and_answers_are_refused(toy_roberta: Path) -> Non
         load(toy_roberta, block_tokens=600)
     loaded = load(toy_roberta)
     with pytest.raises(ModelError, match=r"pretraining has no answers; set evaluation.metric to perplexity or loss"):
-        loaded.family.answer(loaded.model, loaded.tokenizer, ["w1"], None, None)  # type: ignore[arg-type]
+        loaded.family.answer(loaded.model, loaded.tokenizer, ["w1"], None)  # type: ignore[arg-type]
 
 
 def test_a_tokenizer_without_a_mask_is_refused(toy_roberta: Path) -> None:

@@ -14,6 +14,7 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from clkit.models.family import UNFINISHED, Batch, Collator, Generating
+from clkit.models.greedy import greedily, pad_id
 from clkit.models.likelihood import IGNORED
 from clkit.models.weights import read_weights
 
@@ -78,7 +79,7 @@ class Decoder(Generating):
         Where the model can leave out logits, those at positions without a label in any example are, and the labels
         there too: with a large vocabulary they would cost more than the layers below.
         """
-        pad = _pad_id(tokenizer)
+        pad = pad_id(tokenizer)
         chooses = "logits_to_keep" in _forward_parameters(model)
 
         def collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -101,24 +102,11 @@ class Decoder(Generating):
     def generate(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int
     ) -> list[str]:
-        ids, mask = _padded(_prompt_ids(tokenizer, prompts), _pad_id(tokenizer), left=True)
-        own = model.generation_config.eos_token_id
-        ends = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
-        # The Trainer turns the cache off in the model's config. Penalties in the model's own generation config would
-        # change which token is the likeliest.
-        tokens = model.generate(
-            input_ids=ids.to(model.device),
-            attention_mask=mask.to(model.device),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            repetition_penalty=1.0,
-            no_repeat_ngram_size=0,
-            use_cache=True,
-            eos_token_id=sorted(ends),
-            pad_token_id=_pad_id(tokenizer),
-        )[:, ids.shape[1] :]
-        ended = torch.isin(tokens, torch.tensor(sorted(ends), device=tokens.device)).any(dim=1).tolist()
+        ids, mask = _padded(_prompt_ids(tokenizer, prompts), pad_id(tokenizer), left=True)
+        with greedily(model, tokenizer, max_new_tokens) as ends:
+            whole = model.generate(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
+        tokens = whole[:, ids.shape[1] :]
+        ended = torch.isin(tokens, torch.tensor(ends, device=tokens.device)).any(dim=1).tolist()
         texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [
             text.removeprefix(_separator(prompt)) + ("" if whole else UNFINISHED)
@@ -136,7 +124,7 @@ class Decoder(Generating):
         if "past_key_values" not in _forward_parameters(model):  # such as Mamba, which keeps a state instead
             whole = [self._log_likelihood_of_whole(model, tokenizer, prompts, answer) for answer in answers]
             return torch.stack(whole, dim=1)
-        pad, device = _pad_id(tokenizer), model.device
+        pad, device = pad_id(tokenizer), model.device
         ids, mask = (part.to(device) for part in _padded(_prompt_ids(tokenizer, prompts), pad, left=True))
         # The prompts are read once, whatever the number of answers.
         arguments = _accepted(model, position_ids=_positions(mask), logits_to_keep=1)
@@ -170,6 +158,11 @@ class Decoder(Generating):
         labels = batch.pop("labels")
         logits = model(**batch).logits.float().transpose(1, 2)
         return -functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none").sum(dim=1)
+
+    def as_written(self, tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> list[str]:
+        tails = _answer_ids(tokenizer, ["Answer:"] * len(answers), answers)
+        texts: list[str] = tokenizer.batch_decode(tails, skip_special_tokens=True)
+        return [text.removeprefix(" ") for text in texts]
 
     def answer_tokens(self, tokenizer: PreTrainedTokenizerBase, answer: str) -> int:
         prompts = ["Answer:", "Answer:\n"]  # after white space an answer may begin with other tokens
@@ -221,13 +214,6 @@ def _answer_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], answ
         tail = tokenizer(answer, add_special_tokens=False, verbose=False)["input_ids"] if apart else whole[len(head) :]
         found.append([*tail, tokenizer.eos_token_id])
     return found
-
-
-def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """What fills a batch, and answers that ended before others."""
-    pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
-    chosen: int = end if pad is None else pad
-    return chosen
 
 
 def _padded(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,6 +10,7 @@ from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, PreTrain
 from transformers.modeling_outputs import BaseModelOutput
 
 from clkit.models.family import UNFINISHED, Batch, Collator, Generating
+from clkit.models.greedy import greedily
 from clkit.models.likelihood import IGNORED
 from clkit.models.weights import read_weights
 
@@ -30,6 +31,21 @@ def _encoded(model: PreTrainedModel, source: Batch) -> torch.Tensor:
     return torch.cat([encoder(input_ids=part, attention_mask=mask).last_hidden_state for part, mask in parts])
 
 
+def _target_ids(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> list[list[int]]:
+    """The tokens of each answer; the last is the one that ends it, whether the tokenizer adds it or not."""
+    end = tokenizer.eos_token_id
+    found = tokenizer(text_target=list(answers), truncation=False)["input_ids"]
+    return [ids if ids and ids[-1] == end else [*ids, end] for ids in found]
+
+
+def _decoder_start(model: PreTrainedModel) -> int:
+    """The token that the decoder begins with, as training shifts the labels."""
+    shifted = model.prepare_decoder_input_ids_from_labels(
+        labels=torch.zeros((1, 1), dtype=torch.long, device=model.device)
+    )
+    return int(shifted[0, 0])
+
+
 class Seq2Seq(Generating):
     """T5 and its relatives (mT5, Flan-T5, UL2, ...)."""
 
@@ -48,11 +64,13 @@ class Seq2Seq(Generating):
 
     def load(self, name: str, **arguments: Any) -> PreTrainedModel:
         model = read_weights(AutoModelForSeq2SeqLM, name, **arguments)
-        for key in ("decoder_start_token_id", "eos_token_id"):  # without them no answer begins or ends
-            if getattr(model.generation_config, key) is None:
-                setattr(model.generation_config, key, getattr(model.config, key, None))
-            if getattr(model.generation_config, key) is None:
-                raise ValueError(f"neither its generation_config.json nor its config.json has a {key}")
+        if getattr(model.config, "decoder_start_token_id", None) is None:  # what training shifts the labels by
+            model.config.decoder_start_token_id = model.generation_config.decoder_start_token_id
+        try:
+            _decoder_start(model)
+        except (ValueError, TypeError, AttributeError):
+            key = "decoder_start_token_id"
+            raise ValueError(f"neither its generation_config.json nor its config.json has a {key}") from None
         return model
 
     def encode(
@@ -65,7 +83,7 @@ class Seq2Seq(Generating):
         # Prompts already fit; truncation would cut off "Answer:", so it stays off.
         return {
             "input_ids": tokenizer(list(prompts), truncation=False)["input_ids"],
-            "labels": tokenizer(text_target=list(answers), truncation=False)["input_ids"],
+            "labels": _target_ids(tokenizer, answers),
         }
 
     def collator(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Collator:
@@ -83,17 +101,12 @@ class Seq2Seq(Generating):
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int
     ) -> list[str]:
         source = tokenizer(list(prompts), padding=True, return_tensors="pt").to(model.device)
-        # The Trainer turns the cache off in the model's config; decoding without it is quadratic.
-        tokens = model.generate(
-            encoder_outputs=BaseModelOutput(last_hidden_state=_encoded(model, source)),
-            attention_mask=source["attention_mask"],
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            use_cache=True,
-        )
-        ends = torch.tensor(model.generation_config.eos_token_id, device=tokens.device)
-        ended = torch.isin(tokens, ends).any(dim=1).tolist()
+        with greedily(model, tokenizer, max_new_tokens, _decoder_start(model)) as ends:
+            tokens = model.generate(
+                encoder_outputs=BaseModelOutput(last_hidden_state=_encoded(model, source)),
+                attention_mask=source["attention_mask"],
+            )[:, 1:]
+        ended = torch.isin(tokens, torch.tensor(ends, device=tokens.device)).any(dim=1).tolist()
         texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [text if whole else text + UNFINISHED for text, whole in zip(texts, ended, strict=True)]
 
@@ -106,12 +119,10 @@ class Seq2Seq(Generating):
         answers: Sequence[str],
     ) -> torch.Tensor:
         source = tokenizer(list(prompts), padding=True, return_tensors="pt").to(model.device)
-        target = tokenizer(text_target=list(answers), padding=True, return_tensors="pt").to(model.device)
-        labels = target["input_ids"].masked_fill(target["attention_mask"] == 0, IGNORED)
         encoded = _encoded(model, source)
         scores = []
-        for answer in labels:  # one decoder pass per label over the whole batch: the encoder runs once
-            repeated = answer.expand(len(prompts), -1)
+        for ids in _target_ids(tokenizer, answers):  # one decoder pass per label over the whole batch of prompts
+            repeated = torch.tensor(ids, device=model.device).expand(len(prompts), -1)
             logits = model(
                 encoder_outputs=(encoded,),
                 attention_mask=source["attention_mask"],
@@ -125,4 +136,8 @@ class Seq2Seq(Generating):
         return torch.stack(scores, dim=1)
 
     def answer_tokens(self, tokenizer: PreTrainedTokenizerBase, answer: str) -> int:
-        return len(tokenizer(text_target=answer)["input_ids"])
+        return len(_target_ids(tokenizer, [answer])[0])
+
+    def as_written(self, tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> list[str]:
+        texts: list[str] = tokenizer.batch_decode(_target_ids(tokenizer, answers), skip_special_tokens=True)
+        return texts

@@ -1,0 +1,72 @@
+"""Greedy answers, whatever a checkpoint's own generation_config.json says.
+
+That file may ask for beams, samples, banned or forced tokens, a shortest length or other outputs, and a test would
+measure those. Inside `greedily` the model has a generation config of clkit's own; what is saved keeps the original's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from peft import PeftModel
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+def end_ids(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens that end an answer: the tokenizer's own, and further special ones that the checkpoint ends turns with.
+
+    What the checkpoint calls an end and is an ordinary token, or has another use, is left out: a stale id would cut
+    answers short.
+    """
+    own = (model.generation_config or GenerationConfig()).eos_token_id
+    further = {*(own if isinstance(own, list) else [own])} & {
+        *tokenizer.all_special_ids,
+        *tokenizer.added_tokens_decoder,
+    }
+    other_use = {tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id, tokenizer.mask_token_id}
+    return sorted({tokenizer.eos_token_id} | (further - other_use - {None}))
+
+
+def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """What fills a batch, and answers that ended before others."""
+    pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+    chosen: int = end if pad is None else pad
+    return chosen
+
+
+@contextmanager
+def greedily(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    max_new_tokens: int,
+    decoder_start: int | None = None,
+) -> Iterator[list[int]]:
+    """Inside, `model.generate` decodes greedily and with a cache, which the Trainer turns off in the model's config.
+
+    Args:
+        decoder_start: the token that the decoder of an encoder-decoder model begins with.
+
+    Yields:
+        The tokens that end an answer.
+    """
+    ends = end_ids(model, tokenizer)
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        eos_token_id=ends,
+        pad_token_id=pad_id(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
+        decoder_start_token_id=decoder_start,
+        do_sample=False,
+        num_beams=1,
+        use_cache=True,
+    )
+    holders = [model, model.get_base_model()] if isinstance(model, PeftModel) else [model]
+    kept = [holder.generation_config for holder in holders]
+    for holder in holders:
+        holder.generation_config = config
+    try:
+        yield ends
+    finally:
+        for holder, own in zip(holders, kept, strict=True):
+            holder.generation_config = own
