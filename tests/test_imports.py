@@ -93,15 +93,3 @@ def test_a_circle_and_a_climbing_import_are_found(tmp_path: Path) -> None:
     graph = imports(package)
     assert set(circle(graph)) == {"clkit.tasks.one", "clkit.tasks.two"}
     assert climbing(graph) == ["clkit.errors imports clkit.tasks.one"]
-
-
-def test_files_and_functions_stay_short() -> None:
-    long = []
-    for file in modules(PACKAGE).values():
-        text = file.read_text("utf-8")
-        sizes = {file.name: (text.count("\n"), 350)}
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                sizes[node.name] = (node.end_lineno - node.lineno + 1, 60)  # type: ignore[operator]
-        long += [f"{file.name}: {name} has {size} lines" for name, (size, most) in sizes.items() if size > most]
-    assert long == []

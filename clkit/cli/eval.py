@@ -23,6 +23,7 @@ def evaluate(
     task: Annotated[list[str] | None, typer.Option(help="Test on this task only; may be repeated.")] = None,
     tasks_of: Annotated[str | None, typer.Option(help="Test on the tasks of this recipe instead of the run's.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write the predictions to this JSONL file.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file that --save names.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print scores as JSON.")] = False,
 ) -> None:
     """Test the model of a finished stage, on the run's tasks or on others.
@@ -37,9 +38,10 @@ def evaluate(
     from clkit.report.console import make_console, quiet_libraries, stderr
     from clkit.run.atomic import write_jsonl
     from clkit.run.folder import RunFolder
+    from clkit.run.own_files import check_target
 
-    if save is not None and not save.parent.is_dir():  # before the model answers for an hour
-        raise UsageError(f"--save: there is no folder '{save.parent}'; make it first")
+    if save is not None:  # before the model answers for an hour
+        check_target(save, "--save", replace=force)
     run, overrides = without_target(run, overrides or [])
     for change in overrides:
         section = change.partition("=")[0].partition(".")[0]

@@ -31,6 +31,7 @@ def train(
     from dataclasses import asdict
 
     from clkit.errors import UsageError
+    from clkit.recipe.inputs import paths_read
     from clkit.recipe.recipe import Recipe
     from clkit.recipe.smoke import smoke_recipe
     from clkit.report.console import make_console, quiet_libraries, stderr
@@ -42,7 +43,9 @@ def train(
     if smoke:
         loaded = smoke_recipe(loaded)
     if not resume:
-        RunFolder.check_free(run or loaded.run_path, overwrite=overwrite)  # before libraries are loaded for seconds
+        # Before libraries are loaded for seconds. A recipe that is no file is a shipped one.
+        reads = [Path(recipe), *paths_read(loaded)] if Path(recipe).is_file() else paths_read(loaded)
+        RunFolder.check_free(run or loaded.run_path, overwrite=overwrite, reads=reads)
 
     quiet_libraries()
     from clkit.engine.prepare import prepare

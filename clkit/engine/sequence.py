@@ -21,6 +21,7 @@ from clkit.errors import UsageError
 from clkit.events import Listener
 from clkit.models.loading import save_model
 from clkit.processes import processes
+from clkit.recipe.inputs import paths_read
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.saving import recipe_yaml
 from clkit.results.kinds import UNBOUNDED, Row
@@ -62,7 +63,9 @@ def train(
         process.wait_for_everyone()  # until the main process has the lock
         return _train(recipe, path, resume=resume, overwrite=overwrite, listener=listener)
     if not resume or RunFolder(path).is_empty():
-        RunFolder.check_free(path, overwrite=overwrite)  # before a lock is put into a folder of the user's
+        RunFolder.check_free(
+            path, overwrite=overwrite, reads=paths_read(recipe)
+        )  # before a lock is put into a folder of the user's
     else:
         RunFolder(path).check_links()
     with locked(path) as remark:

@@ -17,6 +17,16 @@ from clkit.tasks.sources.sample import SAMPLE_TASKS, unknown_sample
 FOLDER_FILES = ("train.json", "test.json", "labels.json")
 
 
+def paths_read(value: object) -> list[Path]:
+    """Every local file and folder that a recipe names, the starting model and the data among them."""
+    if isinstance(value, Recipe):
+        return paths_read(value.model_dump())
+    if isinstance(value, dict | list):
+        entries = value.values() if isinstance(value, dict) else value
+        return [path for entry in entries for path in paths_read(entry)]
+    return [Path(value)] if isinstance(value, str) and value.startswith("/") and Path(value).exists() else []
+
+
 def missing_inputs(recipe: Recipe) -> list[str]:
     """One line for each local model, folder, file or task of lm-eval that the recipe names and that is not there."""
     missing = _missing_model(recipe.model)

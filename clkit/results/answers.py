@@ -18,12 +18,8 @@ _DROPPED = re.compile(
 
 
 def normalise(text: str) -> str:
-    """The text as exact match compares it: lower case, no punctuation outside numbers, single spaces.
-
-    What is nothing but punctuation, as the label `+`, stays as it is.
-    """
-    plain = " ".join(_DROPPED.sub("", text.lower()).split())
-    return plain or " ".join(text.split())
+    """The text as exact match compares it: lower case, no punctuation outside numbers, single spaces."""
+    return " ".join(_DROPPED.sub("", text.lower()).split())
 
 
 def refuse_equal(labels: Iterable[str], task: str) -> None:
@@ -36,7 +32,8 @@ def refuse_equal(labels: Iterable[str], task: str) -> None:
     for label in labels:
         if not normalise(label):
             raise DataError(
-                f"task '{task}': the label {label!r} is blank; give it a name, as in `labels`"
+                f"task '{task}': exact match, which ignores punctuation, leaves nothing of the label {label!r}; name "
+                "it in words, in the data or by the source's label_names"
             )
         same = known.setdefault(normalise(label), label)
         if same != label:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from clkit.results.matrix import AccuracyMatrix
 from clkit.run.atomic import sync, write_atomically, write_json
 from clkit.run.lock import LOCK_FILE
 from clkit.run.log import RunLog
+from clkit.run.own_files import remove_own_files, strangers
 from clkit.run.seal import DONE_FILE, MODEL_PARTS, STATE_FILES, Done, read_object, seal_files, text_sha256
 
 #: Raised whenever an older clkit would misread the folder. 2: matrix.json says its protocol. Manifests came without a
@@ -56,7 +57,7 @@ class RunFolder:
     def create(
         cls, path: str | Path, recipe_yaml: str, environment: Mapping[str, Any], *, overwrite: bool = False
     ) -> RunFolder:
-        """A new run folder with its recipe and environment. ``overwrite`` empties an earlier run's folder first.
+        """A new run folder with its recipe and environment. ``overwrite`` removes an earlier run's files first.
 
         Raises:
             UsageError: the folder is not empty, or ``overwrite`` meets something that is no run folder.
@@ -64,7 +65,7 @@ class RunFolder:
         cls.check_free(path, overwrite=overwrite)
         run = cls(Path(path))
         if run.path.is_dir():
-            run._empty()
+            remove_own_files(run.path)
         run.path.mkdir(parents=True, exist_ok=True)
         # env.json comes first: it is what tells a half-made run folder from a folder of the user's.
         write_json(run.env_path, {"format": FORMAT, "recipe_sha256": text_sha256(recipe_yaml), **environment})
@@ -72,11 +73,15 @@ class RunFolder:
         return run
 
     @classmethod
-    def check_free(cls, path: str | Path, *, overwrite: bool = False) -> None:
+    def check_free(cls, path: str | Path, *, overwrite: bool = False, reads: Iterable[Path] = ()) -> None:
         """Whether `create` would make a run here. It changes nothing, so it can come before anything slow.
 
+        Args:
+            reads: files and folders that the new run is made from.
+
         Raises:
-            UsageError: the folder is not empty, or ``overwrite`` meets something that is no run folder.
+            UsageError: the folder is not empty, or ``overwrite`` meets something that is no run folder, files that
+                clkit did not write, or what the new run reads.
         """
         run = cls(Path(path))
         if run.path.exists() and not run.path.is_dir():
@@ -97,6 +102,20 @@ class RunFolder:
             raise UsageError(
                 f"{run.path} is not empty and no run folder (no env.json of clkit's), so --overwrite leaves it alone; "
                 "choose another folder with --run DIR"
+            )
+        needed = next((read for read in reads if read.resolve().is_relative_to(run.path.resolve())), None)
+        if needed is not None:
+            raise UsageError(
+                f"{run.path}: --overwrite would remove {needed}, which the new run reads; "
+                "choose another folder with --run DIR"
+            )
+        others = strangers(run.path)
+        if others:
+            named = ", ".join(str(path.relative_to(run.path)) for path in others[:3])
+            more = f" and {len(others) - 3:,} more" if len(others) > 3 else ""
+            raise UsageError(
+                f"{run.path} holds files that clkit did not write ({named}{more}), so --overwrite leaves it alone; "
+                "move them away, or choose another folder with --run DIR"
             )
 
     @classmethod
@@ -360,15 +379,6 @@ class RunFolder:
             if parts and folder.is_dir():
                 found.append((int(parts[1]), parts[2], folder))
         return sorted(found)
-
-    def _empty(self) -> None:
-        # env.json goes last, so that --overwrite can be repeated after an interruption. The lock is the writer's own.
-        entries = [entry for entry in self.path.iterdir() if entry.name != LOCK_FILE]
-        for entry in sorted(entries, key=lambda entry: entry == self.env_path):
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
 
 
 def parse_recipe(text: str, where: str) -> Any:

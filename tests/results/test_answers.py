@@ -24,7 +24,23 @@ def test_normalise(text: str, expected: str) -> None:
 
 def test_labels_that_exact_match_cannot_tell_apart_are_refused() -> None:
     refuse_equal(["A", "B", "not a"], "t")
-    with pytest.raises(DataError, match=r"task 't': exact match.* takes the labels '\+' and '-' for the same"):
+    with pytest.raises(DataError, match=r"task 't': exact match.* leaves nothing of the label '\+'"):
         refuse_equal(["yes", "+", "-"], "t")
     with pytest.raises(DataError, match=r"'Good' and 'good!'"):
         refuse_equal(["Good", "good!"], "t")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("1.5", "15"), ("-3", "3"), ("1,000", "1.000"), (".5", "5"), ("-.5", ".5"), ("2-1", "21"), ("at -3 C", "at 3 C")],
+)  # fmt: skip
+def test_numbers_keep_their_points_and_signs(one: str, other: str) -> None:
+    assert normalise(one) != normalise(other)
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [("Covid-19.", "covid19"), ("It is 3.", "it is 3"), ("(1.5)", "1.5"), ("a - b", "a b"), ("3, 4", "3 4")],
+)  # fmt: skip
+def test_other_punctuation_is_dropped(text: str, same: str) -> None:
+    assert normalise(text) == same

@@ -63,7 +63,8 @@ class TestCreate:
         precious.mkdir()
         (precious / "thesis.tex").write_text("")
         (run.path / "link").symlink_to(precious)
-        RunFolder.create(run.path, RECIPE, {}, overwrite=True)
+        with pytest.raises(UsageError, match=r"files that clkit did not write \(link\)"):
+            RunFolder.create(run.path, RECIPE, {}, overwrite=True)
         assert (precious / "thesis.tex").exists()
 
     @pytest.mark.parametrize("env", [None, "{}", "not json"])
@@ -84,7 +85,7 @@ class TestCreate:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(runs.shutil, "rmtree", interrupt)
+            patch.setattr(Path, "rmdir", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 RunFolder.create(run.path, RECIPE, {}, overwrite=True)
         RunFolder.create(run.path, RECIPE, {}, overwrite=True)

@@ -1,0 +1,84 @@
+"""What of a folder `--overwrite` may remove, and what files of the user's a verb may replace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clkit.errors import UsageError
+from clkit.run.folder import RunFolder
+from clkit.run.own_files import check_target, remove_own_files, strangers
+
+STAGE = "tasks/01-a"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A run with one finished stage and a half-written one."""
+    run = RunFolder.create(tmp_path / "run", "name: a\n", {"seed": 1})
+    stage = run.start_stage(1, "a")
+    (stage / "model").mkdir()
+    (stage / "model" / "config.json").write_text("{}")
+    run.finish_stage(1, "a", {"row": [1.0]})
+    half = run.start_stage(2, "b")
+    (half / "checkpoints" / ".partial").mkdir(parents=True)
+    (half / "checkpoints" / ".partial" / "model.safetensors").write_text("")
+    (run.path / "inspect").mkdir()
+    (run.path / "inspect" / "magnitudes.json").write_text("{}")
+    (run.path / ".matrix.json.17.tmp").write_text("")
+    return run
+
+
+def test_all_that_a_run_writes_is_its_own_and_goes(run: RunFolder) -> None:
+    assert strangers(run.path) == []
+    remove_own_files(run.path)
+    assert list(run.path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "notes.txt", "data/train.csv", ".git/HEAD", "other-run/env.json", f"{STAGE}/README.md", f"{STAGE}/model/mine",
+        "tasks/notes.md", "tasks/mine/model/config.json", "tasks/02-b/mine/x", "tasks/02-b/checkpoints/.git/HEAD",
+        "inspect/mine/a.json", "inspect/notes.md",
+    ],
+)  # fmt: skip
+def test_files_of_others_stop_overwrite_by_name_and_stay(run: RunFolder, name: str) -> None:
+    file = run.path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("mine")
+    with pytest.raises(UsageError, match="files that clkit did not write") as refused:
+        RunFolder.create(run.path, "name: a\n", {"seed": 1}, overwrite=True)
+    assert name in str(refused.value)
+    remove_own_files(run.path)
+    assert file.read_text() == "mine"
+
+
+def test_a_link_is_no_file_of_clkits_and_what_it_leads_to_stays(run: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.csv").write_text("mine")
+    (run.path / "data").symlink_to(tmp_path / "data")
+    assert strangers(run.path) == [run.path / "data"]
+    remove_own_files(run.path)
+    assert (tmp_path / "data" / "a.csv").read_text() == "mine"
+
+
+def test_what_the_new_run_reads_stays(run: RunFolder) -> None:
+    with pytest.raises(UsageError, match="which the new run reads"):
+        RunFolder.check_free(run.path, overwrite=True, reads=[run.path / STAGE / "model"])
+
+
+def test_a_target_is_replaced_only_when_asked_and_never_inside_a_run(run: RunFolder, tmp_path: Path) -> None:
+    file = tmp_path / "answers.jsonl"
+    check_target(file, "--save", replace=False)
+    file.write_text("mine")
+    check_target(file, "--save", replace=True)
+    for target, said in (
+        (file, "--force replaces it"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "no" / "x", "no folder"),
+        (run.path / STAGE / "predictions.jsonl", "lies in the run"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            check_target(target, "--save", replace=False)
