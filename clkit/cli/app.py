@@ -13,7 +13,7 @@ from inspect import isfunction
 from io import TextIOWrapper
 from pathlib import Path
 from pkgutil import iter_modules
-from traceback import format_exception, walk_tb
+from traceback import format_exception
 from types import ModuleType, TracebackType
 from typing import Annotated, NoReturn, TextIO
 
@@ -115,8 +115,6 @@ def _one_line(arguments: list[str]) -> int:
         if _out_of_memory(error):
             return _failed("out of memory; a smaller training.micro_batch_size or evaluation.batch_size needs less", 1)
         reason = f"{type(error).__name__}: {first_line(error)}"
-        if place := _outside_strategy(error):
-            return _failed(f"{place}: {reason} (in code that is not clkit's; --debug shows more)", 1)
         return _failed(f"{reason} (unexpected: please report it, with the output of the same command with --debug)", 1)
 
 
@@ -127,19 +125,6 @@ def _out_of_memory(error: Exception) -> bool:
         or type(error).__name__ == "OutOfMemoryError"
         or "DefaultCPUAllocator: can't allocate memory" in str(error)
     )
-
-
-def _outside_strategy(error: Exception) -> str | None:
-    """Class, hook, file and line of the strategy from outside that raised, if one did; found without loading torch."""
-    place = None
-    for frame, line in walk_tb(error.__traceback__):
-        owner = type(frame.f_locals.get("self"))
-        contract = any(
-            (base.__module__, base.__name__) == ("clkit.strategies.contract", "Strategy") for base in owner.__mro__
-        )
-        if contract and not owner.__module__.startswith("clkit."):
-            place = f"strategy {owner.__name__}, {frame.f_code.co_name} ({frame.f_code.co_filename}:{line})"
-    return place
 
 
 def _failed(message: str, code: int) -> int:

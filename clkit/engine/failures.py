@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from clkit.errors import ClkitError
+from clkit.errors import ClkitError, StrategyError
 
 #: What torch's writer says instead of the operating system's error.
 _TORCH_CANNOT_WRITE = ("inline_container", "PytorchStreamWriter")
@@ -15,6 +15,8 @@ _TORCH_CANNOT_WRITE = ("inline_container", "PytorchStreamWriter")
 
 def explained(error: Exception, run: Path) -> ClkitError | None:
     """A clear error in place of a library's, where it means that memory or space on the disk has run out."""
+    if isinstance(error, StrategyError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
     said = str(error)
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in said:
         return ClkitError(

@@ -18,6 +18,7 @@ from clkit.models.loading import begin_task
 from clkit.processes import processes
 from clkit.run.folder import RunFolder
 from clkit.strategies.contract import Context
+from clkit.strategies.hooks import call, call_all
 from clkit.tasks.task import Task
 from clkit.training.arguments import task_seed, task_steps, training_arguments
 from clkit.training.checkpoints import Checkpoint, CheckpointCallback, CheckpointFolder
@@ -78,11 +79,10 @@ def fit(
         )
         saving = CheckpointCallback(folder, recipe.saving, interruption, context, strategies, gone_on_from)
         trainer.add_callback(saving)
-        for strategy in strategies:
-            strategy.before_training(context)
+        call_all(strategies, "before_training", context)
         if gone_on_from is not None:
             context.step = gone_on_from.step
-            context.pending.update(gone_on_from.pending)
+            context.pending.update({name: [*values] for name, values in gone_on_from.pending.items()})
             load_task_states(strategies, gone_on_from.folder)
             listener.resumed(gone_on_from.step)
         try:
@@ -95,8 +95,7 @@ def fit(
     trainer.refuse_broken_model()
     trainer.release_model()
     loaded.model.config.use_cache = True  # the Trainer turns it off for good, and it would be saved so
-    for strategy in strategies:
-        strategy.after_task(context)
+    call_all(strategies, "after_task", context)
     return Fitted(trainer.state.global_step, saving.seconds, saving.saving_seconds)
 
 
@@ -117,13 +116,12 @@ def _context(prepared: Prepared, stage: PlannedStage) -> Context:
 
 def _training_data(prepared: Prepared, stage: PlannedStage, context: Context) -> Dataset:
     """What the stage is trained on as the model reads it: its own examples, with what the strategies make of them."""
-    for strategy in prepared.strategies:
-        strategy.before_task(context)
+    call_all(prepared.strategies, "before_task", context)
     own = prepared.examples(stage)
     context.examples = encode(prepared.loaded, own)
     dataset = own
     for strategy in prepared.strategies:
-        dataset = strategy.training_data(context, dataset)
+        dataset = call(strategy, "training_data", context, dataset)
         if not len(dataset):
             raise StrategyError(f"strategies.{strategy.options.name}: it left no training data of '{stage.name}'")
     return context.examples if dataset is own else encode(prepared.loaded, dataset)

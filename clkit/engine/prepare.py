@@ -19,6 +19,7 @@ from clkit.models.examples import refuse_unwritable_labels, task_examples, unwri
 from clkit.models.loading import LoadedModel, describe, load_model
 from clkit.recipe.recipe import Recipe
 from clkit.strategies.contract import Strategy
+from clkit.strategies.hooks import call, make
 from clkit.strategies.registry import load_strategy
 from clkit.tasks.loading import load_tasks
 from clkit.tasks.task import Task
@@ -66,7 +67,7 @@ class Prepared:
         steps = {}
         for index, stage in enumerate(self.stages):
             so_far = own[lineage(self.stages, index)]
-            replayed = sum(strategy.replayed(so_far) for strategy in self.strategies)
+            replayed = sum(call(strategy, "replayed", so_far) for strategy in self.strategies)
             steps[stage.name] = task_steps(self.recipe, stage.name, own[index] + replayed)
         return steps
 
@@ -98,7 +99,7 @@ class Prepared:
             memory={
                 strategy.options.name: bytes_kept
                 for strategy in self.strategies
-                if (bytes_kept := strategy.memory(self.loaded.model, self.loaded.family, len(self.tasks)))
+                if (bytes_kept := call(strategy, "memory", self.loaded.model, self.loaded.family, len(self.tasks)))
             },
         )
 
@@ -130,9 +131,9 @@ def prepare(recipe: Recipe, stages: Sequence[Path] = ()) -> Prepared:
         strategy = load_strategy(options.name)
         if loaded.family.name not in strategy.families:
             raise UsageError(f"strategies.{options.name}: does not work with {loaded.family.name} models")
-        strategies.append(strategy(options))
+        strategies.append(make(strategy, options))
         try:
-            strategies[-1].check(loaded.model, loaded.family, len(tasks))
+            call(strategies[-1], "check", loaded.model, loaded.family, len(tasks))
         except StrategyError as error:  # before the run, an option is wrong, not the run
             raise UsageError(str(error)) from error
     if stages:

@@ -32,6 +32,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from clkit.errors import StrategyError
+from clkit.lazy import LazyModule
 from clkit.strategies.options import StrategyOptions
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
     from clkit.models.family import Family
     from clkit.tasks.task import Task
+else:
+    torch = LazyModule("torch")
 
 ALL_FAMILIES = frozenset({"seq2seq", "decoder", "encoder"})
 ALL_TUNINGS = frozenset({"full", "lora", "incremental_lora"})
@@ -84,10 +87,12 @@ class Context:
     process_index: int = 0
     num_processes: int = 1
     sum_over_processes: Callable[[torch.Tensor], torch.Tensor] = _no_reduction
-    pending: dict[str, list[float]] = field(default_factory=dict)
+    pending: dict[str, list[float | torch.Tensor]] = field(default_factory=dict)
 
-    def log(self, **terms: float) -> None:
+    def log(self, **terms: float | torch.Tensor) -> None:
         """Add named values to the next line of the log and to the live display, as means since the line before.
+
+        A tensor of one number is read when the line is written: reading it at once would wait for the accelerator.
 
         Raises:
             StrategyError: a name is one under which the engine logs.
@@ -97,13 +102,18 @@ class Context:
                 raise StrategyError(f"context.log: the engine logs '{name}' itself; choose another name")
             self.record(name, value)
 
-    def record(self, name: str, value: float) -> None:
+    def record(self, name: str, value: float | torch.Tensor) -> None:
         """`log`, with any name. For the engine."""
-        self.pending.setdefault(name, []).append(float(value))
+        kept = value.detach().reshape(()).clone() if isinstance(value, torch.Tensor) else float(value)
+        self.pending.setdefault(name, []).append(kept)
+
+    def read_pending(self) -> dict[str, list[float]]:
+        """`pending` as numbers. For the engine."""
+        return {name: [float(value) for value in values] for name, values in self.pending.items()}
 
     def take_terms(self) -> dict[str, float]:
         """The mean of each logged value since this was called last. For the engine."""
-        means = {name: sum(values) / len(values) for name, values in self.pending.items() if values}
+        means = {name: sum(values) / len(values) for name, values in self.read_pending().items() if values}
         self.pending.clear()
         return means
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Literal
@@ -13,6 +11,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from clkit.draws import torch_seeded
 from clkit.models.likelihood import IGNORED, summed_cross_entropy
 from clkit.strategies.contract import Context
 
@@ -20,11 +19,6 @@ Labels = Literal["data", "model"]
 
 #: Numbers of a parameter that the penalty works on at once on a CPU: what it reads and writes then stays in the cache.
 CPU_CHUNK = 2**18
-
-
-def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters in training, by name; tied ones appear once."""
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def precision_of(parameters: Iterable[torch.Tensor]) -> torch.dtype:
@@ -80,8 +74,8 @@ def answer_log_likelihoods(context: Context, chosen: Sequence[int], labels: Labe
         answer = batch.pop("labels")
         logits = context.family.logits(context.model(**batch), answer)
         if labels == "model":
-            seed = random.Random(f"fisher/{context.seed}/{context.task_index}/{index}").getrandbits(63)
-            answer = drawn_answer(logits.detach(), answer, torch.Generator().manual_seed(seed))
+            generator = torch_seeded("fisher", context.seed, context.task_index, index)
+            answer = drawn_answer(logits.detach(), answer, generator)
         yield -summed_cross_entropy(logits, answer)
 
 
@@ -97,18 +91,6 @@ def drawn_answer(logits: torch.Tensor, labels: torch.Tensor, generator: torch.Ge
     probabilities = logits[due].softmax(dim=-1, dtype=torch.float64).cpu()
     drawn = torch.multinomial(probabilities, 1, generator=generator).squeeze(1)
     return labels.masked_scatter(due, drawn.to(labels))
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Dropout off; afterwards every module is back in the mode that it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 @dataclass
@@ -166,8 +148,9 @@ class QuadraticPenalty(torch.autograd.Function):
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, scale: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         gradients = ctx.saved_tensors
-        if scale != 1:  # mixed precision's; in full precision another pass over all parameters is saved
-            gradients = [gradient * scale for gradient in gradients]
+        # Mixed precision's scale; where it is 1 and reading it costs nothing, a pass over all parameters is saved.
+        if scale.device.type != "cpu" or scale != 1:
+            gradients = [gradient.mul_(scale) for gradient in gradients]
         return None, None, None, *gradients
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import random
 from typing import Any, Protocol
 
 import torch
 from transformers import TrainingArguments
 
+from clkit.draws import seeded
 from clkit.errors import RecipeError, UsageError
 from clkit.processes import processes
 from clkit.training.sections import TrainingSection
@@ -26,7 +26,7 @@ class Trained(Protocol):
 
 def task_seed(seed: int, index: int) -> int:
     """The seed of one task's training. Each task starts from its own, so a resumed run draws what a whole one drew."""
-    return random.Random(f"train/{seed}/{index}").getrandbits(31)
+    return seeded("train", seed, index).getrandbits(31)
 
 
 def batch_split(batch_size: int, micro_batch_size: int | None, processes: int) -> tuple[int, int]:

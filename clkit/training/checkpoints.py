@@ -183,7 +183,7 @@ class CheckpointCallback(TrainerCallback):
                 seconds=self.seconds,
                 saving_seconds=self.saving_seconds,
                 processes=process.num_processes,
-                pending=self._context.pending,
+                pending=self._context.read_pending(),
             )
             self._folder.complete(saved, self._section.keep_checkpoints)
         self._saved = time.monotonic()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 
-import torch
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
+
+from clkit.draws import torch_seeded
 
 
 class GroupedByLength(Sampler[int]):
@@ -32,6 +32,5 @@ class GroupedByLength(Sampler[int]):
         return len(self._lengths)
 
     def __iter__(self) -> Iterator[int]:
-        seed = random.Random(f"order/{self._seed}/{self._epoch()}").getrandbits(63)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch_seeded("order", self._seed, self._epoch())
         yield from get_length_grouped_indices(self._lengths, self._batch, generator=generator)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,16 @@ from clkit.errors import RunError, StrategyError
 from clkit.run.atomic import write_atomically
 from clkit.run.seal import TENSORS, VALUES
 from clkit.strategies.contract import Strategy
+from clkit.strategies.hooks import call
 
 State = Mapping[str, Any]
+#: What reading a state raises where it is damaged, or where a strategy does not know it.
+UNREADABLE = (OSError, ValueError, KeyError)
 
 
 def save_strategies(strategies: Sequence[Strategy], folder: Path) -> None:
     """Write every strategy's state between tasks into a task's folder."""
-    _write({strategy.options.name: strategy.state_dict() for strategy in strategies}, folder)
+    _write({strategy.options.name: call(strategy, "state_dict") for strategy in strategies}, folder)
 
 
 def load_strategies(strategies: Sequence[Strategy], folder: Path) -> None:
@@ -30,12 +33,12 @@ def load_strategies(strategies: Sequence[Strategy], folder: Path) -> None:
     Raises:
         RunError: the state is missing or does not fit the strategies.
     """
-    _give_back({strategy.options.name: strategy.load_state_dict for strategy in strategies}, folder)
+    _give_back(strategies, "load_state_dict", folder)
 
 
 def save_task_states(strategies: Sequence[Strategy], folder: Path) -> None:
     """Write every strategy's state inside a task into a checkpoint's folder."""
-    _write({strategy.options.name: strategy.task_state_dict() for strategy in strategies}, folder)
+    _write({strategy.options.name: call(strategy, "task_state_dict") for strategy in strategies}, folder)
 
 
 def load_task_states(strategies: Sequence[Strategy], folder: Path) -> None:
@@ -44,7 +47,7 @@ def load_task_states(strategies: Sequence[Strategy], folder: Path) -> None:
     Raises:
         RunError: the state is missing or does not fit the strategies.
     """
-    _give_back({strategy.options.name: strategy.load_task_state_dict for strategy in strategies}, folder)
+    _give_back(strategies, "load_task_state_dict", folder)
 
 
 def _write(states: Mapping[str, State], folder: Path) -> None:
@@ -73,14 +76,15 @@ def _json(value: Any, what: str) -> Any:
         raise StrategyError(f"{what} is neither a tensor nor plain JSON ({error})") from error
 
 
-def _give_back(takers: Mapping[str, Callable[[State], None]], folder: Path) -> None:
+def _give_back(strategies: Sequence[Strategy], hook: str, folder: Path) -> None:
     try:
         values: Mapping[str, dict[str, Any]] = json.loads((folder / VALUES).read_text("utf-8"))
         # Cloned, because on a CPU the last bit of a matrix product can hang on where in memory a tensor lies.
         tensors = {name: tensor.clone() for name, tensor in load_file(folder / TENSORS).items()}
-        for name, take in takers.items():
-            take({**values[name], **dict(_of(name, tensors))})
-    except (OSError, ValueError, KeyError) as error:
+        for strategy in strategies:
+            name = strategy.options.name
+            call(strategy, hook, {**values[name], **dict(_of(name, tensors))}, passing=UNREADABLE)
+    except UNREADABLE as error:
         raise RunError(
             f"the strategies' state in {folder} cannot be read ({error}); train anew with --overwrite"
         ) from error

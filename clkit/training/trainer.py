@@ -1,4 +1,13 @@
-"""One task's training: the Hugging Face Trainer, with the strategies' hooks at their places in its step."""
+"""One task's training: the Hugging Face Trainer, with the strategies' hooks at their places in its step.
+
+What is used of transformers' private names, since it has no public ones for the purpose:
+
+- `Trainer._get_train_sampler`: its own order by length is drawn from the global generator (`GroupedByLength`).
+- `Trainer._load_from_checkpoint`: its own takes a checkpoint with other parameters, with a warning.
+- `Trainer._loss_shifts_labels`: whether it leaves out the labels' first column when it counts them.
+- `model._original_forward`, `model._is_accelerate_prepared`: what accelerate leaves on a model.
+- `TrainingArguments._n_gpu` (in `arguments`): one process would copy the model to every GPU that it sees.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +27,9 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from clkit.errors import ClkitError, RunError, StrategyError, UsageError
 from clkit.events import Listener
 from clkit.models.likelihood import IGNORED, summed_cross_entropy
+from clkit.models.trained import trained_parameters
 from clkit.strategies.contract import SKIPPED, TASK_LOSS, Context, Strategy
+from clkit.strategies.hooks import call, call_all
 from clkit.training.sampling import GroupedByLength
 
 SUPPORTED = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU}
@@ -110,17 +121,15 @@ class TaskTrainer(Trainer):
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         self._batch = dict(inputs)  # the Trainer takes the labels out of its own
-        for strategy in self._strategies:
-            strategy.before_forward(self._context, self._batch)
+        call_all(self._strategies, "before_forward", self._context, self._batch)
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     def _loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
-        for strategy in self._strategies:
-            strategy.after_forward(self._context, self._batch)
+        call_all(self._strategies, "after_forward", self._context, self._batch)
         loss = token_mean_loss(self._context.family.logits(outputs, labels), labels, num_items_in_batch)
         self._micro_losses.append(loss.detach().clone())  # which the Trainer scales in place with several processes
         for strategy in self._strategies:
-            own = strategy.batch_loss(self._context, self._batch, outputs)
+            own = call(strategy, "batch_loss", self._context, self._batch, outputs)
             if own is not None:
                 own = own / _tokens(labels, num_items_in_batch)
                 name = f"{strategy.name}_loss"
@@ -134,23 +143,19 @@ class TaskTrainer(Trainer):
             self._step_losses.append(torch.stack(self._micro_losses).sum())
             self._micro_losses.clear()
             for name, value in self._batch_losses.items():
-                self._context.record(name, float(self._context.sum_over_processes(value)))
+                self._context.record(name, self._context.sum_over_processes(value))
             self._batch_losses.clear()
             self._add_penalties()
-            for strategy in self._strategies:
-                strategy.before_step(self._context)
+            call_all(self._strategies, "before_step", self._context)
             if self._on_nan == "skip" and not self._gradients_are_finite():
                 self._skip_step()
         return loss
-
-    def _trained(self) -> dict[str, nn.Parameter]:
-        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
 
     def _add_penalties(self) -> None:
         # Straight into .grad, after the reduction over processes: each process computes the same penalty, and a
         # second backward pass must not start another reduction.
         for strategy in self._strategies:
-            penalty = strategy.penalty(self._context)
+            penalty = call(strategy, "penalty", self._context)
             if penalty is None:
                 continue
             if not isinstance(penalty, torch.Tensor) or penalty.dim() or not penalty.requires_grad:
@@ -158,26 +163,28 @@ class TaskTrainer(Trainer):
                     f"strategies.{strategy.options.name}: its penalty must be a scalar that trained parameters take "
                     "part in; return None where there is nothing to add"
                 )
-            trained = list(self._trained().values())
+            trained = list(trained_parameters(self.model).values())
             scaler = self.accelerator.scaler
-            scale = scaler.get_scale() if scaler is not None else 1.0
-            gradients = torch.autograd.grad(penalty * scale, trained, allow_unused=True)
+            scaled = scaler.scale(penalty) if scaler is not None else penalty
+            gradients = torch.autograd.grad(scaled, trained, allow_unused=True)
             for parameter, gradient in zip(trained, gradients, strict=True):
                 if gradient is not None and parameter.grad is None:
                     parameter.grad = gradient
                 elif gradient is not None and parameter.grad is not None:
                     parameter.grad += gradient
-            self._context.record(f"{strategy.name}_penalty", float(penalty.detach()))
+            self._context.record(f"{strategy.name}_penalty", penalty)
 
     def _gradients_are_finite(self) -> bool:
-        gradients = [parameter.grad for parameter in self._trained().values() if parameter.grad is not None]
+        gradients = [
+            parameter.grad for parameter in trained_parameters(self.model).values() if parameter.grad is not None
+        ]
         finite = [gradient.isfinite().all() for gradient in gradients]
         return not finite or bool(torch.stack(finite).all())
 
     def _skip_step(self) -> None:
         """Make this step's update nothing, and forget what was logged of it and is not finite."""
         if self.accelerator.scaler is None:  # with fp16 the gradients' scaler skips the step, and needs to see them
-            for parameter in self._trained().values():
+            for parameter in trained_parameters(self.model).values():
                 parameter.grad = None
         self._step_losses.pop()
         for values in self._context.pending.values():
@@ -227,8 +234,8 @@ class TaskTrainer(Trainer):
             ClkitError: a loss since the last line of the log, or a parameter in training, is not finite.
         """
         self._read_losses()
-        self._refuse_broken(sum(self._context.pending.get(TASK_LOSS, [])))
-        finite = [parameter.isfinite().all() for parameter in self._trained().values()]
+        self._refuse_broken(sum(self._context.read_pending().get(TASK_LOSS, [])))
+        finite = [parameter.isfinite().all() for parameter in trained_parameters(self.model).values()]
         if finite and not bool(torch.stack(finite).all()):
             self._refuse_broken(math.nan)  # the next step's will be
 
@@ -242,7 +249,9 @@ class TaskTrainer(Trainer):
         """
         assert output_dir is not None
         self.refuse_broken_model()
-        tensors = {name: parameter.detach().contiguous().cpu() for name, parameter in self._trained().items()}
+        tensors = {
+            name: parameter.detach().contiguous().cpu() for name, parameter in trained_parameters(self.model).items()
+        }
         if self.args.should_save:
             folder = Path(output_dir)
             folder.mkdir(parents=True, exist_ok=True)
@@ -250,7 +259,7 @@ class TaskTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         # Called by the Trainer. Its own would take a checkpoint that lacks parameters, or has others, with a warning.
-        trained = self._trained()
+        trained = trained_parameters(self.model)
         tensors = load_file(Path(resume_from_checkpoint, SAFE_WEIGHTS_NAME))
         if tensors.keys() != trained.keys():
             different = ", ".join(sorted(tensors.keys() ^ trained.keys())[:3])
@@ -274,8 +283,7 @@ class _Reports(TrainerCallback):
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        for strategy in self._strategies:
-            strategy.after_step(self._context)
+        call_all(self._strategies, "after_step", self._context)
         self._context.step += 1
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

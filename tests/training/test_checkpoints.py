@@ -23,6 +23,7 @@ from clkit.run.folder import RunFolder
 from clkit.run.seal import Done, seal_files
 from clkit.strategies.contract import Context, Strategy
 from clkit.strategies.options import StrategyOptions
+from clkit.training import trainer
 from clkit.training.checkpoints import Checkpoint, CheckpointCallback, CheckpointFolder
 from clkit.training.interruption import Interruption
 from clkit.training.sections import SavingSection
@@ -281,8 +282,8 @@ def test_only_what_is_trained_is_in_it(tmp_path: Path, toy_t5: Path) -> None:
 
 
 def test_other_parameters_are_refused(recipe: Recipe, stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    proper = TaskTrainer._trained
-    monkeypatch.setattr(TaskTrainer, "_trained", lambda self: dict(list(proper(self).items())[1:]))
+    proper = trainer.trained_parameters
+    monkeypatch.setattr(trainer, "trained_parameters", lambda model: dict(list(proper(model).items())[1:]))
     with pytest.raises(RunError, match=r"5 holds other parameters than are in training \(shared\.weight, \.\.\.\)"):
         train(recipe, stopped.parents[2], resume=True)
 

@@ -251,8 +251,12 @@ def test_a_model_that_the_last_step_broke_is_not_kept(tmp_path: Path, toy_t5: Pa
 
 def test_what_is_logged_is_a_number_under_a_name_of_its_own() -> None:
     context = Context(*[None] * 4, task_index=0, seed=0)  # type: ignore[arg-type]
-    context.log(own=numpy.float64(0.5), other=torch.tensor(2.0))
-    assert [type(values[0]) for values in context.pending.values()] == [float, float]
+    read_later = torch.tensor(2.0)
+    context.log(own=numpy.float64(0.5), other=read_later)
+    read_later.add_(1)  # what was logged is the value of that moment
+    assert [type(values[0]) for values in context.read_pending().values()] == [float, float]
+    with pytest.raises(RuntimeError):
+        context.log(several=torch.zeros(2))
     assert context.take_terms() == {"own": 0.5, "other": 2.0}
     for name in ("step", "task_loss", "learning_rate"):
         with pytest.raises(StrategyError, match=f"the engine logs '{name}' itself; choose another name"):

@@ -6,13 +6,13 @@ form: Schwarz et al., "Progress & Compress", ICML 2018 (arXiv 1805.06370).
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import Field, model_validator
 
+from clkit.draws import seeded
 from clkit.errors import StrategyError
 from clkit.lazy import LazyModule
 from clkit.strategies.contract import Context, Strategy
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
+    from clkit.models import trained
     from clkit.models.family import Family
     from clkit.strategies import fisher as importance
 else:
-    torch, importance = LazyModule("torch"), LazyModule("clkit.strategies.fisher")
+    torch, trained = LazyModule("torch"), LazyModule("clkit.models.trained")
+    importance = LazyModule("clkit.strategies.fisher")
 
 
 class EWCOptions(StrategyOptions):
@@ -111,13 +113,14 @@ class EWC(Strategy):
         self._parameters: dict[str, nn.Parameter] = {}
         self._gradients: dict[str, torch.Tensor] = {}
 
-    def penalty(self, context: Context) -> torch.Tensor | None:
-        if context.task_index == 0:
-            return None
-        if not self._parameters:
-            # Not in before_task, from where the Trainer yet moves the model to its device.
+    def before_training(self, context: Context) -> None:
+        if context.task_index > 0:
             self._parameters = self._protected(context)
             self._anchors = [anchor.to(self._device(context)) for anchor in self._anchors]
+
+    def penalty(self, context: Context) -> torch.Tensor | None:
+        if not self._parameters:
+            return None
         pairs = [[(anchor.fisher[name], anchor.center[name]) for anchor in self._anchors] for name in self._parameters]
         gradients = [self._gradient(name, parameter) for name, parameter in self._parameters.items()]
         penalty: torch.Tensor = importance.QuadraticPenalty.apply(  # type: ignore[no-untyped-call]
@@ -127,7 +130,7 @@ class EWC(Strategy):
 
     def after_task(self, context: Context) -> None:
         self._parameters, self._gradients = {}, {}
-        parameters = importance.trainable_parameters(context.model)
+        parameters = trained.trained_parameters(context.model)
         fisher = importance.unflatten(self._fisher(context, parameters), parameters)
         center = {name: parameter.detach().to(fisher[name], copy=True) for name, parameter in parameters.items()}
         if self.options.fisher == "online":
@@ -138,7 +141,7 @@ class EWC(Strategy):
         self._anchors.append(importance.Anchor(fisher, center).to(self._device(context)))
 
     def memory(self, model: PreTrainedModel, family: Family, tasks: int) -> int:
-        parameters = importance.trainable_parameters(model).values()
+        parameters = trained.trained_parameters(model).values()
         once = 2 * sum(parameter.numel() for parameter in parameters) * importance.precision_of(parameters).itemsize
         return once * (tasks if self.options.fisher == "per_task" else min(tasks, 1))
 
@@ -171,7 +174,7 @@ class EWC(Strategy):
         return torch.device("cpu") if self.options.device == "cpu" else context.model.device
 
     def _protected(self, context: Context) -> dict[str, nn.Parameter]:
-        parameters = importance.trainable_parameters(context.model)
+        parameters = trained.trained_parameters(context.model)
         expected = context.task_index if self.options.fisher == "per_task" else 1
         fitting = [anchor for anchor in self._anchors if anchor.fisher.keys() == parameters.keys()]
         if not len(fitting) == len(self._anchors) == expected:
@@ -186,10 +189,10 @@ class EWC(Strategy):
         if not context.examples:
             raise StrategyError("strategies.ewc: the task has no training example to estimate the Fisher from")
         everything = range(len(context.examples))
-        rng = random.Random(f"ewc/{context.seed}/{context.task_index}")
+        rng = seeded("ewc", context.seed, context.task_index)
         drawn = sorted(rng.sample(everything, min(self.options.examples or len(everything), len(everything))))
         own = drawn[context.process_index :: context.num_processes]
-        with importance.evaluation_mode(context.model):
+        with trained.evaluation_mode(context.model):
             total = importance.sum_of_squared_scores(
                 parameters, importance.answer_log_likelihoods(context, own, self.options.labels)
             )

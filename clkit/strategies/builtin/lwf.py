@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from torch.nn import functional
     from transformers import PreTrainedModel
 
+    from clkit.models import trained
     from clkit.models.family import Family
 else:
     torch, functional = LazyModule("torch"), LazyModule("torch.nn.functional")
+    trained = LazyModule("clkit.models.trained")
 
 
 class LwFOptions(StrategyOptions):
@@ -79,11 +81,8 @@ class LwF(Strategy):
 
     def before_training(self, context: Context) -> None:
         if context.task_index > 0:
-            self._teacher = {
-                name: parameter.detach().clone()
-                for name, parameter in context.model.named_parameters()
-                if parameter.requires_grad
-            }
+            parameters = trained.trained_parameters(context.model)
+            self._teacher = {name: parameter.detach().clone() for name, parameter in parameters.items()}
 
     def batch_loss(
         self, context: Context, batch: Mapping[str, torch.Tensor], outputs: Mapping[str, Any]
@@ -117,8 +116,7 @@ class LwF(Strategy):
             )
 
     def memory(self, model: PreTrainedModel, family: Family, tasks: int) -> int:
-        trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
-        return sum(parameter.nbytes for parameter in trained) if tasks > 1 else 0
+        return sum(parameter.nbytes for parameter in trained.trained_parameters(model).values()) if tasks > 1 else 0
 
     def task_state_dict(self) -> dict[str, Any]:
         return {} if self._largest is None else {"largest": self._largest}
@@ -131,11 +129,7 @@ class LwF(Strategy):
 
     def _teacher_outputs(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        training = model.training
-        model.eval()  # no dropout; nothing is drawn, so training goes on with the random numbers it would have drawn
-        try:
-            with torch.no_grad():
-                outputs: Mapping[str, Any] = torch.func.functional_call(model, self._teacher, kwargs=inputs)
-        finally:
-            model.train(training)
+        # Without dropout nothing is drawn, so training goes on with the random numbers that it would have drawn.
+        with trained.evaluation_mode(model), torch.no_grad():
+            outputs: Mapping[str, Any] = torch.func.functional_call(model, self._teacher, kwargs=inputs)
         return outputs

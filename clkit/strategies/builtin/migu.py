@@ -6,12 +6,12 @@ Du et al., "Unlocking Continual Learning Abilities in Language Models", EMNLP 20
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from clkit.draws import torch_seeded
 from clkit.errors import StrategyError
 from clkit.lazy import LazyModule
 from clkit.strategies.contract import Context, Strategy
@@ -181,7 +181,5 @@ class MIGU(Strategy):
         return list(torch.split(together, [score.numel() for score in scores]))
 
     def _random_scores(self, context: Context) -> list[torch.Tensor]:
-        # Seeded by what identifies the step: every process draws the same, and a resumed run draws it again.
-        seed = random.Random(f"migu/{context.seed}/{context.task_index}/{context.step}").getrandbits(63)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch_seeded("migu", context.seed, context.task_index, context.step)
         return [torch.rand(site.rows, generator=generator).to(site.weight.device) for site in self._sites]

@@ -106,14 +106,25 @@ class OLoRA(Strategy):
                 f"'{context.task.name}', so these would not be protected; train anew with --overwrite"
             )
 
+    def before_training(self, context: Context) -> None:
+        if not self._lambda1 or not self._earlier:
+            return
+        with torch.no_grad():
+            self._earlier = {layer: self._earlier[layer].to(a) for layer, (a, _) in self._adapter.items()}
+            if not self._overlap():
+                raise StrategyError(
+                    f"strategies.olora: |A_earlier · Aᵀ| is exactly 0 on task '{context.task.name}', so an A is empty "
+                    "and earlier tasks are not protected; train anew with --overwrite, or set lambda1: 0 for this task"
+                )
+
     def penalty(self, context: Context) -> torch.Tensor | None:
         terms: dict[str, torch.Tensor] = {}
         if self._lambda1 and self._earlier:
-            terms["olora_orthogonality"] = self._lambda1 * self._overlap(context)
+            terms["olora_orthogonality"] = self._lambda1 * self._overlap()
         if self._lambda2:
             norms = [torch.linalg.vector_norm(matrix) for pair in self._adapter.values() for matrix in pair]
             terms["olora_norm"] = self._lambda2 * torch.stack(norms).sum()
-        context.log(**{name: float(term.detach()) for name, term in terms.items()})
+        context.log(**terms)
         return torch.stack(list(terms.values())).sum() if terms else None
 
     def after_task(self, context: Context) -> None:
@@ -135,15 +146,5 @@ class OLoRA(Strategy):
             raise KeyError(f"olora keeps A/<layer> only, but was given {unknown}")
         self._earlier = {name.removeprefix("A/"): kept for name, kept in state.items()}
 
-    def _overlap(self, context: Context) -> torch.Tensor:
-        overlaps = []
-        for layer, (a, _) in self._adapter.items():
-            earlier = self._earlier[layer] = self._earlier[layer].to(a)  # moved once: a resumed run's lie on the CPU
-            overlaps.append((earlier @ a.T).abs().sum())
-        overlap = torch.stack(overlaps).sum()
-        if not overlap:
-            raise StrategyError(
-                f"strategies.olora: |A_earlier · Aᵀ| is exactly 0 on task '{context.task.name}', so an A is empty and "
-                "earlier tasks are not protected; train anew with --overwrite, or set lambda1: 0 for this task"
-            )
-        return overlap
+    def _overlap(self) -> torch.Tensor:
+        return torch.stack([(self._earlier[layer] @ a.T).abs().sum() for layer, (a, _) in self._adapter.items()]).sum()

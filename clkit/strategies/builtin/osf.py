@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from clkit.models import layers as model_layers
+    from clkit.models import trained
     from clkit.models.family import Family
 else:
     torch, nn, osf = LazyModule("torch"), LazyModule("torch.nn"), LazyModule("peft.tuners.osf")
-    model_layers = LazyModule("clkit.models.layers")
+    model_layers, trained = LazyModule("clkit.models.layers"), LazyModule("clkit.models.trained")
 
 ADAPTER = "default"
 
@@ -122,7 +123,7 @@ class OSF(Strategy):
             return
         model = context.model
         layers = self._layers(model, context.family)
-        self._trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self._trained = set(trained.trained_parameters(model))
         device = model.device
         model.to("cpu")
         self._tuner = osf.OSFModel(

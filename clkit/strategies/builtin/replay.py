@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from clkit.draws import seeded
 from clkit.errors import StrategyError
 from clkit.strategies.contract import Context, Strategy
 from clkit.strategies.options import StrategyOptions
@@ -229,8 +230,7 @@ class Replay(Strategy):
         return [*range(kept)] * repetitions + sample(kept, rest, self._rng(context, "mix"))
 
     def _rng(self, context: Context, purpose: str) -> random.Random:
-        # Of its methods only `random` is used, the one whose stream Python promises never to change.
-        return random.Random(f"replay/{context.seed}/{context.task_index}/{purpose}")
+        return seeded("replay", context.seed, context.task_index, purpose)
 
 
 def _listed(columns: Any) -> str:

@@ -33,6 +33,12 @@ LORA = LoraTuning(method="lora", rank=4, alpha=8.0, dropout=0.0)
 TOTAL = 7  # examples of the toy task: a number that two processes cannot share evenly
 
 
+def penalty_of(strategy: EWC, where: Context) -> Any:
+    """The penalty of a step in a task that has just begun."""
+    strategy.before_training(where)
+    return strategy.penalty(where)
+
+
 # --- the Fisher information in closed form ------------------------------------------------------------------------
 
 
@@ -319,7 +325,7 @@ def test_value_and_gradient_are_those_of_the_formula(
     parameters = list(trained(loaded).values())
     for step, scale in enumerate((1.0, 1.0, 1024.0)):
         move(loaded, 100 + step)
-        penalty = strategy.penalty(context(loaded, 3))
+        penalty = penalty_of(strategy, context(loaded, 3))
         expected = formula(strategy, loaded, numbers)
         torch.testing.assert_close(penalty, expected, rtol=1e-12, atol=0)
         assert penalty.shape == ()
@@ -334,12 +340,12 @@ def test_a_gradient_that_became_the_parameters_own_is_not_written_over(toy_t5: P
     strategy = ewc(examples=2)
     learn(strategy, loaded, 1)
     parameters = list(trained(loaded).values())
-    own = torch.autograd.grad(strategy.penalty(context(loaded, 1)), parameters)
+    own = torch.autograd.grad(penalty_of(strategy, context(loaded, 1)), parameters)
     for parameter, gradient in zip(parameters, own, strict=True):
         parameter.grad = gradient
     before = [gradient.clone() for gradient in own]
     move(loaded, 9)
-    again = torch.autograd.grad(strategy.penalty(context(loaded, 1)), parameters)
+    again = torch.autograd.grad(penalty_of(strategy, context(loaded, 1)), parameters)
     assert all(torch.equal(parameter.grad, value) for parameter, value in zip(parameters, before, strict=True))
     assert not torch.equal(again[0], own[0])
 
@@ -347,9 +353,9 @@ def test_a_gradient_that_became_the_parameters_own_is_not_written_over(toy_t5: P
 def test_the_first_task_has_no_penalty_and_an_unmoved_model_none_to_pay(toy_t5: Path) -> None:
     loaded = toy(toy_t5)
     strategy = ewc()
-    assert strategy.penalty(context(loaded, 0)) is None
+    assert penalty_of(strategy, context(loaded, 0)) is None
     strategy.after_task(context(loaded, 0))
-    assert strategy.penalty(context(loaded, 1)) == 0
+    assert penalty_of(strategy, context(loaded, 1)) == 0
 
 
 def test_a_trained_model_stays_nearer_in_the_fishers_measure(tmp_path: Path, toy_t5: Path) -> None:
@@ -403,7 +409,7 @@ def test_state_round_trip_and_its_announced_size(toy_t5: Path, tuning: Tuning, f
     assert again.state_dict().keys() == state.keys()
     assert all(torch.equal(again.state_dict()[key], value) for key, value in state.items())
     move(loaded, 0)
-    assert torch.equal(again.penalty(context(loaded, 2)), strategy.penalty(context(loaded, 2)))
+    assert torch.equal(penalty_of(again, context(loaded, 2)), penalty_of(strategy, context(loaded, 2)))
 
 
 @pytest.mark.parametrize(
@@ -439,14 +445,14 @@ def test_a_missing_or_foreign_fisher_is_an_error(toy_t5: Path) -> None:
     full, lora = toy(toy_t5), toy(toy_t5, LORA)
     strategy = ewc()
     with pytest.raises(StrategyError, match=r"not that of the 1 tasks .* before 'task1'"):
-        strategy.penalty(context(full, 1))
+        penalty_of(strategy, context(full, 1))
     strategy.after_task(context(full, 0))
     with pytest.raises(StrategyError, match="train anew with --overwrite"):
-        strategy.penalty(context(lora, 1))
+        penalty_of(strategy, context(lora, 1))
     per_task = ewc(fisher="per_task")
     per_task.after_task(context(full, 0))
     with pytest.raises(StrategyError, match="not that of the 2 tasks"):
-        per_task.penalty(context(full, 2))
+        penalty_of(per_task, context(full, 2))
 
 
 def test_a_task_without_examples_is_an_error(toy_t5: Path) -> None:

@@ -234,7 +234,7 @@ def test_an_overlap_of_exactly_zero_is_an_error(toy_t5: Path) -> None:
     where = sequence.until(1)
     sequence.strategy.load_state_dict({name: torch.zeros_like(a) for name, a in sequence.strategy.state_dict().items()})
     with pytest.raises(StrategyError, match="exactly 0 on task 'b', so an A is empty"):
-        sequence.strategy.penalty(where)
+        sequence.strategy.before_training(where)
 
 
 def test_a_model_without_adapters_is_an_error(toy_t5: Path) -> None:
