@@ -20,9 +20,10 @@ def test_the_wheel_has_recipes_model_and_types(tmp_path: Path) -> None:
         names = set(archive.namelist())
         size = sum(info.file_size for info in archive.infolist())
     recipes = {f"clkit/_recipes/{path.name}" for path in (ROOT / "recipes").iterdir()}
-    models = {str(path.relative_to(ROOT)) for path in (ROOT / "clkit/embedded").glob("tiny-*/*")}
+    models = {str(path.relative_to(ROOT)) for path in (ROOT / "clkit/models/embedded").glob("tiny-*/*")}
     assert len(models) >= 3 * 4
-    assert recipes | models | {"clkit/py.typed", "clkit/embedded/held_out.txt"} <= names
+    data = {"clkit/models/embedded/held_out.txt", "clkit/tasks/benchmarks.yaml", "clkit/tasks/sample.yaml"}
+    assert recipes | models | data | {"clkit/py.typed"} <= names
     assert not [name for name in names if name.startswith(("tests", "benchmarks"))]
     assert size < 8_000_000
 

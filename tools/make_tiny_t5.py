@@ -19,7 +19,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-from clkit.tasks.sources.sample import SAMPLE_TASKS, corpus
+from clkit.tasks.sources.sample import corpus, sample_tasks
 
 SEED = 42
 PIECES = 1400
@@ -43,7 +43,7 @@ def make_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
     )
     prompts = [
         f"Task: {task.group} Dataset: {task.name} {task.instruction} Option: {', '.join(task.labels)} Answer: {label}"
-        for task in SAMPLE_TASKS.values()
+        for task in sample_tasks().values()
         for label in task.labels
     ]
     lines = [*texts, *prompts * (len(texts) // 200)]

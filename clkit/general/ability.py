@@ -25,7 +25,7 @@ from clkit.models.registry import known_families
 from clkit.processes import processes
 from clkit.results.scores import Likelihoods
 from clkit.tasks.blocks import blocks
-from clkit.tasks.rows import read_utf8
+from clkit.tasks.values import read_utf8
 from clkit.testing.examiner import negative_log_likelihoods
 
 #: Tokens that the model reads at once: few enough for every model, enough to predict from.

@@ -14,7 +14,8 @@ from clkit.models.loading import LoadedModel
 from clkit.models.objective import Objective
 from clkit.results.answers import normalise
 from clkit.tasks.blocks import blocks
-from clkit.tasks.prompts import NO_TURNS, build_prompt, fit_all, in_chat_template
+from clkit.tasks.conversations import NO_TURNS
+from clkit.tasks.prompts import build_prompt, fit_all, in_chat_template
 from clkit.tasks.sections import PromptSection
 from clkit.tasks.task import Split, Task
 

@@ -9,7 +9,7 @@ from clkit.models.embedded import EMBEDDED_MODELS
 from clkit.recipe.shipped import description, shipped_recipes
 from clkit.strategies.options import StrategyOptions
 from clkit.strategies.registry import load_strategy, strategy_names
-from clkit.tasks.benchmarks import BENCHMARKS
+from clkit.tasks.benchmarks import benchmarks
 
 #: Names with descriptions of each kind: what a recipe's file says it is; what a strategy's options say, or why a plugin
 #: cannot be imported; benchmarks with the numbers of their orders; models as a recipe names them.
@@ -18,7 +18,7 @@ KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "strategies": lambda: {name: _about_strategy(name) for name in sorted(strategy_names())},
     "benchmarks": lambda: {
         name: f"{benchmark.description} Orders: {', '.join(map(str, benchmark.orders))}."
-        for name, benchmark in BENCHMARKS.items()
+        for name, benchmark in benchmarks().items()
     },
     "models": lambda: {f"embedded:{name}": about for name, about in EMBEDDED_MODELS.items()},
 }

@@ -11,10 +11,6 @@ from clkit.models.embedded import embedded_model_folder
 from clkit.models.folders import PACKAGE, chosen_gguf, package_folder, require_gguf
 from clkit.models.sections import ModelSection
 from clkit.recipe.recipe import Recipe
-from clkit.tasks.sections import FilesSource, FolderSource, HubSource, SampleSource, TaskRecipe
-from clkit.tasks.sources.sample import SAMPLE_TASKS, unknown_sample
-
-FOLDER_FILES = ("train.json", "test.json", "labels.json")
 
 
 def paths_read(value: object) -> list[Path]:
@@ -36,7 +32,8 @@ def missing_inputs(recipe: Recipe) -> list[str]:
     if folder is not None and not Path(folder).is_dir():
         return [*missing, f"benchmark.folder: no folder '{folder}'"]
     for task in recipe.task_recipes():
-        missing += _missing_of_task(task, plain_text=recipe.objective.kind == "pretraining")
+        lacks = task.source.missing(task.wanted(plain_text=recipe.objective.kind == "pretraining"))
+        missing += [f"tasks.{task.name}.source.{line}" for line in lacks]
     return missing
 
 
@@ -68,24 +65,6 @@ def _missing_general(general: GeneralSection) -> list[str]:
     if general.lm_eval is not None:
         missing += lm_eval_problems(general.lm_eval)
     return missing
-
-
-def _missing_of_task(task: TaskRecipe, plain_text: bool) -> list[str]:
-    key, source = f"tasks.{task.name}.source", task.source
-    if isinstance(source, FolderSource):
-        if not Path(source.folder).is_dir():
-            return [f"{key}.folder: no folder '{source.folder}'"]
-        needed = FOLDER_FILES[:2] if plain_text else FOLDER_FILES
-        absent = [name for name in needed if not (Path(source.folder) / name).is_file()]
-        return [f"{key}.folder: no file '{name}' in '{source.folder}'" for name in absent]
-    if isinstance(source, FilesSource):
-        files = {"train": source.train, "test": source.test}
-        return [f"{key}.{use}: no file '{file}'" for use, file in files.items() if not Path(file).is_file()]
-    if isinstance(source, SampleSource) and source.task not in SAMPLE_TASKS:
-        return [f"{key}.task: {unknown_sample(source.task)}"]
-    if isinstance(source, HubSource) and _is_local(source.dataset) and not Path(source.dataset).is_dir():
-        return [f"{key}.dataset: no folder '{source.dataset}'"]
-    return []
 
 
 def _is_local(name: str) -> bool:

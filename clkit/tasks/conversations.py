@@ -7,18 +7,23 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from clkit.errors import DataError
-from clkit.tasks.rows import kind_of_value, valid_unicode
+from clkit.tasks.values import kind_of_value, valid_unicode
 
 #: Each role by the names that public data sets have for it.
 _ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 
 
-class Conversation(NamedTuple):
-    """An example made of a conversation.
+#: The turns before an input that nothing was said before.
+NO_TURNS = "[]"
+
+
+class Example(NamedTuple):
+    """An input and its answer.
 
     Attributes:
-        text: the user's turn that is answered.
-        answer: the last assistant's turn; None where it does not follow a user's turn that has text.
+        text: the input; of a conversation the user's turn that is answered.
+        answer: None where there is none: of a conversation whose last assistant's turn does not follow a user's turn
+            that has text, and of plain text.
         turns: what was said before, system turns included, as a JSON list of {role, content}.
     """
 
@@ -27,7 +32,7 @@ class Conversation(NamedTuple):
     turns: str
 
 
-def read_conversation(value: Any, where: str, column: str) -> Conversation:
+def read_conversation(value: Any, where: str, column: str) -> Example:
     """The example in a list of turns, each with `role` and `content` (or `from` and `value`).
 
     Turns behind the last assistant's are left out.
@@ -41,9 +46,9 @@ def read_conversation(value: Any, where: str, column: str) -> Conversation:
     while turns and turns[-1]["role"] != "assistant":
         turns.pop()
     if len(turns) < 2 or turns[-2]["role"] != "user" or not turns[-2]["content"].strip():
-        return Conversation("", None, "[]")
+        return Example("", None, NO_TURNS)
     *before, asked, answered = turns
-    return Conversation(asked["content"], answered["content"], json.dumps(before, ensure_ascii=False))
+    return Example(asked["content"], answered["content"], json.dumps(before, ensure_ascii=False))
 
 
 def _turn(value: Any, where: str) -> dict[str, str]:

@@ -6,12 +6,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from clkit.errors import DataError
 from clkit.results.answers import refuse_equal
-from clkit.tasks.rows import ReadRows, Rows, Source
-from clkit.tasks.sections import DataSection, FilesSource, FolderSource, HubSource, TaskRecipe
-from clkit.tasks.sources.files import read_files
-from clkit.tasks.sources.folder import read_folder
-from clkit.tasks.sources.hub import read_hub
-from clkit.tasks.sources.sample import SAMPLE_TASKS, sample_rows, unknown_sample
+from clkit.tasks.rows import Rows
+from clkit.tasks.sections import DataSection, TaskRecipe
 from clkit.tasks.splits import Draw, carve_validation, gold_labels, infer_labels, limit, with_gold
 from clkit.tasks.task import Task
 
@@ -64,7 +60,7 @@ def load_task(recipe: TaskRecipe, data: DataSection, seed: int, *, plain_text: b
     free = recipe.answers == "free" or plain_text
     if free and data.train_per_label is not None:
         raise DataError(f"task '{recipe.name}': free-form answers have no labels; use data.train_per_task")
-    source = _read(recipe, plain_text)
+    source = recipe.source.read(recipe.wanted(plain_text=plain_text))
     declared = None if free else tuple(recipe.labels or source.labels or ())
     train = _Split("train", source.train, declared, recipe.name, plain_text)
     test = _Split("test", source.test, declared, recipe.name, plain_text)
@@ -112,34 +108,6 @@ class _Split:
         if labels is None:
             return None
         return dict(zip(self.indices, gold_labels(self.rows, self.indices, labels, self.task), strict=True))
-
-
-def _read(recipe: TaskRecipe, plain_text: bool) -> Source:
-    source = recipe.source
-    if isinstance(source, FolderSource):
-        needs_labels = recipe.answers == "labels" and recipe.labels is None and not plain_text
-        return read_folder(source, needs_labels, plain_text=plain_text)
-    if isinstance(source, HubSource):
-        return read_hub(source, plain_text=plain_text)
-    if isinstance(source, FilesSource):
-        return read_files(source, plain_text=plain_text)
-    return _read_sample(recipe.name, source.task, plain_text)
-
-
-def _read_sample(task: str, name: str, plain_text: bool) -> Source:
-    if name not in SAMPLE_TASKS:
-        raise DataError(f"tasks.{task}.source.task: {unknown_sample(name)}")
-
-    def rows(split: str, pairs: list[tuple[str, str]]) -> ReadRows:
-        texts, labels = zip(*pairs, strict=True)
-        answers = [None] * len(labels) if plain_text else labels
-        return ReadRows(texts, answers, lambda index: f"sample task '{name}', split '{split}', row {index}")
-
-    return Source(
-        train=rows("train", sample_rows(name, "train")),
-        test=rows("test", sample_rows(name, "test")),
-        labels=SAMPLE_TASKS[name].labels,
-    )
 
 
 def _dataset(rows: Rows, indices: list[int], labels: dict[int, str] | None) -> Dataset:

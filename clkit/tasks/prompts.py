@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from clkit.errors import DataError, ModelError, first_line
+from clkit.tasks.conversations import NO_TURNS
 from clkit.tasks.sections import PromptSection
 from clkit.tasks.task import Task
 
 _BATCH = 1024
-#: The turns before an input that nothing was said before.
-NO_TURNS = "[]"
 #: Stands for the prompt while a chat template is rendered; no template holds it, and none changes it.
 _PLACEHOLDER = "clkit0prompt0clkit"
 

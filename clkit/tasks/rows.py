@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
-from clkit.errors import DataError
-from clkit.section import did_you_mean
-
-# What public data sets put where a gold label is missing (SNLI and MNLI "-", the hidden test splits of GLUE -1).
-NO_LABEL = ("", "-", "-1")
-
-_COLUMN = re.compile(r"\{([^{}]+)\}")
+from clkit.tasks.conversations import NO_TURNS, Example, read_conversation
+from clkit.tasks.values import Template, answer_text
 
 
 class Rows(Protocol):
@@ -49,25 +40,6 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True)
-class ReadRows:
-    """Rows that were read completely. ``before`` holds the turns before each input, where there are any."""
-
-    inputs: Sequence[str]
-    answers: Sequence[str | None]
-    place: Callable[[int], str]
-    before: Sequence[str] | None = None
-
-    def texts(self, indices: Sequence[int]) -> list[str]:
-        return [self.inputs[index] for index in indices]
-
-    def turns(self, indices: Sequence[int]) -> list[str] | None:
-        return None if self.before is None else [self.before[index] for index in indices]
-
-    def where(self, index: int) -> str:
-        return self.place(index)
-
-
-@dataclass(frozen=True)
 class Source:
     """What a source holds of a task. ``labels`` is None where the source does not say which labels there are."""
 
@@ -76,122 +48,61 @@ class Source:
     labels: tuple[str, ...] | None = None
 
 
-class Template:
-    """How an input is made of columns: a column's name, or a text with columns in braces.
+class Columns:
+    """The columns that hold an example: a conversation, or a text and its answer.
 
     Args:
-        may_be_empty: as a document may; an input without a word asks nothing.
+        text: a column, or a template with columns in braces.
+        label: None where the texts alone are wanted, which may then be empty, as documents may.
     """
 
-    def __init__(self, text: str, *, may_be_empty: bool = False) -> None:
-        self.text = text
-        self.may_be_empty = may_be_empty
-        self.columns = tuple(dict.fromkeys(_COLUMN.findall(text)))
-        self.is_column = not self.columns
-        if self.is_column:
-            self.columns = (text,)
+    def __init__(self, text: str | None, label: str | None, messages: str | None = None) -> None:
+        self.template = Template(str(text), may_be_empty=label is None)
+        self.label = label
+        self.messages = messages
+        own = self.template.columns if messages is None else (messages,)
+        self.needed = own if label is None or messages is not None else (*own, label)
 
-    def render(self, row: Mapping[str, Any], where: str) -> str:
-        """The input of a row. An empty column of a template leaves its place empty (a review without a title).
+    def read(self, record: Mapping[str, Any], where: str) -> Example:
+        """The example in a record.
 
         Raises:
-            DataError: the input is empty, or a column holds something other than text.
+            DataError: the record does not hold one.
         """
-        if self.is_column:
-            value = row[self.text]
-            if not isinstance(value, str):
-                raise DataError(
-                    f"{where}: '{self.text}' is {kind_of_value(value)}, not text; correct or remove this record"
-                )
-            text = value
-        else:
-            text = _COLUMN.sub(lambda match: answer_text(row[match[1]], where, match[1]) or "", self.text)
-        if not text.strip() and not self.may_be_empty:
-            raise DataError(f"{where}: the text is empty ('{self.text}'); correct or remove this record")
-        return valid_unicode(text, where)
+        if self.messages is not None:
+            return read_conversation(record[self.messages], where, self.messages)
+        text = self.template.render(record, where)
+        answer = None if self.label is None else answer_text(record[self.label], where, self.label)
+        return Example(text, answer, NO_TURNS)
 
 
-def answer_text(value: Any, where: str, column: str) -> str | None:
-    """A value of a label column as text; None stays None, and so do the NaN and the 3.0 that readers make of empty
-    cells and of the whole numbers beside them: they become None and `3`.
+class ReadRows:
+    """Rows that were read completely.
 
-    Raises:
-        DataError: the value is a list or an object.
+    Args:
+        records: each with its number, from which ``where`` says its place.
     """
-    if value is None:
-        return None
-    if isinstance(value, str):
-        return valid_unicode(value, where)
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if isinstance(value, bool | int | float):
-        return str(value)
-    raise DataError(
-        f"{where}: '{column}' is {kind_of_value(value)}, not text or a number; correct or remove this record"
-    )
 
+    def __init__(
+        self, records: Iterable[tuple[int, Mapping[str, Any]]], columns: Columns, where: Callable[[int], str]
+    ) -> None:
+        self._numbers: list[int] = []
+        self._examples: list[Example] = []
+        for number, record in records:
+            self._numbers.append(number)
+            self._examples.append(columns.read(record, where(number)))
+        self._where = where
+        self._conversations = columns.messages is not None
 
-def check_columns(columns: Iterable[str], needed: Iterable[str], where: str) -> None:
-    """Check that the needed columns are there.
+    @property
+    def answers(self) -> list[str | None]:
+        return [example.answer for example in self._examples]
 
-    Raises:
-        DataError: a column is missing; names the columns there are.
-    """
-    known = list(columns)
-    for column in needed:
-        if column not in known:
-            hint = did_you_mean(column, known)
-            raise DataError(f"{where}: no column '{column}'{hint} (columns: {', '.join(known) or 'none'})")
+    def texts(self, indices: Sequence[int]) -> list[str]:
+        return [self._examples[index].text for index in indices]
 
+    def turns(self, indices: Sequence[int]) -> list[str] | None:
+        return [self._examples[index].turns for index in indices] if self._conversations else None
 
-def json_fault(error: ValueError | RecursionError) -> str:
-    """What is wrong with a JSON text, from the error of `json.loads`; the line is left to the caller."""
-    if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg}, column {error.colno}"
-    return "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
-
-
-def read_utf8(path: Path) -> str:
-    """The text of a UTF-8 file, with or without a byte-order mark; line ends stay as they are.
-
-    Raises:
-        DataError: the file is missing, unreadable, empty, or not UTF-8.
-    """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; correct the path in the recipe") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); give a readable file") from error
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}:{line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        ) from None
-    if not text.strip():
-        raise DataError(f"{path}: the file is empty; it must hold at least one record")
-    return text
-
-
-def valid_unicode(text: str, where: str) -> str:
-    """``text``, checked for halves of surrogate pairs, which JSON can spell but no tokenizer can read.
-
-    Raises:
-        DataError: there is one.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        half = f"\\u{ord(text[error.start]):04x}"
-        raise DataError(f"{where}: half of a surrogate pair ({half}); write the whole character") from None
-    return text
-
-
-def kind_of_value(value: Any) -> str:
-    """What a value of a record is, as an error says it."""
-    names = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list"}
-    return "missing" if value is None else names.get(type(value), "an object")
+    def where(self, index: int) -> str:
+        return self._where(self._numbers[index])

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from typing import Annotated, Literal
+from functools import reduce
+from importlib import import_module
+from operator import or_
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from clkit.section import DataPath, HubOrFolder, Section
+from clkit.section import DataPath, Section
+from clkit.tasks import sources
+from clkit.tasks.source import SourceSection, Wanted
 
 # A name becomes part of a folder name in the run, so it must not be able to leave that folder.
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -26,135 +31,30 @@ def _usable(name: str) -> str:
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=80), AfterValidator(_usable)]
 
-TEXT = (
-    "Column that holds the input, or a template with columns in braces "
-    "(`sentence 1: {premise}`) where the input is made of several."
-)
-MESSAGES = (
-    "Instead of `text` and `label`, the column of conversations: lists of turns with `role` and `content`. The last "
-    "assistant's turn is the answer (mostly `answers: free`), what is before it the input."
-)
+
+def _sources() -> list[type[SourceSection]]:
+    """The sections of the sources: each file of `clkit/tasks/sources/` holds one."""
+    modules = [import_module(f"{sources.__name__}.{module.name}") for module in iter_modules(sources.__path__)]
+    found = [
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, SourceSection) and value.__module__ == module.__name__
+    ]
+    return sorted(found, key=lambda section: (section.rank, section.__name__))
 
 
-class SourceSection(Section):
-    """Where a task's examples come from."""
-
-    @property
-    def unlabelled(self) -> str | None:
-        """The key that would name the answers, where the source has none, so that only pretraining can use it."""
-        return None
-
-    @property
-    def holds_conversations(self) -> bool:
-        """Whether inputs and answers are turns of conversations, which pretraining cannot use."""
-        return False
-
-
-def _refuse_beside_messages(messages: str | None, **given: object) -> None:
-    useless = next((key for key, value in given.items() if value is not None), None)
-    if messages is not None and useless is not None:
-        raise ValueError(f"{useless}: messages: {messages} holds input and answer; remove one of the two")
-
-
-class FolderSource(SourceSection):
-    """A folder in the CL_Benchmark layout: `train.json`, `test.json`, `labels.json`."""
-
-    kind: Literal["folder"] = Field(description="A folder in the CL_Benchmark layout.")
-    folder: DataPath = Field(description="Folder with `train.json`, `test.json` and `labels.json`.")
-
-
-class HubSource(SourceSection):
-    """A data set of the Hugging Face hub."""
-
-    kind: Literal["hub"] = Field(description="A data set of the Hugging Face hub.")
-    dataset: HubOrFolder = Field(
-        description="Name on the hub, for example `fancyzhx/ag_news`, or a local folder of data files."
-    )
-    config: str | None = Field(None, description="Configuration (subset) of the data set.")
-    revision: str | None = Field(None, description="Branch, tag or commit of the data set.")
-    train_split: str = Field("train", description="Split to train on, or a part of one: `train[:20%]`.")
-    test_split: str = Field(
-        "test", description="Split to test on; `train[95%:]` where there is none, and `train[:95%]` to train on."
-    )
-    text: str | None = Field(None, description=TEXT)
-    label: str | None = Field(
-        None, description="Column that holds the label or the answer; null for pretraining, which reads none."
-    )
-    messages: str | None = Field(None, description=MESSAGES)
-    label_names: list[str] | dict[int | str, str] | None = Field(
-        None,
-        description="Names of the values in the label column: a list indexed by number, or a mapping. "
-        "Without it the data set's own names are used.",
-    )
-
-    @model_validator(mode="after")
-    def _has_one_kind_of_input(self) -> HubSource:
-        if self.text is None and self.messages is None:
-            raise ValueError("text: missing; name the column that holds the input, or that of conversations: messages")
-        _refuse_beside_messages(self.messages, text=self.text, label=self.label, label_names=self.label_names)
-        if self.revision is not None and Path(self.dataset).is_absolute():
-            raise ValueError(f"revision: '{self.dataset}' is a folder, and revisions are on the hub; remove it")
-        return self
-
-    @property
-    def unlabelled(self) -> str | None:
-        return "label" if self.label is None and self.messages is None else None
-
-    @property
-    def holds_conversations(self) -> bool:
-        return self.messages is not None
-
-
-class FilesSource(SourceSection):
-    """Files of the user's own: JSONL, CSV, or plain text, whose documents are parted by blank lines."""
-
-    kind: Literal["files"] = Field(description="JSONL (`.jsonl`), CSV (`.csv`) or, for pretraining, `.txt` files.")
-    train: DataPath = Field(description="File to train on.")
-    test: DataPath = Field(description="File to test on.")
-    text: str = Field("text", description=TEXT)
-    label: str = Field("label", description="Column that holds the label or the answer; pretraining reads none.")
-    messages: str | None = Field(None, description=MESSAGES + " JSONL only.")
-
-    @model_validator(mode="after")
-    def _has_one_kind_of_input(self) -> FilesSource:
-        own = {key: None if value == key else value for key, value in (("text", self.text), ("label", self.label))}
-        _refuse_beside_messages(self.messages, **own)
-        if self._plain == ["train", "test"]:
-            columns = {**own, "messages": self.messages}
-            useless = next((key for key, value in columns.items() if value is not None), None)
-            if useless is not None:
-                raise ValueError(f"{useless}: a .txt file has no columns; remove it")
-        return self
-
-    @property
-    def _plain(self) -> list[str]:
-        """The uses of files that hold nothing but text."""
-        return [use for use in ("train", "test") if getattr(self, use).lower().endswith(".txt")]
-
-    @property
-    def unlabelled(self) -> str | None:
-        return next(iter(self._plain), None)
-
-    @property
-    def holds_conversations(self) -> bool:
-        return self.messages is not None
-
-
-class SampleSource(SourceSection):
-    """A task of the sample that is built into clkit."""
-
-    kind: Literal["sample"] = Field(description="The sample that is built into clkit.")
-    task: str = Field(description="Name of a task of the built-in sample.")
-
-
-Source = Annotated[FolderSource | HubSource | FilesSource | SampleSource, Field(discriminator="kind")]
+if TYPE_CHECKING:
+    AnySource = SourceSection
+else:
+    AnySource = Annotated[reduce(or_, _sources()), Field(discriminator="kind")]
 
 
 class TaskRecipe(Section):
     """One task of the sequence."""
 
     name: Name = Field(description="Name of the task: letters, digits, dots, dashes and underscores.")
-    source: Source = Field(description="Where the examples come from.")
+    source: AnySource = Field(description="Where the examples come from.")
     answers: Literal["labels", "free"] = Field(
         "labels", description="`labels`: each answer is one of the labels. `free`: any text."
     )
@@ -174,6 +74,11 @@ class TaskRecipe(Section):
         if self.labels is not None and len(set(self.labels)) != len(self.labels):
             raise ValueError("labels: each label must appear once")
         return self
+
+    def wanted(self, *, plain_text: bool) -> Wanted:
+        """What the task wants of its source."""
+        labels = self.answers == "labels" and self.labels is None and not plain_text
+        return Wanted(self.name, labels, plain_text)
 
 
 class BenchmarkSection(Section):

@@ -8,7 +8,8 @@ from collections.abc import Collection, Sequence
 
 from clkit.errors import DataError
 from clkit.section import did_you_mean
-from clkit.tasks.rows import NO_LABEL, Rows
+from clkit.tasks.rows import Rows
+from clkit.tasks.values import NO_LABEL
 
 _MOST_INFERRED = 50
 

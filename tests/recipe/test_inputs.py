@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clkit.models import folders
-from clkit.recipe.inputs import FOLDER_FILES, missing_inputs
+from clkit.recipe.inputs import missing_inputs
 from clkit.recipe.recipe import Recipe
 
 
@@ -60,10 +60,11 @@ def test_a_benchmark_folder(here: Path) -> None:
     assert missing("t5_order1", "benchmark.folder=data") == [f"benchmark.folder: no folder '{here}/data'"]
     Path("data/TC/dbpedia").mkdir(parents=True)
     found = missing("t5_order1", "benchmark.folder=data")
-    assert found[:3] == [
-        f"tasks.dbpedia.source.folder: no file '{name}' in '{here}/data/TC/dbpedia'" for name in FOLDER_FILES
+    assert found[:2] == [
+        f"tasks.dbpedia.source.folder: no file '{name}' in '{here}/data/TC/dbpedia'"
+        for name in ("train.json", "test.json")
     ]
-    assert found[3] == f"tasks.amazon.source.folder: no folder '{here}/data/SC/amazon'"
+    assert found[2] == f"tasks.amazon.source.folder: no folder '{here}/data/SC/amazon'"
 
 
 def test_files_and_a_local_data_set(here: Path) -> None:

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
-from clkit.tasks.benchmarks import BENCHMARKS, QUESTIONS, TASKS, benchmark_tasks
+from clkit.tasks.benchmarks import benchmark_tasks, benchmarks, paper_tasks
 from clkit.tasks.loading import load_task
-from clkit.tasks.sections import DataSection, FolderSource, HubSource
+from clkit.tasks.sections import DataSection
+from clkit.tasks.sources.folder import FolderSource
+from clkit.tasks.sources.hub import HubSource
 
 COUNTS = {  # of shared/data/README.md: training rows, test rows, labels
     "dbpedia": (1000, 500, 14),
@@ -35,18 +37,18 @@ COUNTS = {  # of shared/data/README.md: training rows, test rows, labels
 
 
 def test_the_orders_are_the_papers() -> None:
-    assert list(BENCHMARKS) == ["standard_cl", "long_cl", "sample"]
-    assert {order for benchmark in BENCHMARKS.values() for order in benchmark.orders} == {1, 2, 3, 4, 5, 6}
-    for order in BENCHMARKS["standard_cl"].orders.values():
+    assert list(benchmarks()) == ["standard_cl", "long_cl", "sample"]
+    assert {order for benchmark in benchmarks().values() for order in benchmark.orders} == {1, 2, 3, 4, 5, 6}
+    for order in benchmarks()["standard_cl"].orders.values():
         assert sorted(order) == ["agnews", "amazon", "dbpedia", "yahoo"]
-    for order in BENCHMARKS["long_cl"].orders.values():
-        assert sorted(order) == sorted(TASKS)
-    assert BENCHMARKS["standard_cl"].orders[1] == ("dbpedia", "amazon", "yahoo", "agnews")
-    assert BENCHMARKS["long_cl"].orders[4][:3] == ("MNLI", "CB", "WiC")
+    for order in benchmarks()["long_cl"].orders.values():
+        assert sorted(order) == sorted(paper_tasks())
+    assert benchmarks()["standard_cl"].orders[1] == ("dbpedia", "amazon", "yahoo", "agnews")
+    assert benchmarks()["long_cl"].orders[4][:3] == ("MNLI", "CB", "WiC")
 
 
 def test_every_benchmark_of_every_order_gives_recipes() -> None:
-    for benchmark in BENCHMARKS.values():
+    for benchmark in benchmarks().values():
         for order, names in benchmark.orders.items():
             assert [task.name for task in benchmark_tasks(benchmark.name, order)] == list(names)
 
@@ -104,7 +106,7 @@ def test_each_real_task_loads_from_the_folder(name: str, cl_benchmark: Path) -> 
     assert task.dropped == {}
     written = json.loads((cl_benchmark / task.group / name / "labels.json").read_text())
     assert list(task.labels) == written, "the prompt's order of labels is the released one"
-    assert task.instruction == QUESTIONS[task.group]
+    assert task.instruction == paper_tasks()[name].question
 
 
 # Where the hub's columns stand in a released sentence.
@@ -143,8 +145,8 @@ def test_a_hub_row_becomes_the_released_sentence(name: str, cl_benchmark: Path, 
     """Released records, taken apart into the hub's columns and loaded as the hub would be, become themselves again."""
     recipe = next(task for task in benchmark_tasks("long_cl", 4) if task.name == name)
     assert isinstance(recipe.source, HubSource)
-    numbers = HUB_NUMBERS.get(name, {label: number for number, label in enumerate(TASKS[name].labels)})
-    records = json.loads((cl_benchmark / TASKS[name].group / name / "train.json").read_text(encoding="utf-8"))
+    numbers = HUB_NUMBERS.get(name, {label: number for number, label in enumerate(paper_tasks()[name].labels)})
+    records = json.loads((cl_benchmark / paper_tasks()[name].group / name / "train.json").read_text(encoding="utf-8"))
     rows: list[dict[str, Any]] = []
     kept = []
     for record in records:

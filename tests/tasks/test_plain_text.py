@@ -12,7 +12,7 @@ from clkit.errors import DataError, RecipeError
 from clkit.recipe.inputs import missing_inputs
 from clkit.recipe.recipe import Recipe
 from clkit.tasks.loading import load_task
-from clkit.tasks.rows import Rows, Source
+from clkit.tasks.rows import Rows
 from clkit.tasks.sections import DataSection, TaskRecipe
 from clkit.tasks.task import Task
 
@@ -84,10 +84,8 @@ def test_blank_lines_part_the_documents_of_a_text_file(tmp_path: Path, content: 
 
 
 def rows_of(source: dict[str, Any]) -> Rows:
-    from clkit.tasks import loading
-
-    read: Source = loading._read(TaskRecipe.model_validate({"name": "domain", "source": source}), True)
-    return read.train
+    task = TaskRecipe.model_validate({"name": "domain", "source": source})
+    return task.source.read(task.wanted(plain_text=True)).train
 
 
 def test_a_document_is_named_by_its_first_line(tmp_path: Path) -> None:

@@ -9,14 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clkit.errors import DataError
-from clkit.tasks.rows import ReadRows
+from clkit.tasks.rows import Columns, ReadRows
 from clkit.tasks.splits import Draw, carve_validation, gold_labels, infer_labels, limit, with_gold
 
 LABELS = st.lists(st.sampled_from(["a", "b", "c"]), min_size=2, max_size=60)
 
 
 def rows(*answers: str | None) -> ReadRows:
-    return ReadRows(["text"] * len(answers), answers, lambda index: f"file.jsonl:{index + 1}")
+    records = ({"text": "text", "label": answer} for answer in answers)
+    return ReadRows(enumerate(records, start=1), Columns("text", "label"), where=lambda line: f"file.jsonl:{line}")
 
 
 def test_a_draw_never_changes() -> None:

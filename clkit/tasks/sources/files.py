@@ -7,12 +7,15 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
 
 from clkit.errors import DataError
-from clkit.tasks.conversations import read_conversation
-from clkit.tasks.rows import ReadRows, Source, Template, answer_text, check_columns, json_fault, read_utf8
-from clkit.tasks.sections import FilesSource
+from clkit.section import DataPath
+from clkit.tasks.rows import Columns, ReadRows, Source
+from clkit.tasks.source import MESSAGES, TEXT, SourceSection, Wanted, refuse_beside_messages
+from clkit.tasks.values import check_columns, json_fault, read_utf8
 
 # Python's own limit is 128 KiB per field, shorter than a long document; this is the largest that every system takes.
 _LONGEST_FIELD = 2**31 - 1
@@ -20,58 +23,67 @@ _LONGEST_FIELD = 2**31 - 1
 Record = tuple[int, dict[str, Any]]
 
 
-def read_files(source: FilesSource, *, plain_text: bool = False) -> Source:
-    """The task in those files.
+class FilesSource(SourceSection):
+    """Files of the user's own: JSONL, CSV, or plain text, whose documents are parted by blank lines."""
 
-    Args:
-        plain_text: the texts are wanted only, so that a `.txt` file will do and a column of labels is not needed.
+    rank: ClassVar[int] = 3
+    kind: Literal["files"] = Field(description="JSONL (`.jsonl`), CSV (`.csv`) or, for pretraining, `.txt` files.")
+    train: DataPath = Field(description="File to train on.")
+    test: DataPath = Field(description="File to test on.")
+    text: str = Field("text", description=TEXT)
+    label: str = Field("label", description="Column that holds the label or the answer; pretraining reads none.")
+    messages: str | None = Field(None, description=MESSAGES + " JSONL only.")
 
-    Raises:
-        DataError: a file is missing or malformed, or lacks a column; names the file and the line.
-    """
-    read = _read_texts if plain_text else _read_examples if source.messages is None else _read_conversations
-    return Source(train=read(Path(source.train), source), test=read(Path(source.test), source))
+    @model_validator(mode="after")
+    def _has_one_kind_of_input(self) -> FilesSource:
+        own = {key: None if value == key else value for key, value in (("text", self.text), ("label", self.label))}
+        refuse_beside_messages(self.messages, **own)
+        if self._plain == ["train", "test"]:
+            columns = {**own, "messages": self.messages}
+            useless = next((key for key, value in columns.items() if value is not None), None)
+            if useless is not None:
+                raise ValueError(f"{useless}: a .txt file has no columns; remove it")
+        return self
+
+    @property
+    def _plain(self) -> list[str]:
+        """The uses of files that hold nothing but text."""
+        return [use for use in ("train", "test") if getattr(self, use).lower().endswith(".txt")]
+
+    @property
+    def unlabelled(self) -> str | None:
+        return next(iter(self._plain), None)
+
+    @property
+    def holds_conversations(self) -> bool:
+        return self.messages is not None
+
+    def missing(self, wanted: Wanted) -> list[str]:
+        files = {"train": self.train, "test": self.test}
+        return [f"{use}: no file '{file}'" for use, file in files.items() if not Path(file).is_file()]
+
+    def read(self, wanted: Wanted) -> Source:
+        train, test = (self._rows(Path(file), wanted.plain_text) for file in (self.train, self.test))
+        return Source(train, test)
+
+    def _rows(self, path: Path, plain_text: bool) -> ReadRows:
+        columns = Columns(self.text, None if plain_text else self.label, self.messages)
+        if plain_text and path.suffix.lower() == ".txt":
+            columns = Columns("text", None)
+            records = _documents(path)
+        else:
+            records = _records(path, columns.needed, also=[".txt"] if plain_text else [])
+        return ReadRows(records, columns, where=lambda line: f"{path}:{line}")
 
 
-def _read_examples(path: Path, source: FilesSource) -> ReadRows:
-    template = Template(source.text)
-    lines, inputs, answers = [], [], []
-    for line, record in _records(path, (*template.columns, source.label)):
-        where = f"{path}:{line}"
-        lines.append(line)
-        inputs.append(template.render(record, where))
-        answers.append(answer_text(record[source.label], where, source.label))
-    return ReadRows(inputs, answers, lambda index: f"{path}:{lines[index]}")
-
-
-def _read_conversations(path: Path, source: FilesSource) -> ReadRows:
-    column = str(source.messages)
-    found = [
-        (line, read_conversation(record[column], f"{path}:{line}", column))
-        for line, record in _records(path, (column,))
-    ]
-    inputs, answers, turns = zip(*(conversation for _, conversation in found), strict=True)
-    return ReadRows(inputs, answers, lambda index: f"{path}:{found[index][0]}", turns)
-
-
-def _read_texts(path: Path, source: FilesSource) -> ReadRows:
-    if path.suffix.lower() == ".txt":
-        texts = list(_documents(path))
-    else:
-        template = Template(source.text, may_be_empty=True)
-        records = _records(path, template.columns, also=[".txt"])
-        texts = [(line, template.render(record, f"{path}:{line}")) for line, record in records]
-    return ReadRows([text for _, text in texts], [None] * len(texts), lambda index: f"{path}:{texts[index][0]}")
-
-
-def _documents(path: Path) -> Iterator[tuple[int, str]]:
+def _documents(path: Path) -> Iterator[Record]:
     """The documents of a plain text file, which blank lines part, each with the number of its first line."""
     document: list[str] = []
     for number, line in enumerate([*read_utf8(path).replace("\r\n", "\n").split("\n"), ""], start=1):
         if line.strip():
             document.append(line)
         elif document:
-            yield number - len(document), "\n".join(document)
+            yield number - len(document), {"text": "\n".join(document)}
             document = []
 
 

@@ -6,62 +6,60 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
 
 from clkit.errors import DataError
-from clkit.tasks.rows import ReadRows, Source, Template, answer_text, check_columns, json_fault, read_utf8
-from clkit.tasks.sections import FolderSource
+from clkit.section import DataPath
+from clkit.tasks.rows import Columns, ReadRows, Source
+from clkit.tasks.source import SourceSection, Wanted
+from clkit.tasks.values import check_columns, json_fault, read_utf8
 
-_TEXT = Template("sentence")
-_LABEL = "label"
-
-
-def read_folder(source: FolderSource, needs_labels: bool, *, plain_text: bool = False) -> Source:
-    """The task in that folder. `labels.json` is read only where the recipe does not give the labels itself.
-
-    Args:
-        plain_text: the texts are wanted only, so that neither `labels.json` nor labels are needed.
-
-    Raises:
-        DataError: the folder or a file is missing or malformed; names the file and the line or record.
-    """
-    folder = Path(source.folder)
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; it must hold train.json, test.json and labels.json")
-    read = _texts if plain_text else _examples
-    return Source(
-        train=read(folder / "train.json"),
-        test=read(folder / "test.json"),
-        labels=_labels(folder / "labels.json") if needs_labels else None,
-    )
+_SPLITS = ("train.json", "test.json")
+_LABELS = "labels.json"
 
 
-def _examples(path: Path) -> ReadRows:
-    inputs, answers = [], []
-    for where, record in _records(path, (*_TEXT.columns, _LABEL)):
-        inputs.append(_TEXT.render(record, where))
-        answers.append(answer_text(record[_LABEL], where, _LABEL))
-    return ReadRows(inputs, answers, partial(_place, path))
+class FolderSource(SourceSection):
+    """A folder in the CL_Benchmark layout: `train.json`, `test.json`, `labels.json`."""
+
+    rank: ClassVar[int] = 1
+    kind: Literal["folder"] = Field(description="A folder in the CL_Benchmark layout.")
+    folder: DataPath = Field(description="Folder with `train.json`, `test.json` and `labels.json`.")
+
+    def missing(self, wanted: Wanted) -> list[str]:
+        if not Path(self.folder).is_dir():
+            return [f"folder: no folder '{self.folder}'"]
+        needed = (*_SPLITS, _LABELS) if wanted.labels else _SPLITS
+        return [f"folder: no file '{name}' in '{self.folder}'" for name in needed if not self._file(name).is_file()]
+
+    def read(self, wanted: Wanted) -> Source:
+        if not Path(self.folder).is_dir():
+            raise DataError(f"{self.folder}: no such folder; it must hold train.json, test.json and labels.json")
+        columns = Columns("sentence", None if wanted.plain_text else "label")
+        train, test = (_rows(self._file(name), columns) for name in _SPLITS)
+        return Source(train, test, _labels(self._file(_LABELS)) if wanted.labels else None)
+
+    def _file(self, name: str) -> Path:
+        return Path(self.folder, name)
 
 
-def _texts(path: Path) -> ReadRows:
-    template = Template(_TEXT.text, may_be_empty=True)
-    texts = [template.render(record, where) for where, record in _records(path, template.columns)]
-    return ReadRows(texts, [None] * len(texts), partial(_place, path))
+def _rows(path: Path, columns: Columns) -> ReadRows:
+    return ReadRows(_records(path, columns.needed), columns, where=partial(_where, path))
 
 
-def _place(path: Path, index: int) -> str:
+def _where(path: Path, index: int) -> str:
     return f"{path}: record {index + 1}"
 
 
-def _records(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The records of a file, each with its place; they have these columns."""
+def _records(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The records of a file with their indices; they have these columns."""
     for index, record in enumerate(_list(path)):
-        where = _place(path, index)
+        where = _where(path, index)
         if not isinstance(record, dict):
             raise DataError(f'{where} is no object; write {{"label": ..., "sentence": ...}}')
         check_columns(record, columns, where)
-        yield where, record
+        yield index, record
 
 
 def _labels(path: Path) -> tuple[str, ...]:

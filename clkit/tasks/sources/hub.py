@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
 
 from clkit.errors import DataError
-from clkit.tasks.conversations import Conversation, read_conversation
-from clkit.tasks.rows import NO_LABEL, Source, Template, answer_text, check_columns
-from clkit.tasks.sections import HubSource
+from clkit.section import HubOrFolder
+from clkit.tasks.conversations import Example
+from clkit.tasks.rows import Columns, Source
+from clkit.tasks.source import MESSAGES, TEXT, SourceSection, Wanted, refuse_beside_messages
+from clkit.tasks.values import NO_LABEL, answer_text, check_columns
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -23,39 +28,109 @@ OTHER_SOURCES = (
 )
 
 
+class HubSource(SourceSection):
+    """A data set of the Hugging Face hub."""
+
+    rank: ClassVar[int] = 2
+    kind: Literal["hub"] = Field(description="A data set of the Hugging Face hub.")
+    dataset: HubOrFolder = Field(
+        description="Name on the hub, for example `fancyzhx/ag_news`, or a local folder of data files."
+    )
+    config: str | None = Field(None, description="Configuration (subset) of the data set.")
+    revision: str | None = Field(None, description="Branch, tag or commit of the data set.")
+    train_split: str = Field("train", description="Split to train on, or a part of one: `train[:20%]`.")
+    test_split: str = Field(
+        "test", description="Split to test on; `train[95%:]` where there is none, and `train[:95%]` to train on."
+    )
+    text: str | None = Field(None, description=TEXT)
+    label: str | None = Field(
+        None, description="Column that holds the label or the answer; null for pretraining, which reads none."
+    )
+    messages: str | None = Field(None, description=MESSAGES)
+    label_names: list[str] | dict[int | str, str] | None = Field(
+        None,
+        description="Names of the values in the label column: a list indexed by number, or a mapping. "
+        "Without it the data set's own names are used.",
+    )
+
+    @model_validator(mode="after")
+    def _has_one_kind_of_input(self) -> HubSource:
+        if self.text is None and self.messages is None:
+            raise ValueError("text: missing; name the column that holds the input, or that of conversations: messages")
+        refuse_beside_messages(self.messages, text=self.text, label=self.label, label_names=self.label_names)
+        if self.revision is not None and Path(self.dataset).is_absolute():
+            raise ValueError(f"revision: '{self.dataset}' is a folder, and revisions are on the hub; remove it")
+        return self
+
+    @property
+    def unlabelled(self) -> str | None:
+        return "label" if self.label is None and self.messages is None else None
+
+    @property
+    def holds_conversations(self) -> bool:
+        return self.messages is not None
+
+    def missing(self, wanted: Wanted) -> list[str]:
+        local = Path(self.dataset).is_absolute()
+        return [f"dataset: no folder '{self.dataset}'"] if local and not Path(self.dataset).is_dir() else []
+
+    def read(self, wanted: Wanted) -> Source:
+        """The rows, downloaded where they are not in the cache."""
+        columns = Columns(self.text, None if wanted.plain_text else self.label, self.messages)
+        train, test = (self._rows(split, columns) for split in (self.train_split, self.test_split))
+        names = train.label_names
+        return Source(train, test, tuple(dict.fromkeys(names.values())) if names else None)
+
+    def _rows(self, split: str, columns: Columns) -> HubRows:
+        dataset, name = _load(self, split)
+        check_columns(dataset.column_names, columns.needed, name)
+        names = None if columns.label is None else _label_names(self, dataset, columns.label)
+        return HubRows(dataset, name, columns, names)
+
+
 @dataclass(frozen=True)
 class HubRows:
-    """Rows of a data set, which stays on disk: only the column of labels is read whole. Without one, none is."""
+    """Rows of a data set, which stays on disk: only the column of labels is read whole, where there is one.
+
+    Of conversations all are read for their answers, of which there are many.
+    """
 
     dataset: Dataset
     name: str
-    template: Template
-    label: str | None
+    columns: Columns
     label_names: dict[int | str, str] | None
 
     @cached_property
     def answers(self) -> Sequence[str | None]:
         import datasets
 
-        if self.label is None:
+        label = self.columns.label
+        if self.columns.messages is not None:
+            return [example.answer for example in self._examples(range(len(self.dataset)))]
+        if label is None:
             return [None] * len(self.dataset)
-        if not isinstance(self.dataset.features[self.label], datasets.Value | datasets.ClassLabel):
-            raise DataError(f"{self.name}: '{self.label}' holds lists or objects; name a column of text or numbers")
-        column = self.dataset.data.column(self.label).combine_chunks().dictionary_encode()
+        if not isinstance(self.dataset.features[label], datasets.Value | datasets.ClassLabel):
+            raise DataError(f"{self.name}: '{label}' holds lists or objects; name a column of text or numbers")
+        column = self.dataset.data.column(label).combine_chunks().dictionary_encode()
         # Each distinct value is named once; in millions of rows there are a handful of them.
-        names = [self._name(value, self.label) for value in column.dictionary.to_pylist()]
+        names = [self._name(value, label) for value in column.dictionary.to_pylist()]
         return [None if code is None else names[code] for code in column.indices.to_pylist()]
 
     def texts(self, indices: Sequence[int]) -> list[str]:
-        columns = self.template.columns
-        rows = _read(self.dataset, columns, indices)
-        return [self.template.render(row, self.where(index)) for index, row in zip(indices, rows, strict=True)]
+        return [example.text for example in self._examples(indices)]
 
-    def turns(self, indices: Sequence[int]) -> None:
-        return None
+    def turns(self, indices: Sequence[int]) -> list[str] | None:
+        return None if self.columns.messages is None else [example.turns for example in self._examples(indices)]
 
     def where(self, index: int) -> str:
         return f"{self.name}, row {index}"
+
+    def _examples(self, indices: Sequence[int]) -> Iterator[Example]:
+        rows = self.dataset.select_columns(list(self.columns.needed)).select(indices)
+        places = iter(indices)
+        for batch in rows.iter(batch_size=_BATCH):
+            for values in zip(*batch.values(), strict=True):
+                yield self.columns.read(dict(zip(batch, values, strict=True)), self.where(next(places)))
 
     def _name(self, value: Any, label: str) -> str | None:
         text = answer_text(value, self.name, label)
@@ -70,71 +145,6 @@ class HubRows:
             return text
         known = ", ".join(map(str, self.label_names))
         raise DataError(f"{self.name}: '{label}' holds {value!r}, which label_names does not name (it names: {known})")
-
-
-@dataclass(frozen=True)
-class HubConversations:
-    """Rows of a data set that holds conversations. All of them are read for their answers, of which there are many."""
-
-    dataset: Dataset
-    name: str
-    column: str
-
-    @cached_property
-    def answers(self) -> Sequence[str | None]:
-        return [conversation.answer for conversation in self._read(range(len(self.dataset)))]
-
-    def texts(self, indices: Sequence[int]) -> list[str]:
-        return [conversation.text for conversation in self._read(indices)]
-
-    def turns(self, indices: Sequence[int]) -> list[str]:
-        return [conversation.turns for conversation in self._read(indices)]
-
-    def where(self, index: int) -> str:
-        return f"{self.name}, row {index}"
-
-    def _read(self, indices: Sequence[int]) -> Iterator[Conversation]:
-        for index, row in zip(indices, _read(self.dataset, [self.column], indices), strict=True):
-            yield read_conversation(row[self.column], self.where(index), self.column)
-
-
-def _read(dataset: Dataset, columns: Sequence[str], indices: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """These columns of these rows."""
-    for batch in dataset.select_columns(list(columns)).select(indices).iter(batch_size=_BATCH):
-        for values in zip(*(batch[column] for column in columns), strict=True):
-            yield dict(zip(columns, values, strict=True))
-
-
-def read_hub(source: HubSource, *, plain_text: bool = False) -> Source:
-    """The task in that data set, downloaded where it is not in the cache.
-
-    Args:
-        plain_text: the texts are wanted only, so that no label is read.
-
-    Raises:
-        DataError: the data set, its configuration or a split cannot be loaded, or lacks a column.
-    """
-    if source.messages is not None:
-        return Source(_conversations(source, source.train_split), _conversations(source, source.test_split))
-    train = _rows(source, source.train_split, plain_text)
-    test = _rows(source, source.test_split, plain_text)
-    return Source(train, test, tuple(dict.fromkeys(train.label_names.values())) if train.label_names else None)
-
-
-def _rows(source: HubSource, split: str, plain_text: bool) -> HubRows:
-    dataset, name = _load(source, split)
-    template = Template(str(source.text), may_be_empty=plain_text)
-    label = None if plain_text else source.label
-    check_columns(dataset.column_names, template.columns if label is None else (*template.columns, label), name)
-    names = None if label is None else _label_names(source, dataset, label)
-    return HubRows(dataset, name, template, label, names)
-
-
-def _conversations(source: HubSource, split: str) -> HubConversations:
-    dataset, name = _load(source, split)
-    column = str(source.messages)
-    check_columns(dataset.column_names, [column], name)
-    return HubConversations(dataset, name, column)
 
 
 def _load(source: HubSource, split: str) -> tuple[Dataset, str]:

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
 from clkit.models.embedded import embedded_model_folder
-from clkit.tasks.sources.sample import SAMPLE_TASKS, sample_rows
+from clkit.tasks.sources.sample import sample_rows, sample_tasks
 from tools.make_random import KINDS, MAX_TOKENS, make_model, make_tokenizer
 
 CLASSES: dict[str, Any] = {"tiny-roberta": AutoModelForMaskedLM, "tiny-llama": AutoModelForCausalLM}
@@ -34,7 +34,7 @@ def test_its_tokenizer_spells_the_sample_between_its_special_tokens(name: str) -
     model = CLASSES[name].from_pretrained(embedded_model_folder(name))
     assert len(tokenizer) == model.get_input_embeddings().weight.shape[0]
     ends = {"tiny-roberta": (1, 1), "tiny-llama": (1, 0)}[name]
-    for task in SAMPLE_TASKS:
+    for task in sample_tasks():
         for text, _ in sample_rows(task, "test")[:20]:
             ids = tokenizer(text)["input_ids"]
             assert tokenizer.decode(ids, skip_special_tokens=True) == text

@@ -9,7 +9,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from clkit.errors import ModelError
 from clkit.models.embedded import EMBEDDED_MODELS, embedded_model_folder
-from clkit.tasks.sources.sample import SAMPLE_TASKS, corpus, sample_rows
+from clkit.tasks.sources.sample import corpus, sample_rows, sample_tasks
 from tools.make_tiny_t5 import corrupt, make_tokenizer, word_vectors
 
 FOLDER = embedded_model_folder("tiny-t5")
@@ -45,9 +45,9 @@ def test_special_tokens_are_those_of_t5(tokenizer: Any, model: Any) -> None:
     assert len(tokenizer) == model.config.vocab_size
 
 
-@pytest.mark.parametrize("name", list(SAMPLE_TASKS))
+@pytest.mark.parametrize("name", list(sample_tasks()))
 def test_the_tokenizer_spells_the_sample_without_loss(name: str, tokenizer: Any) -> None:
-    task = SAMPLE_TASKS[name]
+    task = sample_tasks()[name]
     texts = [text for split in ("train", "test") for text, _ in sample_rows(name, split)]
     for text in [*texts, *task.labels, task.instruction, task.group]:
         ids = tokenizer(text)["input_ids"]
@@ -57,7 +57,7 @@ def test_the_tokenizer_spells_the_sample_without_loss(name: str, tokenizer: Any)
 
 
 def test_an_answer_is_short(tokenizer: Any) -> None:
-    for task in SAMPLE_TASKS.values():
+    for task in sample_tasks().values():
         for label in task.labels:
             assert len(tokenizer(label)["input_ids"]) <= 6
 
@@ -76,7 +76,7 @@ def test_it_generates(tokenizer: Any, model: Any) -> None:
 
 def test_it_does_not_know_the_tasks_yet(tokenizer: Any, model: Any) -> None:
     """Learning must be real: without training, no test example is answered."""
-    for task in SAMPLE_TASKS.values():
+    for task in sample_tasks().values():
         rows = sample_rows(task.name, "test")[:20]
         prompts = [f"{task.instruction}\nOption: {', '.join(task.labels)}\n{text}\nAnswer:" for text, _ in rows]
         with torch.no_grad():

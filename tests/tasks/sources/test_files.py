@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from clkit.errors import DataError
 from clkit.tasks.rows import Rows
-from clkit.tasks.sections import FilesSource
-from clkit.tasks.sources.files import read_files
+from clkit.tasks.source import Wanted
+from clkit.tasks.sources.files import FilesSource
 
 
 def read(folder: Path, suffix: str, content: str | bytes, **options: Any) -> Rows:
     path = folder / f"data{suffix}"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return read_files(FilesSource(kind="files", train=str(path), test=str(path), **options)).train
+    return FilesSource(kind="files", train=str(path), test=str(path), **options).read(Wanted("t")).train
 
 
 def test_jsonl_is_read(tmp_path: Path) -> None:
@@ -94,4 +94,4 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
         (tmp_path / "folder.csv").mkdir(exist_ok=True)
         path = str(tmp_path / name)
         with pytest.raises(DataError, match=message):
-            read_files(FilesSource(kind="files", train=path, test=path))
+            FilesSource(kind="files", train=path, test=path).read(Wanted("t"))

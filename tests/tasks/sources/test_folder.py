@@ -9,8 +9,8 @@ import pytest
 
 from clkit.errors import DataError
 from clkit.tasks.rows import Source
-from clkit.tasks.sections import FolderSource
-from clkit.tasks.sources.folder import read_folder
+from clkit.tasks.source import Wanted
+from clkit.tasks.sources.folder import FolderSource
 
 GOOD = {
     "train.json": '[{"label": "b", "sentence": "one"}, {"label": null, "sentence": "two"}]',
@@ -22,7 +22,7 @@ GOOD = {
 def read(folder: Path, files: dict[str, str | bytes], needs_labels: bool = True) -> Source:
     for name, content in {**GOOD, **files}.items():
         (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
-    return read_folder(FolderSource(kind="folder", folder=str(folder)), needs_labels)
+    return FolderSource(kind="folder", folder=str(folder)).read(Wanted("t", labels=needs_labels))
 
 
 def test_a_folder_is_read(tmp_path: Path) -> None:
@@ -71,12 +71,12 @@ def test_a_missing_file_is_named(tmp_path: Path, file: str) -> None:
     read(tmp_path, {})
     (tmp_path / file).unlink()
     with pytest.raises(DataError, match=f"{file}: no such file"):
-        read_folder(FolderSource(kind="folder", folder=str(tmp_path)), needs_labels=True)
+        FolderSource(kind="folder", folder=str(tmp_path)).read(Wanted("t"))
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no such folder; it must hold train\.json"):
-        read_folder(FolderSource(kind="folder", folder=str(tmp_path / "none")), needs_labels=True)
+        FolderSource(kind="folder", folder=str(tmp_path / "none")).read(Wanted("t"))
 
 
 def test_every_record_survives(tmp_path: Path) -> None:

@@ -10,14 +10,14 @@ import pytest
 
 from clkit.errors import DataError
 from clkit.tasks.rows import Source
-from clkit.tasks.sections import HubSource
-from clkit.tasks.sources.hub import HubRows, read_hub
+from clkit.tasks.source import Wanted
+from clkit.tasks.sources.hub import HubRows, HubSource
 
 
 def read(folder: Path, rows: list[dict[str, Any]], **options: Any) -> Source:
     for split in ("train", "test"):
         (folder / f"{split}.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
-    return read_hub(HubSource(kind="hub", dataset=str(folder), **{"text": "text", "label": "label", **options}))
+    return HubSource(kind="hub", dataset=str(folder), **{"text": "text", "label": "label", **options}).read(Wanted("t"))
 
 
 def labelled(*labels: Any) -> list[dict[str, Any]]:
@@ -53,7 +53,7 @@ def test_the_data_sets_own_names_are_used(tmp_path: Path) -> None:
     rows = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, -1]}, features=features)
     for split in ("train", "test"):
         rows.to_parquet(tmp_path / f"{split}.parquet")
-    source = read_hub(HubSource(kind="hub", dataset=str(tmp_path), text="text", label="label"))
+    source = HubSource(kind="hub", dataset=str(tmp_path), text="text", label="label").read(Wanted("t"))
     assert source.labels == ("no", "yes")
     assert source.train.answers == ["yes", "no", None]
 
@@ -62,8 +62,10 @@ def test_only_wanted_texts_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     rows = read(tmp_path, labelled(*range(3000)), text="{text}!").train
     assert isinstance(rows, HubRows)
     rendered = []
-    render = rows.template.render
-    monkeypatch.setattr(rows.template, "render", lambda row, where: rendered.append(where) or render(row, where))
+    render = rows.columns.template.render
+    monkeypatch.setattr(
+        rows.columns.template, "render", lambda row, where: rendered.append(where) or render(row, where)
+    )
     assert len(rows.answers) == 3000
     assert rendered == []
     assert rows.texts([2500, 7]) == ["text 2500!", "text 7!"]
@@ -115,11 +117,11 @@ def test_what_does_not_fit_is_named(
 def test_broken_data_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text("{broken")
     with pytest.raises(DataError, match=r"cannot be loaded .*JSON parse error"):
-        read_hub(HubSource(kind="hub", dataset=str(tmp_path), text="text", label="label"))
+        HubSource(kind="hub", dataset=str(tmp_path), text="text", label="label").read(Wanted("t"))
 
 
 def test_without_the_hub_the_other_sources_are_named() -> None:
     with pytest.raises(DataError) as error:
-        read_hub(HubSource(kind="hub", dataset="fancyzhx/ag_news", text="text", label="label"))
+        HubSource(kind="hub", dataset="fancyzhx/ag_news", text="text", label="label").read(Wanted("t"))
     for part in ("fancyzhx/ag_news, split 'train'", "benchmark.folder=PATH", "kind: files", "clkit train quickstart"):
         assert part in str(error.value)

@@ -13,10 +13,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
+from pydantic import Field
+
+from clkit.errors import DataError
 from clkit.section import did_you_mean
-from clkit.tasks.sources.sample import words
+from clkit.tasks.data import tables
+from clkit.tasks.rows import Columns, ReadRows, Source
+from clkit.tasks.source import SourceSection, Wanted
 
 # Divisible by 3, 4 and 5, so that each task is balanced exactly.
 TRAIN_ROWS = 360
@@ -38,23 +43,38 @@ class SampleTask:
     labels: tuple[str, ...]
 
 
-_VOCABULARIES = {
-    "topics": words.TOPICS,
-    "reviews": words.REVIEWS,
-    "requests": words.REQUESTS,
-    "emotions": words.EMOTIONS,
-}
+@cache
+def sample_tasks() -> dict[str, SampleTask]:
+    """The tasks of the sample by their names."""
+    return {
+        name: SampleTask(name, table["group"], table["instruction"], tuple(table["labels"]))
+        for name, table in tables("sample")["tasks"].items()
+    }
 
-_TASKS = (
-    ("topics", "topic classification", "What is this news story about?"),
-    ("reviews", "sentiment analysis", "How does the writer judge it?"),
-    ("requests", "intent detection", "What does the customer ask for?"),
-    ("emotions", "emotion recognition", "Which emotion does the diary show?"),
-)
 
-SAMPLE_TASKS: dict[str, SampleTask] = {
-    name: SampleTask(name, group, instruction, tuple(_VOCABULARIES[name].labels)) for name, group, instruction in _TASKS
-}
+class SampleSource(SourceSection):
+    """A task of the sample that is built into clkit."""
+
+    rank: ClassVar[int] = 4
+    kind: Literal["sample"] = Field(description="The sample that is built into clkit.")
+    task: str = Field(description="Name of a task of the built-in sample.")
+
+    def missing(self, wanted: Wanted) -> list[str]:
+        known = sample_tasks()
+        if self.task in known:
+            return []
+        hint = did_you_mean(self.task, known)
+        return [f"task: the sample has no task '{self.task}'{hint} (tasks: {', '.join(known)})"]
+
+    def read(self, wanted: Wanted) -> Source:
+        for missing in self.missing(wanted):
+            raise DataError(f"tasks.{wanted.task}.source.{missing}")
+        columns = Columns("text", None if wanted.plain_text else "label")
+        return Source(self._rows("train", columns), self._rows("test", columns), sample_tasks()[self.task].labels)
+
+    def _rows(self, split: Split, columns: Columns) -> ReadRows:
+        records = enumerate({"text": text, "label": label} for text, label in sample_rows(self.task, split))
+        return ReadRows(records, columns, where=lambda row: f"sample task '{self.task}', split '{split}', row {row}")
 
 
 def sample_rows(name: str, split: Split) -> list[tuple[str, str]]:
@@ -70,10 +90,10 @@ def sample_rows(name: str, split: Split) -> list[tuple[str, str]]:
 def corpus(rows: int, seed: int) -> Iterator[str]:
     """Unlabelled texts of all tasks mixed, without any text of a test split. The tiny model is pre-trained on it."""
     rng = random.Random(f"clkit-corpus-{seed}")
-    tests = {text for name in SAMPLE_TASKS for text, _ in sample_rows(name, "test")}
+    tests = {text for name in sample_tasks() for text, _ in sample_rows(name, "test")}
     while rows:
-        name = rng.choice(list(SAMPLE_TASKS))
-        text = _text(_VOCABULARIES[name], rng.choice(SAMPLE_TASKS[name].labels), rng)
+        name = rng.choice(list(sample_tasks()))
+        text = _text(name, rng.choice(sample_tasks()[name].labels), rng)
         if text not in tests:
             rows -= 1
             yield text
@@ -81,12 +101,12 @@ def corpus(rows: int, seed: int) -> Iterator[str]:
 
 @cache
 def _splits(name: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    labels = SAMPLE_TASKS[name].labels
+    labels = sample_tasks()[name].labels
     rng = random.Random(f"clkit-sample-{name}")
     rows: dict[str, str] = {}
     for index in range(TRAIN_ROWS + TEST_ROWS):
         label = labels[index % len(labels)]
-        while (text := _text(_VOCABULARIES[name], label, rng)) in rows:
+        while (text := _text(name, label, rng)) in rows:
             pass
         rows[text] = label
     pairs = list(rows.items())
@@ -96,9 +116,10 @@ def _splits(name: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     return train, test
 
 
-def _text(vocabulary: words.Vocabulary, label: str, rng: random.Random) -> str:
+def _text(task: str, label: str, rng: random.Random) -> str:
     """A text of that label: its own sentences, perhaps one of another label, and filler, in any order."""
-    other = rng.choice([candidate for candidate in vocabulary.labels if candidate != label])
+    words = tables("sample")["tasks"][task]
+    other = rng.choice([candidate for candidate in words["labels"] if candidate != label])
     draw = rng.random()
     if draw < AMBIGUOUS:
         sources = [label, other]
@@ -106,27 +127,22 @@ def _text(vocabulary: words.Vocabulary, label: str, rng: random.Random) -> str:
         sources = [label] * rng.randint(2, 3) + [other]
     else:
         sources = [label] * rng.randint(1, 3)
-    frames = rng.sample(vocabulary.evidence, len(sources))
-    sentences = [_fill(frame, vocabulary, source, rng) for frame, source in zip(frames, sources, strict=True)]
-    fillers = rng.sample(vocabulary.filler, rng.randint(0, 1))
-    sentences += [_fill(frame, vocabulary, label, rng) for frame in fillers]
+    frames = rng.sample(words["evidence"], len(sources))
+    sentences = [_fill(frame, words, source, rng) for frame, source in zip(frames, sources, strict=True)]
+    fillers = rng.sample(words["filler"], rng.randint(0, 1))
+    sentences += [_fill(frame, words, label, rng) for frame in fillers]
     rng.shuffle(sentences)
     return " ".join(sentences)
 
 
-def _fill(frame: str, vocabulary: words.Vocabulary, label: str, rng: random.Random) -> str:
-    slots = {**words.EVERYWHERE, **vocabulary.shared, **vocabulary.labels[label]}
+def _fill(frame: str, words: dict[str, Any], label: str, rng: random.Random) -> str:
+    slots = {**tables("sample")["everywhere"], **words.get("shared", {}), **words["labels"][label]}
     used: set[str] = set()
 
     def word(slot: re.Match[str]) -> str:
         chosen = rng.choice([word for word in slots[slot[1]] if word not in used])
         used.add(chosen)
-        return chosen
+        return str(chosen)
 
-    sentence = re.sub(r"\{(\w+)\}", word, frame)
+    sentence: str = re.sub(r"\{(\w+)\}", word, frame)
     return sentence[0].upper() + sentence[1:]
-
-
-def unknown_sample(name: str) -> str:
-    """What to say of a task that the sample does not have."""
-    return f"the sample has no task '{name}'{did_you_mean(name, SAMPLE_TASKS)} (tasks: {', '.join(SAMPLE_TASKS)})"

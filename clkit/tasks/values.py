@@ -1,0 +1,139 @@
+"""The values of a record: texts, answers and columns, checked; and the files that records stand in."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from clkit.errors import DataError
+from clkit.section import did_you_mean
+
+# What public data sets put where a gold label is missing (SNLI and MNLI "-", the hidden test splits of GLUE -1).
+NO_LABEL = ("", "-", "-1")
+
+_COLUMN = re.compile(r"\{([^{}]+)\}")
+
+
+class Template:
+    """How an input is made of columns: a column's name, or a text with columns in braces.
+
+    Args:
+        may_be_empty: as a document may; an input without a word asks nothing.
+    """
+
+    def __init__(self, text: str, *, may_be_empty: bool = False) -> None:
+        self.text = text
+        self.may_be_empty = may_be_empty
+        self.columns = tuple(dict.fromkeys(_COLUMN.findall(text)))
+        self.is_column = not self.columns
+        if self.is_column:
+            self.columns = (text,)
+
+    def render(self, row: Mapping[str, Any], where: str) -> str:
+        """The input of a row. An empty column of a template leaves its place empty (a review without a title).
+
+        Raises:
+            DataError: the input is empty, or a column holds something other than text.
+        """
+        if self.is_column:
+            value = row[self.text]
+            if not isinstance(value, str):
+                raise DataError(
+                    f"{where}: '{self.text}' is {kind_of_value(value)}, not text; correct or remove this record"
+                )
+            text = value
+        else:
+            text = _COLUMN.sub(lambda match: answer_text(row[match[1]], where, match[1]) or "", self.text)
+        if not text.strip() and not self.may_be_empty:
+            raise DataError(f"{where}: the text is empty ('{self.text}'); correct or remove this record")
+        return valid_unicode(text, where)
+
+
+def answer_text(value: Any, where: str, column: str) -> str | None:
+    """A value of a label column as text; None stays None, and so do the NaN and the 3.0 that readers make of empty
+    cells and of the whole numbers beside them: they become None and `3`.
+
+    Raises:
+        DataError: the value is a list or an object.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return valid_unicode(value, where)
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, bool | int | float):
+        return str(value)
+    raise DataError(
+        f"{where}: '{column}' is {kind_of_value(value)}, not text or a number; correct or remove this record"
+    )
+
+
+def check_columns(columns: Iterable[str], needed: Iterable[str], where: str) -> None:
+    """Check that the needed columns are there.
+
+    Raises:
+        DataError: a column is missing; names the columns there are.
+    """
+    known = list(columns)
+    for column in needed:
+        if column not in known:
+            hint = did_you_mean(column, known)
+            raise DataError(f"{where}: no column '{column}'{hint} (columns: {', '.join(known) or 'none'})")
+
+
+def json_fault(error: ValueError | RecursionError) -> str:
+    """What is wrong with a JSON text, from the error of `json.loads`; the line is left to the caller."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg}, column {error.colno}"
+    return "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
+
+
+def read_utf8(path: Path) -> str:
+    """The text of a UTF-8 file, with or without a byte-order mark; line ends stay as they are.
+
+    Raises:
+        DataError: the file is missing, unreadable, empty, or not UTF-8.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; correct the path in the recipe") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); give a readable file") from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}:{line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        ) from None
+    if not text.strip():
+        raise DataError(f"{path}: the file is empty; it must hold at least one record")
+    return text
+
+
+def valid_unicode(text: str, where: str) -> str:
+    """``text``, checked for halves of surrogate pairs, which JSON can spell but no tokenizer can read.
+
+    Raises:
+        DataError: there is one.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(text[error.start]):04x}"
+        raise DataError(f"{where}: half of a surrogate pair ({half}); write the whole character") from None
+    return text
+
+
+def kind_of_value(value: Any) -> str:
+    """What a value of a record is, as an error says it."""
+    names = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list"}
+    return "missing" if value is None else names.get(type(value), "an object")
