@@ -73,7 +73,7 @@ def _is_own(folder: Path, path: Path) -> bool:
     if not below:
         return first in RUN_FILES or _TEMPORARY.fullmatch(first) is not None
     if first == "inspect":
-        return len(below) == 1 and path.suffix in INSPECTED
+        return len(below) < 3 and path.suffix in INSPECTED and not any(part.startswith(".") for part in below)
     if first != "tasks" or len(below) < 2 or not _STAGE.fullmatch(below[0]):
         return False
     return _is_of_stage(folder / "tasks" / below[0], below[1:])

@@ -24,8 +24,8 @@ def run(tmp_path: Path) -> RunFolder:
     half = run.start_stage(2, "b")
     (half / "checkpoints" / ".partial").mkdir(parents=True)
     (half / "checkpoints" / ".partial" / "model.safetensors").write_text("")
-    (run.path / "inspect").mkdir()
-    (run.path / "inspect" / "magnitudes.json").write_text("{}")
+    (run.path / "inspect" / "01-a").mkdir(parents=True)
+    (run.path / "inspect" / "01-a" / "magnitudes.json").write_text("{}")
     (run.path / ".matrix.json.17.tmp").write_text("")
     return run
 
@@ -41,7 +41,7 @@ def test_all_that_a_run_writes_is_its_own_and_goes(run: RunFolder) -> None:
     [
         "notes.txt", "data/train.csv", ".git/HEAD", "other-run/env.json", f"{STAGE}/README.md", f"{STAGE}/model/mine",
         "tasks/notes.md", "tasks/mine/model/config.json", "tasks/02-b/mine/x", "tasks/02-b/checkpoints/.git/HEAD",
-        "inspect/mine/a.json", "inspect/notes.md",
+        "inspect/.git/a.json", "inspect/notes.md",
     ],
 )  # fmt: skip
 def test_files_of_others_stop_overwrite_by_name_and_stay(run: RunFolder, name: str) -> None:
