@@ -190,6 +190,8 @@ def test_answers_are_those_of_decoding_one_by_one(toy: LoadedModel) -> None:
 def test_an_answer_that_ends_is_finished(toy: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the second token of the first answer as a further end, as models with an end of turn have it."""
     first, second, *_ = written_out(toy.model, PROMPTS[0], 4)
+    special = [*toy.tokenizer.all_special_ids, second]  # an ordinary token would be a stale id, and no end
+    monkeypatch.setattr(type(toy.tokenizer), "all_special_ids", property(lambda tokenizer: special))
     monkeypatch.setattr(toy.model.generation_config, "eos_token_id", [EOS, second])
     monkeypatch.setattr(toy.model.generation_config, "repetition_penalty", 50.0)  # no part of greedy decoding
     answer = toy.family.generate(toy.model, toy.tokenizer, PROMPTS[:1], 4)[0]

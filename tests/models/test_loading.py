@@ -70,7 +70,7 @@ def test_what_cannot_be_loaded_is_one_clear_line(tmp_path: Path) -> None:
     assert "does not exist" in message(str(tmp_path / "no"))
     assert "tiny-t5" in message("embedded:tiny-t6")
     ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1).save_pretrained(tmp_path)
-    assert "model type 'vit' is not supported (families: seq2seq, decoder" in message(str(tmp_path))
+    assert "model type 'vit' is not supported (families: encoder, decoder" in message(str(tmp_path))
 
 
 def test_an_unknown_lora_target_names_the_layers(toy_t5: Path) -> None:
