@@ -1,7 +1,7 @@
 """python benchmarks/quickstart_table.py [--seeds 5] [--jobs 2] [--runs FOLDER] [METHOD ...]
 
-Every method on the quickstart over several seeds: the table of the README. A finished run in FOLDER is not repeated.
-About a minute per run on one core.
+Every method on the quickstart over several seeds: the first table of `benchmarks/README.md`. A finished run in FOLDER
+is not repeated. About a minute per run on one core.
 
 Full tuning keeps the quickstart's learning rate and adapters take LORA_RATE, at which plain tuning of each kind learns
 every task; no method's rate is tuned for it here (`real_table.py` does that, on real data).

@@ -1,6 +1,6 @@
 """python benchmarks/real_table.py --model T5 --data CL_Benchmark [--order 1] [--runs FOLDER] [METHOD ...]
 
-Every method on real data, each with a learning rate tuned for it: the table of the README.
+Every method on real data, each with a learning rate tuned for it: the table of benchmarks/README.md.
 
 The rate of each method is the one with the best average accuracy on the validation split (with a seed of its own);
 where the best rate stands at the end of the grid, the grid grows. The table then shows the test split over three seeds.
