@@ -66,7 +66,8 @@ def test_the_wheel_works_once_it_is_installed(built: Path, tmp_path: Path) -> No
     (wheel,) = built.glob("*.whl")
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", str(wheel)]
     subprocess.run(pip, cwd=tmp_path, check=True, capture_output=True, timeout=120)
-    (packages / "others.pth").write_text(sysconfig.get_path("purelib"), "utf-8")  # its own packages come first
+    others = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"  # which stand behind its own
+    (packages / "others.pth").write_text(others, "utf-8")
 
     def clkit_says(*arguments: str) -> str:
         command = [str(programs / "clkit"), *arguments]
