@@ -1,4 +1,4 @@
-"""MIGU keeps the contract, in its published form, frozen, and as the random control."""
+"""MIGU keeps the contract, in its published form, frozen, and as two of its controls."""
 
 from __future__ import annotations
 
@@ -23,4 +23,9 @@ class TestMIGUUpdate(TestMIGU):
 
 class TestMIGURandom(TestMIGU):
     entry: ClassVar = {**TestMIGU.entry, "source": "random"}
+    settings: ClassVar = ("seq2seq",)
+
+
+class TestMIGUPersistentRandom(TestMIGU):
+    entry: ClassVar = {**TestMIGU.entry, "source": "persistent_random"}
     settings: ClassVar = ("seq2seq",)

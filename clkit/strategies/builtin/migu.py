@@ -51,8 +51,12 @@ class MIGUOptions(StrategyOptions):
     first_task: Literal["unmasked", "masked"] = Field(
         "unmasked", description="Whether the first task is masked; the published code leaves it unmasked."
     )
-    source: Literal["magnitude", "random"] = Field(
-        "magnitude", description="`random` masks as many rows drawn anew each step: the control experiment."
+    source: Literal["magnitude", "random", "fixed_random", "persistent_random", "smallest"] = Field(
+        "magnitude",
+        description="What chooses the rows. The others than `magnitude` are controls, which mask as many: `random` "
+        "draws them anew each step, `fixed_random` once for the run; `persistent_random` shuffles each layer's "
+        "magnitudes in one order for the run, so that its rows stay and return just as those of MIGU do; `smallest` "
+        "updates the rows with the smallest output.",
     )
 
 
@@ -108,7 +112,7 @@ class MIGU(Strategy):
         if context.task_index == 0 and self.options.first_task == "unmasked":
             return
         self._sites = self._choose_sites(context.model, context.family)
-        if self.options.source == "magnitude":
+        if self.options.source not in ("random", "fixed_random"):
             layer_of = {site.name: site.layer for site in self._sites}
 
             def token_mask(site: str, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -178,8 +182,16 @@ class MIGU(Strategy):
         scores = [sums.get(site.name, torch.zeros(site.rows, device=site.weight.device)) for site in self._sites]
         # One reduction for all layers: many small ones would cost more than the step's arithmetic.
         together = context.sum_over_processes(torch.cat(scores))
-        return list(torch.split(together, [score.numel() for score in scores]))
+        scores = list(torch.split(together, [score.numel() for score in scores]))
+        if self.options.source == "smallest":
+            return [-score for score in scores]
+        if self.options.source == "persistent_random":
+            drawn = self._random_scores(context)
+            return [score[order.argsort()] for score, order in zip(scores, drawn, strict=True)]
+        return scores
 
     def _random_scores(self, context: Context) -> list[torch.Tensor]:
-        generator = torch_seeded("migu", context.seed, context.task_index, context.step)
+        """A number from 0 to 1 for each row of each site: of this step with `random`, else the run's."""
+        purpose = [context.task_index, context.step] if self.options.source == "random" else []
+        generator = torch_seeded("migu", context.seed, *purpose)
         return [torch.rand(site.rows, generator=generator).to(site.weight.device) for site in self._sites]

@@ -279,6 +279,63 @@ def test_random_masks_as_many_rows_anew_each_step_and_repeatably(toy_t5: Path) -
     assert all(len(masked) == 11 for masked in rows(1))  # ⌊0.7 · 16⌋
 
 
+CONTROLS = ("random", "fixed_random", "persistent_random", "smallest")
+
+
+def test_every_control_masks_as_many_rows_of_each_layer(toy_t5: Path) -> None:
+    counts = {
+        source: [[len(site) for site in one] for one in rows_of_steps(toy_t5, source)]
+        for source in ("magnitude", *CONTROLS)
+    }
+    loaded = toy(toy_t5)
+    widths = [
+        len(one.weight) for one in select_layers(loaded.model, loaded.family, ["attention", "feed_forward"]).values()
+    ]
+    assert counts["magnitude"][0] == [rows_masked(width, 0.7) for width in widths]
+    assert all(counts[source] == counts["magnitude"] for source in CONTROLS)
+
+
+def test_controls_keep_their_rows_from_step_to_step_as_they_say(toy_t5: Path) -> None:
+    """How many of a layer's rows are the same in two steps, and in two tasks: the controls differ in nothing else."""
+    steps = {source: rows_of_steps(toy_t5, source) for source in ("magnitude", *CONTROLS)}
+    shared = {
+        source: [[len(a & b) for a, b in zip(rows[0], later, strict=True)] for later in rows[1:]]
+        for source, rows in steps.items()
+    }
+    all_of_them = [[len(site) for site in steps["magnitude"][0]]] * 2
+    assert shared["fixed_random"] == all_of_them
+    assert shared["persistent_random"] == shared["magnitude"] != all_of_them
+    assert steps["persistent_random"] != steps["magnitude"]
+    assert sum(map(sum, shared["random"])) < sum(map(sum, shared["magnitude"]))
+
+
+def test_smallest_updates_the_rows_that_magnitude_masks_first(toy_t5: Path) -> None:
+    largest, smallest = rows_of_steps(toy_t5, "magnitude")[0], rows_of_steps(toy_t5, "smallest")[0]
+    for quiet, loud in zip(smallest, largest, strict=True):  # the masked ones of each are over a half of the rows
+        assert quiet | loud == set(range(len(quiet | loud)))
+
+
+def rows_of_steps(folder: Path, source: Any) -> list[list[set[int]]]:
+    """The rows masked, by layer, in two steps of a task and one of the next."""
+    loaded = toy(folder)
+    strategy = MIGU(MIGUOptions(name="migu", threshold=0.7, source=source))
+    found = []
+    for index, number in ((1, 1), (1, 2), (2, 1)):
+        where = context(loaded, index=index, step=number)
+        strategy.before_task(where)
+        with torch.no_grad():
+            one = batch(loaded, 10 * index + number)
+            strategy.before_forward(where, one)
+            loaded.model(**one)
+            strategy.after_forward(where, one)
+        for parameter in loaded.model.parameters():  # no gradient is zero but by the mask
+            parameter.grad = torch.ones_like(parameter)
+        strategy.before_step(where)
+        found.append([zero_rows(site.weight) for site in strategy._sites])
+        strategy.after_task(where)
+    return found
+
+
 def test_first_task_is_left_alone_unless_asked(toy_t5: Path) -> None:
     for first_task, masks in (("unmasked", False), ("masked", True)):
         loaded = toy(toy_t5)
