@@ -62,9 +62,14 @@ def _aggregate_one(metrics: Sequence[Metric]) -> Aggregate:
     mean = fmean(values)
     if n == 1:
         return Aggregate(n, mean)
-    std = stdev(values)
-    half = _t_quantile(n - 1) * std / math.sqrt(n)
-    return Aggregate(n, mean, std, (mean - half, mean + half))
+    return Aggregate(n, mean, stdev(values), t_interval(values))
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % t-interval of the mean of two values or more."""
+    mean, n = fmean(values), len(values)
+    half = _t_quantile(n - 1) * stdev(values) / math.sqrt(n)
+    return mean - half, mean + half
 
 
 _T_QUANTILES = (12.70620, 4.30265, 3.18245, 2.77645, 2.57058, 2.44691, 2.36462, 2.30600, 2.26216, 2.22814)
