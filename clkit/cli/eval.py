@@ -10,7 +10,7 @@ import typer
 from clkit.cli import NewestRun
 
 #: Sections of a recipe that decide what a model is tested on, and how.
-TESTED = ("tasks", "benchmark", "prompt", "data", "evaluation", "objective", "seed")
+TESTED = ("tasks", "benchmark", "prompt", "data", "evaluation", "objective")
 
 
 def evaluate(

@@ -27,7 +27,9 @@ class Recipe(Section):
     """A sequence of tasks, a model, how it is tuned, and the strategies that limit what it forgets."""
 
     name: Name = Field(description="Name of the recipe; the run folder is `runs/NAME-SEED`.")
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(42, description="Seed of everything that is drawn at random.")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        42, description="Seed of what is drawn at random for training; `data.seed` draws what is tested."
+    )
     model: ModelSection = Field(description="The model that learns.")
     benchmark: BenchmarkSection | None = Field(None, description="A named sequence of tasks; or use `tasks`.")
     tasks: list[TaskRecipe] | None = Field(

@@ -47,11 +47,12 @@ def load_tasks(recipe: TasksOfRecipe) -> list[Task]:
 
 
 def load_task(recipe: TaskRecipe, data: DataSection, seed: int, *, plain_text: bool = False) -> Task:
-    """One task, limited as ``data`` says. The same seed gives the same rows on every machine.
+    """One task, limited as ``data`` says. The same seeds give the same rows on every machine.
 
     The validation split is taken from all training rows before the limits, so that it does not change with them.
 
     Args:
+        seed: of the draw of training rows; the others are drawn by the seed of ``data``.
         plain_text: the text of every row is wanted, and answers are not; the task has none.
 
     Raises:
@@ -69,7 +70,7 @@ def load_task(recipe: TaskRecipe, data: DataSection, seed: int, *, plain_text: b
     train_labels, test_labels = train.label(labels), test.label(labels)
 
     def draw(split: str) -> Draw:
-        return Draw(seed, recipe.name, split)
+        return Draw(seed if split == "train" else data.seed, recipe.name, split)
 
     kept, validation = train.indices, None
     if data.validation_share:

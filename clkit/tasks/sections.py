@@ -113,8 +113,13 @@ class PromptSection(Section):
 
 
 class DataSection(Section):
-    """How much of each task's data is used. Draws are seeded by the recipe's seed."""
+    """How much of each task's data is used. The recipe's seed draws training rows, and `seed` here all others."""
 
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        42,
+        description="Seed of the draw of test and validation rows. It is apart from the recipe's, so that runs with "
+        "other seeds are tested on the same rows, and their scores pair.",
+    )
     train_per_task: Annotated[int, Field(ge=1)] | None = Field(None, description="At most so many training examples.")
     train_per_label: Annotated[int, Field(ge=1)] | None = Field(
         None, description="At most so many training examples of each label."

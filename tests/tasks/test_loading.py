@@ -81,9 +81,21 @@ def test_validation_does_not_change_with_the_limits(tmp_path: Path) -> None:
     assert Counter(small.train["answer"]) == {"a": 4, "b": 4}
     assert len(small.test) == 7
     assert not set(small.validation["text"]) & set(whole.train["text"])
-    assert (
-        load_task(recipe, DataSection(validation_share=0.1), seed=4).validation.to_dict() != whole.validation.to_dict()
+
+
+def test_the_seed_draws_training_rows_and_the_seed_of_the_data_all_others(tmp_path: Path) -> None:
+    recipe = files(tmp_path, ["a", "b"] * 50)
+    limits = {"validation_share": 0.1, "train_per_task": 20, "test_per_task": 20}
+    one, other, elsewhere = (
+        load_task(recipe, DataSection(**limits, seed=data_seed), seed)
+        for seed, data_seed in ((1, 42), (2, 42), (1, 43))
     )
+    assert one.train.to_dict() != other.train.to_dict()
+    assert one.validation is not None
+    assert other.validation is not None
+    assert elsewhere.validation is not None
+    assert one.validation.to_dict() == other.validation.to_dict() != elsewhere.validation.to_dict()
+    assert one.test.to_dict() == other.test.to_dict() != elsewhere.test.to_dict()
 
 
 def test_an_unknown_task_of_the_sample_is_named() -> None:
