@@ -65,14 +65,14 @@ def paired(differences: Sequence[float]) -> Paired:
 def sign_flip(differences: Sequence[float]) -> float:
     """The p-value of the two-sided sign-flip permutation test: exact for up to `COUNTED` differences.
 
-    For more it is (1 + as extreme) / (1 + drawn) over `2**COUNTED` ways that are drawn, always the same ones.
+    For more it is (1 + as extreme) / (1 + drawn) over 2^`COUNTED` ways that are drawn, always the same ones.
     """
     # Rounding must not make a way less extreme that has the same sum.
     limit = abs(sum(differences)) - _ROUNDING * sum(map(abs, differences))
     if len(differences) <= COUNTED:
         return fmean(abs(total) >= limit for total in _signed_sums(differences))
     parts = [_signed_sums(differences[start : start + 8]) for start in range(0, len(differences), 8)]
-    draw, drawn = seeded("sign-flip"), 2**COUNTED
+    draw, drawn = seeded("sign-flip"), 1 << COUNTED
     extreme = 0
     for _ in range(drawn):
         ways = draw.getrandbits(8 * len(parts)).to_bytes(len(parts))
