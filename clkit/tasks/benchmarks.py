@@ -85,7 +85,14 @@ def benchmark_tasks(name: str, order: int, folder: str | Path | None = None) -> 
 def _paper_task(name: str, folder: str | Path | None) -> TaskRecipe:
     task = paper_tasks()[name]
     source = task.hub if folder is None else FolderSource(kind="folder", folder=str(Path(folder) / task.group / name))
-    return TaskRecipe(name=name, source=source, labels=list(task.labels), instruction=task.question, group=task.group)
+    return TaskRecipe(
+        name=name,
+        source=source,
+        labels=list(task.labels),
+        options=task.question is not None,  # COPA's sentences hold the options, as the question
+        instruction=task.question,
+        group=task.group,
+    )
 
 
 def _sample_task(name: str) -> TaskRecipe:

@@ -82,6 +82,7 @@ def load_task(recipe: TaskRecipe, data: DataSection, seed: int, *, plain_text: b
         group=recipe.group or recipe.name,
         instruction=recipe.instruction,
         labels=labels,
+        options=recipe.options,
         train=_dataset(source.train, kept, train_labels),
         validation=None if validation is None else _dataset(source.train, validation, train_labels),
         test=_dataset(source.test, tested, test_labels),

@@ -35,8 +35,8 @@ class Prompt:
 
 
 def build_prompt(task: Task, text: str, section: PromptSection, turns: str = NO_TURNS) -> Prompt:
-    """The prompt of an example: in the papers' format, with the instruction, options, sentence and `Answer:` each on a
-    line, or with `prompt.style: text` the sentence alone.
+    """The prompt of an example: letter by letter in the papers' format, with the instruction, options, sentence and
+    `Answer:` each on a line, or with `prompt.style: text` the sentence alone.
 
     Args:
         turns: what was said before, as a JSON list of {role, content}. Without a chat template, which has its own way
@@ -47,13 +47,15 @@ def build_prompt(task: Task, text: str, section: PromptSection, turns: str = NO_
         lines += [f"Task:{task.group}", f"Dataset:{task.name}"] if section.task_name else []
         if task.instruction:
             lines.append(task.instruction)
-        if task.labels:
-            lines.append(f"Option: {', '.join(task.labels)}")
+        if task.labels and task.options:
+            lines.append(f"Option: {', '.join(task.labels)} ")  # the published code writes this space
     if not section.chat_template:
         lines += [f"{turn['role']}: {turn['content'].strip()}" for turn in json.loads(turns)]
         turns = NO_TURNS
-    after = "\nAnswer:" if section.style == "paper" else ""
-    return Prompt(before="".join(f"{line}\n" for line in lines), text=text.strip(), after=after, turns=turns)
+    before = "".join(f"{line}\n" for line in lines)
+    if section.style == "paper":
+        return Prompt(before, text, "\nAnswer:", turns)
+    return Prompt(before, text.strip(), "", turns)
 
 
 def in_chat_template(prompts: Sequence[Prompt], tokenizer: Any) -> list[Prompt]:

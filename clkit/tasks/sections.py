@@ -64,6 +64,7 @@ class TaskRecipe(Section):
         description="The labels in the order of the prompt. Without it, those of the source: "
         "`labels.json`, the data set's names, or the distinct training labels.",
     )
+    options: bool = Field(True, description="Whether the labels stand in the prompt (`Option:` line).")
     instruction: str | None = Field(None, description="Question placed before the input.")
     group: str | None = Field(None, description="Kind of task (`Task:` line of the prompt); the name where absent.")
 

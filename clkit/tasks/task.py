@@ -19,6 +19,7 @@ class Task:
         labels: the possible answers in the order of the prompt; None where answers are free-form, or there are none.
         train, validation, test: data sets with the string columns `text` (the input) and `answer` (null of plain text),
             and of conversations `turns`: what was said before the input, as a JSON list of {role, content}.
+        options: whether the labels stand in the prompt.
         dropped: rows without a gold label that were left out, by split.
     """
 
@@ -30,6 +31,7 @@ class Task:
     test: Dataset
     validation: Dataset | None = None
     dropped: dict[str, int] = field(default_factory=dict)
+    options: bool = True
 
     def split(self, name: Split) -> Dataset:
         """The data set of that split.

@@ -259,7 +259,7 @@ def test_prompts_stand_in_the_models_chat_template(toy_llama: Path, toy_t5: Path
     template = "<s> {% for turn in messages %}{{ turn.role }}: {{ turn.content }} w9 {% endfor %}"
     (tmp_path / "chat" / "chat_template.jinja").write_text(template + "{% if add_generation_prompt %}w8\n{% endif %}")
     loaded, found = prompts(tmp_path / "chat")
-    assert all(prompt.startswith("<s> user: Option: w1, w2\nw") for prompt in found)
+    assert all(prompt.startswith("<s> user: Option: w1, w2 \nw") for prompt in found)
     assert all(prompt.endswith("\nAnswer: w9 w8\n") for prompt in found)
     ids = loaded.family.encode(loaded.tokenizer, found, ["w1"] * len(found))["input_ids"]
     assert all(one.count(BOS) == 1 and one[-4:] == [*words("w9 w8 w1"), EOS] for one in ids)

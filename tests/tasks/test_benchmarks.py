@@ -112,9 +112,9 @@ def test_each_real_task_loads_from_the_folder(name: str, cl_benchmark: Path) -> 
 # Where the hub's columns stand in a released sentence.
 PAIR = r"sentence 1: (?P<{0}>.*)\nsentence 2: (?P<{1}>.*)"
 HUB_COLUMNS = {
-    "dbpedia": r"Title: (?P<title>.*)\nText: (?P<content>.*)",
-    "amazon": r"Title: (?P<review_title>.*)\nText: (?P<review_text>.*)",
-    "yelp": r"Text: (?P<text>.*)",
+    "dbpedia": r"Title: (?P<title>.*)\nText: (?P<content>.*)\n",
+    "amazon": r"Title: (?P<review_title>.*)\nText: (?P<review_text>.*)\n",
+    "yelp": r"Text: (?P<text>.*)\n",
     "IMDB": r"(?P<text>.*)",
     "SST-2": r"Text: (?P<sentence>.*)",
     "MNLI": PAIR.format("premise", "hypothesis"),

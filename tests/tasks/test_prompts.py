@@ -61,9 +61,9 @@ class SlowTokenizer:
 
 
 def test_the_format_is_the_papers() -> None:
-    prompt = build_prompt(task(), " A text.\n", PromptSection(task_name=True))
-    assert str(prompt) == "Task:GROUP\nDataset:name\nWhich one?\nOption: yes, no\nA text.\nAnswer:"
-    assert str(build_prompt(task(), "A text.", PromptSection())) == "Which one?\nOption: yes, no\nA text.\nAnswer:"
+    prompt = build_prompt(task(), "A text.\n", PromptSection(task_name=True))
+    assert str(prompt) == "Task:GROUP\nDataset:name\nWhich one?\nOption: yes, no \nA text.\n\nAnswer:"
+    assert str(build_prompt(task(), "A text.", PromptSection())) == "Which one?\nOption: yes, no \nA text.\nAnswer:"
     assert str(build_prompt(task(None, None), "A text.", PromptSection())) == "A text.\nAnswer:"
 
 
@@ -78,7 +78,8 @@ def test_turns_before_the_sentence_have_lines_of_their_own() -> None:
     said = "system: Be brief.\nuser: Hi\n"
     assert str(build_prompt(task(), " And?", PromptSection(style="text"), TURNS)) == f"{said}And?"
     assert (
-        str(build_prompt(task(), "And?", PromptSection(), TURNS)) == f"Which one?\nOption: yes, no\n{said}And?\nAnswer:"
+        str(build_prompt(task(), "And?", PromptSection(), TURNS))
+        == f"Which one?\nOption: yes, no \n{said}And?\nAnswer:"
     )
 
 
@@ -120,7 +121,7 @@ def test_a_prompt_in_a_chat_template_is_shortened_in_its_sentence_and_counted_wh
     prompt = in_chat_template([build_prompt(task(), "fox " * 200, PromptSection())], chatting)[0]
     fitted = fit(prompt, chatting, 120)
     assert 110 <= len(chatting(fitted)["input_ids"]) <= 120
-    assert fitted.startswith("<s><user>Which one?\nOption: yes, no\nfox fox")
+    assert fitted.startswith("<s><user>Which one?\nOption: yes, no \nfox fox")
     assert fitted.endswith("\nAnswer:</user><assistant>")
 
 
@@ -139,15 +140,6 @@ def test_a_template_that_will_not_do_is_one_line(
     monkeypatch.setattr(tokenizer, "chat_template", template)
     with pytest.raises(ModelError, match=f"^prompt.chat_template: .*{message}"):
         in_chat_template([Prompt("", "a", "")], tokenizer)
-
-
-def test_copa_has_no_question(cl_benchmark: Path) -> None:
-    recipe = next(task for task in benchmark_tasks("long_cl", 4, cl_benchmark) if task.name == "COPA")
-    copa = load_task(recipe, DataSection(), seed=0)
-    lines = str(build_prompt(copa, copa.train[0]["text"], PromptSection())).split("\n")
-    assert lines[0] == "Option: A, B"
-    assert lines[1].startswith("Which sentence is the")
-    assert lines[-1] == "Answer:"
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=80) | st.text("fox dogs\n.é👩‍🚀", max_size=80)
