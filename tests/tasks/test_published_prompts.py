@@ -1,8 +1,8 @@
 """The prompts of the papers' 15 tasks against the published code, text by text and token by token.
 
 `published` was written anew after O-LoRA's `uie_dataset_lora.py`, `uie_collator.py` and `instruction_config_cl.json`
-(github.com/cmnfriend/O-LoRA), which MIGU's code shares: a task's question, its options, its sentence as it stands in the
-folder, and the two lines before them; COPA has its sentence alone.
+(github.com/cmnfriend/O-LoRA), which MIGU's code shares: a task's question, its options, its sentence as it stands in
+the folder, and the two lines before them; COPA has its sentence alone.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from clkit.recipe.recipe import Recipe
 from clkit.tasks.loading import load_tasks
 
 QUESTIONS = {
-    "NLI": 'What is the logical relationship between the "sentence 1" and the "sentence 2"? Choose one from the option.\n',
-    "QQP": 'Whether the "first sentence" and the "second sentence" have the same meaning? Choose one from the option.\n',
+    "NLI": 'What is the logical relationship between the "sentence 1" and the "sentence 2"? '
+    "Choose one from the option.\n",
+    "QQP": 'Whether the "first sentence" and the "second sentence" have the same meaning? '
+    "Choose one from the option.\n",
     "SC": "What is the sentiment of the following paragraph? Choose one from the option.\n",
     "TC": "What is the topic of the following paragraph? Choose one from the option.\n",
     "BoolQA": "According to the following passage, is the question true or false? Choose one from the option.\n",
