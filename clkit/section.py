@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -116,6 +117,19 @@ def hub_or_folder(value: Any) -> Any:
         return value
     path = absolute(value)
     return path if value.startswith((".", "/", "~")) or Path(path).is_dir() else value
+
+
+_SPECIAL = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+
+
+def special(path: Path) -> str | None:
+    """What stands at a path where it is no ordinary file: reading one of these may never end.
+
+    Raises:
+        OSError: nothing is there.
+    """
+    mode = path.stat().st_mode
+    return None if stat.S_ISREG(mode) else _SPECIAL.get(stat.S_IFMT(mode), "a device")
 
 
 DataPath = Annotated[str, BeforeValidator(absolute)]

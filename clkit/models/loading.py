@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,21 +20,16 @@ from transformers import AutoConfig, AutoTokenizer, GgufConfig, PreTrainedModel,
 
 from clkit.errors import ModelError, first_line
 from clkit.models.adapters import add_adapter, load_adapter, merge_adapter
-from clkit.models.embedded import embedded_model_folder
 from clkit.models.family import Family, Generating, LabelsOfTasks
-from clkit.models.folders import PACKAGE, chosen_gguf, package_folder, require_gguf
+from clkit.models.folders import Origin, check_folder, check_tokenizer, lacks_weights, only_pickle
 from clkit.models.groups import freeze
 from clkit.models.objective import Objective, TextToText
 from clkit.models.registry import family_of
 from clkit.models.sections import ModelSection, Tuning
 from clkit.redaction import redact
 
-EMBEDDED = "embedded:"
 #: Bytes at whose multiples torch allocates.
 ALIGNMENT = 64
-JSON_FILES = ("config.json", "tokenizer_config.json", "tokenizer.json")
-#: A tokenizer's own files, of which a model's folder has one or more.
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model", "vocab.json", "vocab.txt")
 
 
 @dataclass
@@ -100,43 +94,6 @@ def save_model(loaded: LoadedModel, stage: Path) -> None:
 
 
 @dataclass(frozen=True)
-class _Origin:
-    """Where a model comes from, and how an error names it."""
-
-    source: str
-    subject: str
-    advice: str
-
-    @classmethod
-    def of(cls, section: ModelSection, stage: Path | None) -> _Origin:
-        """The recipe's model, or the one that was saved in a stage's folder."""
-        if stage is not None:
-            folder = stage.resolve() / "model"
-            return cls(str(folder), f"the saved model in {folder}", "train anew with --overwrite")
-        name = section.name
-        try:
-            if name.startswith(EMBEDDED):
-                folder = embedded_model_folder(name.removeprefix(EMBEDDED))
-                return cls(str(folder), f"model.name: '{name}'", "install clkit again")
-            if name.startswith(PACKAGE):
-                folder = package_folder(name.removeprefix(PACKAGE))
-                return cls(str(folder), f"model.name: '{name}'", "install the package again")
-        except ModelError as error:
-            raise ModelError(f"model.name: {error}") from None
-        if Path(name).is_absolute():
-            return cls(name, f"model.name: the folder {name}", "name a folder that save_pretrained wrote")
-        advice = (
-            "without a network use a local folder, a model already in the hub's cache, or model.name=embedded:tiny-t5"
-        )
-        return cls(name, f"model.name: '{name}'", advice)
-
-    @property
-    def folder(self) -> Path | None:
-        """The local folder, where it is one."""
-        return Path(self.source) if Path(self.source).is_absolute() else None
-
-
-@dataclass(frozen=True)
 class _Use:
     """What a model is loaded for."""
 
@@ -145,21 +102,21 @@ class _Use:
 
 
 def _load_base(section: ModelSection, use: _Use, stage: Path | None = None) -> LoadedModel:
-    origin = _Origin.of(section, stage)
-    gguf = _gguf_file(section, origin) if stage is None else None
+    origin = Origin.of(section, stage)
+    gguf = origin.gguf_file(section.gguf_file) if stage is None else None
     if origin.folder is not None and gguf is None:
-        _check_folder(origin, origin.folder)
+        check_folder(origin, origin.folder)
     if section.trust_remote_code:
         _warn_of_code(section.name)
     revision = section.revision if stage is None else None
     arguments: dict[str, Any] = {"revision": revision, "trust_remote_code": section.trust_remote_code}
     if gguf is not None:
         arguments["gguf_file"] = gguf
-    try:
+    with _explained(origin, revision):
         config = AutoConfig.from_pretrained(origin.source, **arguments)
         family = family_of(config, use.objective, use.labels)
         if origin.folder is not None and gguf is None:
-            _check_tokenizer(origin.folder)
+            check_tokenizer(origin.folder)
         tokenizer = AutoTokenizer.from_pretrained(origin.source, **arguments)
         if gguf is not None:  # to read the configuration once more would take seconds; packed weights cannot be trained
             arguments |= {"config": config, "quantization_config": GgufConfig(dequantize=True)}
@@ -168,21 +125,29 @@ def _load_base(section: ModelSection, use: _Use, stage: Path | None = None) -> L
         _refuse_broken(model)
         if isinstance(family, Generating) and tokenizer.eos_token_id is None:
             raise ModelError("its tokenizer has no end-of-sequence token (eos_token), so no answer would ever end")
-    except ModelError as error:
-        raise ModelError(f"{origin.subject}: {error}") from error
-    except Exception as error:  # no narrower: hub, configuration, tokenizer and weights share no base class
-        raise ModelError(_explain(origin, revision, error)) from error
     align(model)
     return LoadedModel(model, tokenizer, family)
 
 
-def _gguf_file(section: ModelSection, origin: _Origin) -> str | None:
-    """The GGUF file that holds the recipe's model, in its folder or on the hub; None where it is in safetensors."""
-    if origin.folder is not None:
-        return chosen_gguf(origin.folder, section.gguf_file)
-    if section.gguf_file is not None:
-        require_gguf()
-    return section.gguf_file
+def check_configuration(origin: Origin, objective: Objective) -> None:
+    """Check that a model's configuration fits the objective, without loading the model or code that comes with it.
+
+    Raises:
+        ModelError: it does not.
+    """
+    with _explained(origin, None):
+        family_of(AutoConfig.from_pretrained(origin.source), objective)
+
+
+@contextmanager
+def _explained(origin: Origin, revision: str | None) -> Iterator[None]:
+    """Turns what loading a model raises into one line that names the model."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"{origin.subject}: {error}") from error
+    except Exception as error:  # no narrower: hub, configuration, tokenizer and weights share no base class
+        raise ModelError(_explain(origin, revision, error)) from error
 
 
 def align(model: torch.nn.Module) -> None:
@@ -202,29 +167,6 @@ def _warn_of_code(name: str) -> None:
     print(f"warning: model.trust_remote_code: Python code that comes with {redact(name)} is run", file=sys.stderr)
 
 
-def _check_folder(origin: _Origin, folder: Path) -> None:
-    """Refuse damage that transformers would report without naming the file, and what it would add by itself."""
-    if not (folder / "config.json").is_file():
-        missing = "has no config.json" if folder.is_dir() else "does not exist"
-        raise ModelError(f"{origin.subject} {missing}; {origin.advice}")
-    if (folder / "adapter_config.json").is_file():
-        raise ModelError(
-            f"{origin.subject} holds an adapter beside the model; remove it, or merge the two with peft's "
-            "merge_and_unload()"
-        )
-    for name in JSON_FILES:
-        if (folder / name).is_file():
-            _check_json(origin, folder / name)
-
-
-def _check_tokenizer(folder: Path) -> None:
-    """Refuse a folder without a tokenizer: transformers would make one with an empty vocabulary."""
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise ModelError(
-            f"there is no tokenizer (none of {', '.join(TOKENIZER_FILES)}); save the model's tokenizer beside it"
-        )
-
-
 def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
     tokens, rows = max(tokenizer.get_vocab().values()) + 1, model.get_input_embeddings().weight.shape[0]
     if tokens > rows:
@@ -241,18 +183,7 @@ def _refuse_broken(model: PreTrainedModel) -> None:
             raise ModelError(f"its weight '{name}' holds NaN or infinite values; use a checkpoint from before they did")
 
 
-def _check_json(origin: _Origin, file: Path) -> None:
-    try:
-        content = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(
-            f"{origin.subject} has a damaged {file.name} ({first_line(error)}); {origin.advice}"
-        ) from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{origin.subject} has a damaged {file.name} (it holds no object); {origin.advice}")
-
-
-def _explain(origin: _Origin, revision: str | None, error: Exception) -> str:
+def _explain(origin: Origin, revision: str | None, error: Exception) -> str:
     """One line that says why the model cannot be loaded, and what to do."""
     said = str(error)
     if "custom code" in said or "trust_remote_code" in said:
@@ -265,27 +196,21 @@ def _explain(origin: _Origin, revision: str | None, error: Exception) -> str:
         return (
             f"{origin.subject}: model type '{unknown[1]}' is unknown to the installed transformers; name another model"
         )
-    pickle = _pickle(origin, revision)
-    if pickle is not None and "safetensors" in said:
-        return (
-            f"{origin.subject} has its weights in {pickle} only, a pickle, which can run any code and is not read; if "
-            "you trust it, load it with transformers and save_pretrained() it to a folder, which writes safetensors"
-        )
-    if origin.folder is not None and "no file named model.safetensors" in said:
-        return f"{origin.subject} has no model.safetensors; {origin.advice}"
+    if "safetensors" in said and (lacking := _lacks_weights(origin, revision)):
+        return lacking
     if isinstance(error, SafetensorError):
         return f"{origin.subject} has damaged weights ({first_line(error)}); {origin.advice}"
     return f"{origin.subject} cannot be loaded ({first_line(error).rstrip('.')}); {origin.advice}"
 
 
-def _pickle(origin: _Origin, revision: str | None) -> str | None:
-    """The pickle that holds a model's weights, if there is one in its folder or in the hub's cache."""
+def _lacks_weights(origin: Origin, revision: str | None) -> str | None:
+    """What to say of a model whose weights are not there, or in a pickle, be it in its folder or in the hub's cache."""
     if origin.folder is not None:
-        return next((file.name for file in sorted(origin.folder.glob("*.bin"))), None)
+        return lacks_weights(origin, origin.folder)
     with suppress(HFValidationError):
         for name in ("pytorch_model.bin", "pytorch_model.bin.index.json"):
             if isinstance(try_to_load_from_cache(origin.source, name, revision=revision), str):
-                return name
+                return only_pickle(origin, name)
     return None
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from clkit.errors import ModelError
 from clkit.general.lm_eval_tasks import lm_eval_problems
 from clkit.general.section import BUILTIN, GeneralSection
-from clkit.models.embedded import embedded_model_folder
-from clkit.models.folders import PACKAGE, chosen_gguf, package_folder, require_gguf
-from clkit.models.sections import ModelSection
+from clkit.models.folders import Origin, check_folder, check_tokenizer, evident, has_chat_template, lacks_weights
 from clkit.recipe.recipe import Recipe
+from clkit.tasks.prompts import NO_CHAT_TEMPLATE
 
 
 def paths_read(value: object) -> list[Path]:
@@ -24,8 +24,8 @@ def paths_read(value: object) -> list[Path]:
 
 
 def missing_inputs(recipe: Recipe) -> list[str]:
-    """One line for each local model, folder, file or task of lm-eval that the recipe names and that is not there."""
-    missing = _missing_model(recipe.model)
+    """One line for each local model, folder, file or task of lm-eval that the recipe names and that is of no use."""
+    missing = list(_model_problems(recipe))
     if recipe.general is not None:
         missing += _missing_general(recipe.general)
     folder = recipe.benchmark.folder if recipe.benchmark else None
@@ -37,25 +37,31 @@ def missing_inputs(recipe: Recipe) -> list[str]:
     return missing
 
 
-def _missing_model(section: ModelSection) -> list[str]:
-    name = section.name
+def _model_problems(recipe: Recipe) -> Iterator[str]:
+    """What the files of a local model tell before any of them is loaded."""
+    section, prompt, objective = recipe.model, recipe.prompt, recipe.objective
     try:
-        if name.startswith("embedded:"):
-            embedded_model_folder(name.removeprefix("embedded:"))
-            return []
-        folder = package_folder(name.removeprefix(PACKAGE)) if name.startswith(PACKAGE) else Path(name)
+        origin = Origin.of(section)
+        gguf, folder = origin.gguf_file(section.gguf_file), origin.folder
+        if folder is None or gguf is not None:
+            return
+        check_folder(origin, folder)
+        masks = objective.kind == "pretraining" and (objective.span_length, objective.masked_share) != (None, None)
+        known = evident(folder, objective.kind) and not masks
+        if not known and not section.trust_remote_code:  # such code is not run for a check
+            from clkit.models.loading import check_configuration  # which loads libraries for seconds
+
+            check_configuration(origin, objective)
+        if lacking := lacks_weights(origin, folder):
+            yield lacking
+        try:
+            check_tokenizer(folder)
+        except ModelError as error:
+            yield f"{origin.subject}: {error}"
+        if prompt.chat_template and not has_chat_template(folder):
+            yield NO_CHAT_TEMPLATE
     except ModelError as error:
-        return [f"model.name: {error}"]
-    if _is_local(name) and not folder.is_dir():
-        return [f"model.name: no folder '{name}'"]
-    try:
-        if folder.is_absolute():
-            chosen_gguf(folder, section.gguf_file)
-        elif section.gguf_file is not None:
-            require_gguf()
-    except ModelError as error:
-        return [str(error)]
-    return []
+        yield str(error)
 
 
 def _missing_general(general: GeneralSection) -> list[str]:
@@ -65,7 +71,3 @@ def _missing_general(general: GeneralSection) -> list[str]:
     if general.lm_eval is not None:
         missing += lm_eval_problems(general.lm_eval)
     return missing
-
-
-def _is_local(name: str) -> bool:
-    return Path(name).is_absolute()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -15,11 +14,10 @@ from clkit.recipe.problems import problem_lines
 from clkit.recipe.schema import linked_schema
 from clkit.recipe.shipped import recipe_path, recipes_folder
 from clkit.recipe.written import Written, extended, parse
-from clkit.section import Section
+from clkit.section import Section, special
 
 #: Bytes of a recipe file.
 LARGEST = 1_000_000
-_SPECIAL = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
 
 Model = TypeVar("Model", bound=Section)
 
@@ -106,12 +104,10 @@ def read_text(path: Path) -> str:
 
 
 def _bytes(path: Path) -> bytes:
-    mode = path.stat().st_mode
-    handed_over = stat.S_ISFIFO(mode) and path.parent in (Path("/dev"), Path("/dev/fd"))  # /dev/stdin, <(make-recipe)
-    if not (stat.S_ISREG(mode) or handed_over):
-        raise RecipeError(
-            f"{_as_typed(path)}: is not a file with text but {_SPECIAL.get(stat.S_IFMT(mode), 'a device')}"
-        )
+    kind = special(path)
+    handed_over = kind == "a named pipe" and path.parent in (Path("/dev"), Path("/dev/fd"))  # /dev/stdin, <(make-it)
+    if kind is not None and not handed_over:
+        raise RecipeError(f"{_as_typed(path)}: is not a file with text but {kind}")
     with path.open("rb") as file:
         content = file.read(LARGEST + 1)
     if len(content) > LARGEST:

@@ -15,6 +15,10 @@ from clkit.tasks.task import Task
 _BATCH = 1024
 #: Stands for the prompt while a chat template is rendered; no template holds it, and none changes it.
 _PLACEHOLDER = "clkit0prompt0clkit"
+NO_CHAT_TEMPLATE = (
+    "prompt.chat_template: the model's tokenizer has no chat template; set it to false, or use a model that is "
+    "tuned for conversations"
+)
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,7 @@ def in_chat_template(prompts: Sequence[Prompt], tokenizer: Any) -> list[Prompt]:
         ModelError: the tokenizer has no chat template, or one that cannot hold a single turn of the user.
     """
     if not getattr(tokenizer, "chat_template", None):
-        raise ModelError(
-            "prompt.chat_template: the model's tokenizer has no chat template; set it to false, or use a model that is "
-            "tuned for conversations"
-        )
+        raise ModelError(NO_CHAT_TEMPLATE)
     around: dict[str, tuple[str, str]] = {}  # what stands around a user's turn, by the turns before it
     for turns in dict.fromkeys(prompt.turns for prompt in prompts):
         around[turns] = _around_turn(turns, tokenizer)

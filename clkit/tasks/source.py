@@ -20,6 +20,9 @@ MESSAGES = (
     "assistant's turn is the answer (mostly `answers: free`), what is before it the input."
 )
 
+#: So many records of a file are read to see whether it is of use, before anything is loaded.
+BEGINNING = 100
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -52,7 +55,7 @@ class SourceSection(Section):
         return False
 
     def missing(self, wanted: Wanted) -> list[str]:
-        """One line, which begins with the key, for each file or folder that is not on this machine."""
+        """One line, which begins with the key, for each file or folder that is not there or begins wrongly."""
         return []
 
     def read(self, wanted: Wanted) -> Source:

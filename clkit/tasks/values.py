@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from clkit.errors import DataError
-from clkit.section import did_you_mean
+from clkit.section import did_you_mean, special
 
 # What public data sets put where a gold label is missing (SNLI and MNLI "-", the hidden test splits of GLUE -1).
 NO_LABEL = ("", "-", "-1")
@@ -95,28 +95,52 @@ def json_fault(error: ValueError | RecursionError) -> str:
     return "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
 
 
-def read_utf8(path: Path) -> str:
-    """The text of a UTF-8 file, with or without a byte-order mark; line ends stay as they are.
+def text_lines(path: Path, newline: str = "") -> Iterator[str]:
+    """The lines of a UTF-8 file, with or without a byte-order mark; line ends stay as they are.
+
+    Args:
+        newline: what ends a line; any line end where empty.
 
     Raises:
-        DataError: the file is missing, unreadable, empty, or not UTF-8.
+        DataError: the file is missing, special, unreadable, empty, or not UTF-8.
     """
+    empty = True
     try:
-        content = path.read_bytes()
+        kind = special(path)
+        if kind is not None:
+            raise DataError(f"{path}: is not a file but {kind}; correct the path in the recipe")
+        with path.open(encoding="utf-8-sig", newline=newline) as file:
+            for line in file:
+                empty = empty and not line.strip()
+                yield line
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; correct the path in the recipe") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); give a readable file") from error
-    try:
-        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}:{line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        ) from None
-    if not text.strip():
+        raise DataError(_not_utf8(path)) from error
+    if empty:
         raise DataError(f"{path}: the file is empty; it must hold at least one record")
-    return text
+
+
+def _not_utf8(path: Path) -> str:
+    """Says which line of a file is not UTF-8: a file that is read in pieces does not know."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                return f"{path}:{number}: byte 0x{line[error.start]:02x} is not UTF-8; save the file as UTF-8"
+    return f"{path}: is not UTF-8; save the file as UTF-8"
+
+
+def read_utf8(path: Path) -> str:
+    """The text of a UTF-8 file.
+
+    Raises:
+        DataError: as `text_lines`.
+    """
+    return "".join(text_lines(path))
 
 
 def valid_unicode(text: str, where: str) -> str:

@@ -48,7 +48,7 @@ def test_missing_folders_are_problems(here: Path) -> None:
     result = call(validate, "t5_order1", "model.name=./t5", "benchmark.folder=data")
     assert result.exit_code == 2
     assert result.stdout.splitlines() == [
-        f"model.name: no folder '{here}/t5'",
+        f"model.name: the folder {here}/t5 does not exist; name a folder that save_pretrained wrote",
         f"benchmark.folder: no folder '{here}/data'",
     ]
 

@@ -1,7 +1,12 @@
-"""Local folders and files that a recipe names are looked for without being read."""
+"""What is wrong with the local folders and files that a recipe names is seen without loading any of them."""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,9 +32,11 @@ def test_nothing_is_missing_from_what_comes_with_clkit_or_the_hub() -> None:
 
 
 def test_a_model(here: Path) -> None:
-    assert missing("quickstart", "model.name=./t5") == [f"model.name: no folder '{here}/t5'"]
+    advice = "name a folder that save_pretrained wrote"
+    subject = f"model.name: the folder {here}/t5"
+    assert missing("quickstart", "model.name=./t5") == [f"{subject} does not exist; {advice}"]
     Path("t5").mkdir()
-    assert missing("quickstart", "model.name=./t5") == []
+    assert missing("quickstart", "model.name=./t5") == [f"{subject} has no config.json; {advice}"]
     assert missing("quickstart", "model.name=embedded:big") == [
         "model.name: unknown embedded model 'big' (known: tiny-llama, tiny-roberta, tiny-t5)"
     ]
@@ -70,8 +77,124 @@ def test_a_benchmark_folder(here: Path) -> None:
 def test_files_and_a_local_data_set(here: Path) -> None:
     files = "{name: a, source: {kind: files, train: train.csv, test: test.csv}}"
     local = "{name: b, source: {kind: hub, dataset: ./rows, text: text, label: label}}"
-    Path("train.csv").touch()
+    Path("train.csv").write_text("text,label\nhello,x\n")
     assert missing("quickstart", f"tasks=[{files}, {local}]") == [
         f"tasks.a.source.test: no file '{here}/test.csv'",
         f"tasks.b.source.dataset: no folder '{here}/rows'",
     ]
+
+
+def heavy(*arguments: str) -> set[str]:
+    """Which heavy libraries a process of its own has loaded when `clkit validate` ends."""
+    code = (
+        "import sys; from clkit.cli.validate import validate\n"
+        f"try: validate({arguments[0]!r}, {list(arguments[1:])!r})\n"
+        "except BaseException: pass\n"
+        "print(*{'torch', 'transformers', 'datasets'} & set(sys.modules), file=sys.stderr)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    return set(done.stderr.splitlines()[-1].split())
+
+
+def test_a_model_that_is_fine_is_recognised_without_torch(toy_t5: Path) -> None:
+    assert heavy("quickstart", f"model.name={toy_t5}") == set()
+    assert "torch" in heavy("quickstart", "model.name=embedded:tiny-roberta")  # the control: it must be asked
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["model.name=embedded:tiny-roberta"], "encoder models such as this 'roberta' do not support"),
+        (["objective={kind: classification}"], "seq2seq models such as this 't5' do not support"),
+        (["prompt.chat_template=true"], "prompt.chat_template: the model's tokenizer has no chat template"),
+        (
+            ["model.name=embedded:tiny-llama", "objective={kind: pretraining, span_length: 3}"],
+            "objective.span_length: a decoder predicts the next token",
+        ),
+    ],
+)
+def test_an_objective_or_prompt_that_the_model_cannot_serve(changes: list[str], said: str) -> None:
+    (line,) = missing("quickstart", *changes)
+    assert said in line
+
+
+@pytest.mark.parametrize("model", ["tiny-t5", "tiny-llama"])
+@pytest.mark.parametrize("objective", ["text_to_text", "pretraining"])
+def test_a_model_that_serves_its_objective(model: str, objective: str) -> None:
+    assert missing("quickstart", f"model.name=embedded:{model}", f"objective={{kind: {objective}}}") == []
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "said"),
+    [
+        ({"config.json": "{"}, "has a damaged config.json"),
+        ({"config.json": '{"model_type": "t6", "architectures": ["T6ForCausalLM"]}'}, "model type 't6' is unknown"),
+        ({"config.json": '{"model_type": "vit"}'}, "model type 'vit' is not supported"),
+        ({"adapter_config.json": "{}"}, "holds an adapter beside the model"),
+        ({"model.safetensors": None}, "has no model.safetensors"),
+        ({"model.safetensors": None, "pytorch_model.bin": "x"}, "has its weights in pytorch_model.bin only"),
+        ({"tokenizer.json": None, "tokenizer_config.json": None}, "there is no tokenizer"),
+    ],
+)
+def test_a_model_folder_that_is_damaged(here: Path, toy_t5: Path, spoilt: dict[str, str | None], said: str) -> None:
+    shutil.copytree(toy_t5, "t5")
+    for name, content in spoilt.items():
+        Path("t5", name).unlink(missing_ok=True)
+        if content is not None:
+            Path("t5", name).write_text(content)
+    (line,) = missing("quickstart", "model.name=./t5")
+    assert line.startswith(f"model.name: the folder {here}/t5")
+    assert said in line
+
+
+def test_a_chat_template_in_a_file_of_its_own(toy_t5: Path) -> None:
+    shutil.copytree(toy_t5, "t5")
+    Path("t5/chat_template.jinja").write_text("{{ messages }}")
+    assert missing("quickstart", "model.name=./t5", "prompt.chat_template=true") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", "text;label\nx;y\n", "a.csv:1: no commas between the columns' names"),
+        ("a.csv", "texts,label\nx,y\n", "a.csv:1: no column 'text', did you mean 'texts'?"),
+        ("a.csv", "text,label\nx,y\n,y\n", "a.csv:3: the text is empty"),
+        ("a.csv", "", "a.csv: the file is empty"),
+        ("a.tsv", "text\tlabel\n", "a.tsv: unknown kind of file '.tsv'"),
+        ("a.jsonl", '{"text": "x", "lable": "y"}\n', "a.jsonl:1: no column 'label', did you mean 'lable'?"),
+        ("a.jsonl", '{"text": 7, "label": "y"}\n', "a.jsonl:1: 'text' is a number"),
+        ("a.jsonl", b"\xff\xfe{}", "a.jsonl:1: byte 0xff is not UTF-8"),
+    ],
+)
+def test_data_that_begins_wrongly(here: Path, name: str, content: str | bytes, said: str) -> None:
+    Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    Path("good.csv").write_text("text,label\nhello,x\n")
+    source = f"{{kind: files, train: {name}, test: good.csv}}"
+    (line,) = missing("quickstart", f"tasks=[{{name: a, source: {source}}}]")
+    assert line.startswith(f"tasks.a.source.train: {here}/{said}")
+
+
+def test_special_files_are_not_read() -> None:
+    os.mkfifo("pipe.csv")
+    Path("folder.csv").mkdir()
+    source = "{kind: files, train: pipe.csv, test: folder.csv}"
+    lines = missing("quickstart", f"tasks=[{{name: a, source: {source}}}]")
+    assert [line.partition(" is not ")[2] for line in lines] == [
+        "a file but a named pipe; correct the path in the recipe",
+        "a file but a folder; correct the path in the recipe",
+    ]
+    devices = "{kind: files, train: /dev/zero, test: /dev/full}"
+    for line in missing("quickstart", f"tasks=[{{name: a, source: {devices}}}]"):
+        assert "unknown kind of file ''" in line
+
+
+@pytest.mark.parametrize("records", [2, 20_000])
+def test_a_large_file_is_judged_by_its_beginning(records: int) -> None:
+    good = [{"sentence": "hello", "label": "x"}] * records
+    for name, rows in (("train", [*good, {"text": "hello"}]), ("test", [{"text": "hello"}, *good])):
+        Path(f"{name}.json").write_text(json.dumps(rows))
+    lines = missing("quickstart", "tasks=[{name: a, labels: [x, y], source: {kind: folder, folder: .}}]")
+    faults = [line.partition(": no column")[0].rpartition("/")[2] for line in lines]
+    # labels.json is not asked for: the recipe gives the labels
+    assert faults == (["train.json: record 3"] if records == 2 else []) + ["test.json: record 1"]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -14,8 +14,8 @@ from pydantic import Field, model_validator
 from clkit.errors import DataError
 from clkit.section import DataPath
 from clkit.tasks.rows import Columns, ReadRows, Source
-from clkit.tasks.source import MESSAGES, TEXT, SourceSection, Wanted, refuse_beside_messages
-from clkit.tasks.values import check_columns, json_fault, read_utf8
+from clkit.tasks.source import BEGINNING, MESSAGES, TEXT, SourceSection, Wanted, refuse_beside_messages
+from clkit.tasks.values import check_columns, json_fault, read_utf8, text_lines
 
 # Python's own limit is 128 KiB per field, shorter than a long document; this is the largest that every system takes.
 _LONGEST_FIELD = 2**31 - 1
@@ -59,21 +59,30 @@ class FilesSource(SourceSection):
         return self.messages is not None
 
     def missing(self, wanted: Wanted) -> list[str]:
-        files = {"train": self.train, "test": self.test}
-        return [f"{use}: no file '{file}'" for use, file in files.items() if not Path(file).is_file()]
+        found = []
+        for use in ("train", "test"):
+            path = Path(getattr(self, use))
+            if not path.exists():
+                found.append(f"{use}: no file '{path}'")
+                continue
+            try:
+                self._rows(path, wanted.plain_text, BEGINNING)
+            except DataError as error:
+                found.append(f"{use}: {error}")
+        return found
 
     def read(self, wanted: Wanted) -> Source:
         train, test = (self._rows(Path(file), wanted.plain_text) for file in (self.train, self.test))
         return Source(train, test)
 
-    def _rows(self, path: Path, plain_text: bool) -> ReadRows:
+    def _rows(self, path: Path, plain_text: bool, most: int | None = None) -> ReadRows:
         columns = Columns(self.text, None if plain_text else self.label, self.messages)
         if plain_text and path.suffix.lower() == ".txt":
             columns = Columns("text", None)
             records = _documents(path)
         else:
             records = _records(path, columns.needed, also=[".txt"] if plain_text else [])
-        return ReadRows(records, columns, where=lambda line: f"{path}:{line}")
+        return ReadRows(islice(records, most), columns, where=lambda line: f"{path}:{line}")
 
 
 def _documents(path: Path) -> Iterator[Record]:
@@ -107,7 +116,7 @@ def _records(path: Path, columns: Sequence[str], also: Sequence[str] = ()) -> It
 
 def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[Record]:
     # Not splitlines(): it also splits at characters such as U+2028, which may stand inside a JSON string.
-    for number, line in enumerate(read_utf8(path).split("\n"), start=1):
+    for number, line in enumerate(text_lines(path, "\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -126,7 +135,7 @@ def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[Record]:
 
 def _csv(path: Path, columns: Sequence[str]) -> Iterator[Record]:
     csv.field_size_limit(_LONGEST_FIELD)
-    reader = csv.reader(io.StringIO(read_utf8(path), newline=""), strict=True)
+    reader = csv.reader(text_lines(path), strict=True)
     header: list[str] = []
     line = 1
     try:

@@ -90,7 +90,7 @@ def test_what_is_broken_is_named(tmp_path: Path, suffix: str, content: str | byt
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
-    for name, message in (("none.jsonl", "no such file"), ("folder.csv", "cannot be read")):
+    for name, message in (("none.jsonl", "no such file"), ("folder.csv", "is not a file but a folder")):
         (tmp_path / "folder.csv").mkdir(exist_ok=True)
         path = str(tmp_path / name)
         with pytest.raises(DataError, match=message):
