@@ -59,6 +59,11 @@ class InterruptionError(ClkitError):
     exit_code = 130
 
 
+def printable(text: str) -> str:
+    """The text without control characters, which would reach a terminal as commands: they are spelt out."""
+    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)
+
+
 def first_line(error: BaseException) -> str:
     """What another library's error says, in one line: the first one, with the next where it ends in a colon."""
     lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]

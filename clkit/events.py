@@ -20,7 +20,9 @@ class Plan:
         dropped: rows without a gold label that were left out, of each task, by split.
         model: family, number of parameters and of trainable parameters, remarks such as which kind of head it has.
         memory: bytes that strategies keep beside the model by the end, by name.
-        remarks: what the user should know of the data before the run, a line each.
+        remarks: what the user should know before the run, a line each.
+        labels: training examples of each label, of each task; nothing of one without labels.
+        samples: prompt and answer of the first training example of each task, as the model reads them.
     """
 
     name: str
@@ -33,6 +35,8 @@ class Plan:
     model: Mapping[str, Any]
     memory: Mapping[str, int]
     remarks: Sequence[str] = ()
+    labels: Sequence[Mapping[str, int]] = ()
+    samples: Sequence[tuple[str, str]] = ()
 
 
 class Listener:

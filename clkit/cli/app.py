@@ -20,7 +20,7 @@ from typing import Annotated, NoReturn, TextIO
 import typer
 
 from clkit import __version__
-from clkit.errors import ClkitError, first_line
+from clkit.errors import ClkitError, first_line, printable
 from clkit.redaction import redact
 
 INTERRUPTED = 130
@@ -128,10 +128,7 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def _failed(message: str, code: int) -> int:
-    line = " ".join(redact(message).split())
-    # A name may hold control characters, which would reach the terminal as commands.
-    shown = "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in line)
-    typer.echo(f"error: {shown}", err=True)
+    typer.echo(f"error: {printable(' '.join(redact(message).split()))}", err=True)
     return code
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,9 @@ from clkit.tasks.loading import load_tasks
 from clkit.tasks.task import Task
 from clkit.training.arguments import check_training, task_steps
 from clkit.training.state import load_strategies
+
+#: Optimizer steps; a stage of fewer gets a remark.
+FEW_STEPS = 10
 
 
 @dataclass
@@ -84,23 +88,49 @@ class Prepared:
                     f"answers, which so cannot be right; of {lost[0][0]!r} it reads {lost[0][1]!r}"
                 )
 
+    def _sample(self, task: Task) -> tuple[str, str]:
+        """Prompt and answer of the task's first training example."""
+        first = self._examples[task.name][0]
+        return first["prompt"], first["answer"]
+
     def plan(self) -> Plan:
         """What training is going to do."""
+        steps = self._steps()
         return Plan(
             name=self.recipe.name,
             protocol=self.recipe.protocol,
             metric=self.recipe.metric,
             tasks=[task.name for task in self.tasks],
-            steps=self._steps(),
+            steps=steps,
             examples=[(len(task.train), len(task.split(self.recipe.evaluation.split))) for task in self.tasks],
             dropped=[task.dropped for task in self.tasks],
             model=describe(self.loaded),
-            remarks=[remark for task in self.tasks for remark in self._remarks(task)],
+            remarks=[*(remark for task in self.tasks for remark in self._remarks(task)), *few_steps(steps)],
+            labels=[label_counts(task) for task in self.tasks],
+            samples=[self._sample(task) for task in self.tasks if task.name in self._examples],
             memory={
                 strategy.options.name: bytes_kept
                 for strategy in self.strategies
                 if (bytes_kept := call(strategy, "memory", self.loaded.model, self.loaded.family, len(self.tasks)))
             },
+        )
+
+
+def label_counts(task: Task) -> dict[str, int]:
+    """Training examples of each label of a task, in the order of the prompt."""
+    counts = Counter(task.train["answer"][:]) if task.labels else {}
+    return {label: counts[label] for label in task.labels or ()}
+
+
+def few_steps(steps: Mapping[str, int]) -> Iterator[str]:
+    """A remark on the stages whose optimizer steps are too few to learn anything."""
+    few = {name: count for name, count in steps.items() if count < FEW_STEPS}
+    if few:
+        whose = ", ".join(few) if len(few) <= 4 else f"{len(few)} of {len(steps)} tasks"
+        counts = " to ".join(map(str, sorted({min(few.values()), max(few.values())})))
+        yield (
+            f"{whose}: too few optimizer steps to learn much ({counts}); more training.epochs, more rows or a smaller "
+            "training.batch_size make more"
         )
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from rich.cells import cell_len, chop_cells
 from rich.console import Console
 from rich.table import Table
 
+from clkit.errors import printable
 from clkit.events import Plan
+
+NEWLINE, GAP = "↵", " … "
+_INDENT = 10
+#: So many tasks have room for three lines of a prompt.
+_FEW_TASKS = 5
 
 #: What a plan says of its tasks beside their number.
 _LEARNED = {
@@ -31,7 +38,7 @@ def model_line(plan: Plan) -> str:
 
 
 def print_plan(console: Console, plan: Plan) -> None:
-    """What a run is going to do: its tasks with their sizes and steps, and the model."""
+    """What a run is going to do: the model, its tasks with their sizes, steps, labels and an example, and remarks."""
     table = Table("task", "train", "test", "steps", "without label", box=None, pad_edge=False)
     for name, (train, test), dropped in zip(plan.tasks, plan.examples, plan.dropped, strict=True):
         steps = f"{plan.steps[name]:,}" if name in plan.steps else "–"
@@ -41,8 +48,47 @@ def print_plan(console: Console, plan: Plan) -> None:
         table.add_row(stage, f"{train:,}", f"{test:,}", f"{plan.steps[stage]:,}", "–")
     console.print(model_line(plan))
     console.print(table)
+    for line in _examples(plan, console.width):
+        console.print(line, soft_wrap=True)
     for remark in plan.remarks:
         console.print(f"note: {remark}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _examples(plan: Plan, width: int) -> Iterator[str]:
+    """Each task's labels and first example in lines of at most ``width`` characters; few where there are many tasks."""
+    room = max(width - _INDENT, 20)
+    lines = 3 if len(plan.tasks) <= _FEW_TASKS else 1
+    for name, counts, (prompt, answer) in zip(plan.tasks, plan.labels, plan.samples, strict=False):
+        yield f"\n{name}"
+        told = {"labels": _labels(counts, room), "prompt": _one_line(prompt)}
+        told["answer" if prompt else "text"] = _one_line(answer)
+        for head, text in told.items():
+            for index, piece in enumerate(chop_cells(_shortened(text, lines * room), room) if text else []):
+                yield f"  {head if index == 0 else '':{_INDENT - 2}}{piece}"
+    if plan.samples and plan.remarks:
+        yield ""
+
+
+def _labels(counts: Mapping[str, int], room: int) -> str:
+    """The labels with their training examples, or so many as there is room for."""
+    listed = ", ".join(f"{_one_line(label)} {count:,}" for label, count in counts.items())
+    if len(listed) <= room:
+        return listed
+    return f"{len(counts)}, {min(counts.values()):,} to {max(counts.values()):,} each: {listed}"
+
+
+def _one_line(text: str) -> str:
+    """A text with its line ends made visible."""
+    return printable(text.replace("\n", NEWLINE))
+
+
+def _shortened(text: str, room: int) -> str:
+    """A text without its middle, where there is no room for it."""
+    while cell_len(text) > room:
+        excess = cell_len(text) - room
+        half = (len(text) - excess - len(GAP)) // 2
+        text = text[: max(half, 1)] + GAP + text[-max(half, 1) :]
+    return text
 
 
 def _megabytes(size: int) -> str:

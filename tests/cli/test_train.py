@@ -54,6 +54,16 @@ def test_dry_run_shows_the_plan_and_writes_nothing(
     assert sorted(tmp_path.iterdir()) == before
     plan = json.loads(call(train, recipe, "--dry-run", "--json").stdout)
     assert plan["steps"] == {"first": 6, "second": 6}
+    assert plan["labels"] == [{"w1": 12, "w2": 12}, {"w3 w4": 12, "w5": 12}]
+    prompt, answer = plan["samples"][0]
+    assert prompt.startswith("Option: w1, w2 \nw6 ")
+    assert prompt.endswith("\nAnswer:")
+    assert answer == "w1"
+    assert plan["remarks"] == [
+        "first, second: too few optimizer steps to learn much (6); more training.epochs, more rows or a smaller "
+        "training.batch_size make more"
+    ]
+    assert json.loads(call(train, recipe, "training.epochs=4", "--dry-run", "--json").stdout)["remarks"] == []
     refused = call(train, recipe, "strategies.migu.threshold=0.001", "--dry-run")
     assert isinstance(refused.exception, UsageError)  # and not the error of a run that failed
 
