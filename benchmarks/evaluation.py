@@ -22,8 +22,8 @@ import torch
 
 from clkit.engine.evaluate import learned_stages
 from clkit.models.examples import task_prompts
-from clkit.models.family import UNFINISHED
-from clkit.models.loading import LoadedModel, load_model
+from clkit.models.family import UNFINISHED, Family
+from clkit.models.loading import load_model
 from clkit.recipe.recipe import Recipe
 from clkit.report.console import quiet_libraries
 from clkit.results.answers import normalise
@@ -35,7 +35,7 @@ from clkit.testing.examiner import Examiner
 
 
 @torch.inference_mode()
-def naive(loaded: LoadedModel, task: Task, recipe: Recipe, batch_size: int) -> list[str]:
+def naive(loaded: Family, task: Task, recipe: Recipe, batch_size: int) -> list[str]:
     """What most research code does."""
     prompts = task_prompts(task, "test", loaded.tokenizer, recipe)
     answers: list[str] = []

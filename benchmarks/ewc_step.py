@@ -29,9 +29,7 @@ class Run:
         self.trained = list(self.model.parameters())
         self.optimizer = torch.optim.AdamW(self.trained, lr=1e-4)
         self.context = Context(
-            model=self.model,
-            tokenizer=None,  # type: ignore[arg-type]
-            family=loaded.family,
+            family=loaded,
             task=SimpleNamespace(name="second"),  # type: ignore[arg-type]
             task_index=1,
             seed=0,

@@ -18,8 +18,9 @@ from runs import markdown
 from torch import Tensor
 
 from clkit.models.examples import encode, task_examples
+from clkit.models.family import Family
 from clkit.models.groups import parameter_groups
-from clkit.models.loading import LoadedModel, load_model
+from clkit.models.loading import load_model
 from clkit.recipe.recipe import Recipe
 from clkit.report.console import quiet_libraries
 from clkit.run.folder import RunFolder
@@ -30,14 +31,14 @@ from clkit.testing.examiner import negative_log_likelihoods
 BATCH = 32
 
 
-def answer_loss(loaded: LoadedModel, task: Task, recipe: Recipe, examples: int) -> float:
+def answer_loss(loaded: Family, task: Task, recipe: Recipe, examples: int) -> float:
     """Mean −log p of an answer token over the first test examples of a task."""
     own = task_examples(task, "test", loaded.tokenizer, recipe)
     rows = encode(loaded, own, range(min(examples, len(own)))).to_list()
-    collate = loaded.family.collator(loaded.tokenizer, loaded.model)
+    collate = loaded.collator()
     measured = []
     for start in range(0, len(rows), BATCH):
-        measured += negative_log_likelihoods(loaded.model, loaded.family, collate(rows[start : start + BATCH]))
+        measured += negative_log_likelihoods(loaded, collate(rows[start : start + BATCH]))
     return sum(loss for loss, _ in measured) / sum(tokens for _, tokens in measured)
 
 
@@ -63,7 +64,7 @@ def main() -> None:
     stages = [stage for stage in run.stages() if stage.index > 0]
     loaded = load_model(recipe.model, recipe.tuning, [stages[0].folder])
     loaded.model.eval()
-    groups = parameter_groups(loaded.model, loaded.family)
+    groups = parameter_groups(loaded)
     parameters = dict(loaded.model.named_parameters())
 
     def loss(values: dict[str, Tensor], earlier: list[Task]) -> float:

@@ -15,7 +15,7 @@ import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
 from clkit.models.families.seq2seq import Seq2Seq
-from clkit.models.loading import LoadedModel
+from clkit.models.family import Family
 from clkit.models.objective import TextToText
 from clkit.strategies.builtin.migu import MIGU, MIGUOptions
 from clkit.strategies.contract import Context, Strategy
@@ -23,11 +23,11 @@ from clkit.strategies.contract import Context, Strategy
 BATCH, SOURCE, TARGET = 8, 128, 8
 
 
-def t5_small() -> LoadedModel:
+def t5_small() -> Family:
     """T5-small's shapes with random weights."""
     torch.manual_seed(0)
     config = T5Config(vocab_size=32128, decoder_start_token_id=0, dropout_rate=0.0)
-    return LoadedModel(T5ForConditionalGeneration(config).train(), None, Seq2Seq(TextToText()))  # type: ignore[arg-type]
+    return Seq2Seq(T5ForConditionalGeneration(config).train(), None, TextToText())  # type: ignore[arg-type]
 
 
 def random_batch(generator: torch.Generator) -> dict[str, torch.Tensor]:
@@ -49,9 +49,7 @@ class Run:
         self.optimizer = torch.optim.AdamW(self.loaded.model.parameters(), lr=1e-4)
         self.strategies = [strategy] if strategy else []
         self.context = Context(
-            model=self.loaded.model,
-            tokenizer=None,  # type: ignore[arg-type]
-            family=self.loaded.family,
+            family=self.loaded,
             task=None,  # type: ignore[arg-type]
             task_index=1,
             seed=0,

@@ -31,14 +31,12 @@ class Run:
     def __init__(self, task: int) -> None:
         """Begin task ``task``, counted from 1."""
         loaded = t5_small()
-        loaded.model = add_adapter(loaded.model, loaded.family, TUNING)
+        add_adapter(loaded, TUNING)
         self.strategy = OLoRA(OLoRAOptions(name="olora"))
         for index in range(task):
             begin_task(loaded, TUNING, index, seed=index)
             self.context = Context(
-                model=loaded.model,
-                tokenizer=None,  # type: ignore[arg-type]
-                family=loaded.family,
+                family=loaded,
                 task=SimpleNamespace(name=str(index)),  # type: ignore[arg-type]
                 task_index=index,
                 seed=0,

@@ -9,7 +9,7 @@ from clkit.engine.prepare import load_learner
 from clkit.engine.protocols import lineage, planned_stages
 from clkit.errors import RunError, UsageError
 from clkit.events import Listener
-from clkit.models.loading import LoadedModel
+from clkit.models.family import Family
 from clkit.recipe.recipe import Recipe
 from clkit.results.scores import Tested
 from clkit.run.folder import ZERO_SHOT, RunFolder, Stage
@@ -48,14 +48,14 @@ def evaluate(
     for name in tasks or []:
         if name not in chosen:
             raise UsageError(f"unknown task '{name}'{did_you_mean(name, chosen)} (tasks: {', '.join(chosen)})")
-    loaded = load_stage(folder, own, stage)
+    family = load_stage(folder, own, stage)
     plain_text = recipe.objective.kind == "pretraining"
     examined = [load_task(chosen[name], recipe.data, recipe.seed, plain_text=plain_text) for name in tasks or chosen]
     examiner = Examiner(examined, recipe)
-    return [examiner.test(loaded, task.name, listener) for task in examined]
+    return [examiner.test(family, task.name, listener) for task in examined]
 
 
-def load_stage(run: RunFolder, recipe: Recipe, stage: str | None) -> LoadedModel:
+def load_stage(run: RunFolder, recipe: Recipe, stage: str | None) -> Family:
     """The model as it was after a stage of a run.
 
     Args:
@@ -66,10 +66,10 @@ def load_stage(run: RunFolder, recipe: Recipe, stage: str | None) -> LoadedModel
     """
     stages = learned_stages(run, stage)
     tasks = load_tasks(recipe) if recipe.objective.kind == "classification" else []
-    loaded = load_learner(recipe, tasks, stages)
+    family = load_learner(recipe, tasks, stages)
     learned = {planned.name: planned.learned for planned in planned_stages(recipe)}
-    loaded.family.see(task for folder in stages for task in learned[folder.name.partition("-")[2]])
-    return loaded
+    family.see(task for folder in stages for task in learned[folder.name.partition("-")[2]])
+    return family
 
 
 def learned_stages(run: RunFolder, stage: str | None) -> list[Path]:

@@ -56,10 +56,10 @@ def fit(
         InterruptionError: ``interruption`` asked for it. A checkpoint was saved.
     """
     interruption = interruption or Interruption()
-    recipe, loaded, strategies = prepared.recipe, prepared.loaded, prepared.strategies
+    recipe, family, strategies = prepared.recipe, prepared.family, prepared.strategies
     stage = prepared.stages[index]
-    loaded.family.see(prepared.seen(index))
-    begin_task(loaded, recipe.tuning, stage.position, task_seed(recipe.seed, stage.position))
+    family.see(prepared.seen(index))
+    begin_task(family, recipe.tuning, stage.position, task_seed(recipe.seed, stage.position))
     state = processes()
     context = _context(prepared, stage)
     encoded = _training_data(prepared, stage, context)
@@ -72,7 +72,7 @@ def fit(
             strategies=strategies,
             listener=_Logged(listener, run if state.is_main_process else None, stage.name),
             on_nan=recipe.training.on_nan,
-            model=loaded.model,
+            model=family.model,
             args=training_arguments(recipe, stage.name, stage.position, str(folder.partial)),
             train_dataset=encoded,
             data_collator=context.collate,
@@ -94,21 +94,19 @@ def fit(
         interruption.check(f"after step {trainer.state.global_step} of '{stage.name}'")
     trainer.refuse_broken_model()
     trainer.release_model()
-    loaded.model.config.use_cache = True  # the Trainer turns it off for good, and it would be saved so
+    family.model.config.use_cache = True  # the Trainer turns it off for good, and it would be saved so
     call_all(strategies, "after_task", context)
     return Fitted(trainer.state.global_step, saving.seconds, saving.saving_seconds)
 
 
 def _context(prepared: Prepared, stage: PlannedStage) -> Context:
-    loaded, learned, state = prepared.loaded, prepared.learned(stage), processes()
+    family, learned, state = prepared.family, prepared.learned(stage), processes()
     return Context(
-        model=loaded.model,
-        tokenizer=loaded.tokenizer,
-        family=loaded.family,
+        family=family,
         task=learned[0] if len(learned) == 1 else _union(stage.name, learned),
         task_index=stage.position,
         seed=prepared.recipe.seed,
-        collate=loaded.family.collator(loaded.tokenizer, loaded.model),
+        collate=family.collator(),
         process_index=state.process_index,
         num_processes=state.num_processes,
     )
@@ -118,13 +116,13 @@ def _training_data(prepared: Prepared, stage: PlannedStage, context: Context) ->
     """What the stage is trained on as the model reads it: its own examples, with what the strategies make of them."""
     call_all(prepared.strategies, "before_task", context)
     own = prepared.examples(stage)
-    context.examples = encode(prepared.loaded, own)
+    context.examples = encode(prepared.family, own)
     dataset = own
     for strategy in prepared.strategies:
         dataset = call(strategy, "training_data", context, dataset)
         if not len(dataset):
             raise StrategyError(f"strategies.{strategy.options.name}: it left no training data of '{stage.name}'")
-    return context.examples if dataset is own else encode(prepared.loaded, dataset)
+    return context.examples if dataset is own else encode(prepared.family, dataset)
 
 
 def _union(name: str, tasks: Sequence[Task]) -> Task:

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 
 from clkit.events import Listener
 from clkit.models.examples import encode, task_examples
+from clkit.models.family import Family
 from clkit.models.layers import select_layers
-from clkit.models.loading import LoadedModel
 from clkit.models.magnitudes import MagnitudeCollector, l1_normalised
 from clkit.processes import processes
 from clkit.recipe.recipe import Recipe
@@ -95,7 +95,7 @@ class Magnitudes:
 
 @torch.no_grad()
 def measure_magnitudes(
-    loaded: LoadedModel,
+    family: Family,
     tasks: Sequence[Task],
     *,
     layers: Sequence[str],
@@ -115,23 +115,23 @@ def measure_magnitudes(
         ModelError: a layer entry fits nothing.
     """
     listener = listener or Listener()
-    watched = select_layers(loaded.model, loaded.family, layers)
-    collector = MagnitudeCollector(watched, loaded.family.token_mask)
-    collate = loaded.family.collator(loaded.tokenizer, loaded.model)
-    loaded.model.to(processes().device).eval()
+    watched = select_layers(family, layers)
+    collector = MagnitudeCollector(watched, family.token_mask)
+    collate = family.collator()
+    family.model.to(processes().device).eval()
     measured: list[dict[str, torch.Tensor]] = []
     try:
         for task in tasks:
-            own = task_examples(task, "train", loaded.tokenizer, recipe)
-            rows = encode(loaded, own, range(min(examples, len(own)))).to_list()
+            own = task_examples(task, "train", family.tokenizer, recipe)
+            rows = encode(family, own, range(min(examples, len(own)))).to_list()
             listener.evaluating(task.name, len(rows))
             for start in range(0, len(rows), BATCH):
                 batch = {
-                    key: value.to(loaded.model.device) for key, value in collate(rows[start : start + BATCH]).items()
+                    key: value.to(family.model.device) for key, value in collate(rows[start : start + BATCH]).items()
                 }
                 inputs = {key: value for key, value in batch.items() if key != "labels"}
                 with collector.collecting(batch):
-                    loaded.model(**inputs)
+                    family.model(**inputs)
                 listener.answered(len(rows[start : start + BATCH]))
             measured.append({layer: l1_normalised(total).cpu() for layer, total in collector.take().items()})
     finally:

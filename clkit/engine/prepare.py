@@ -17,7 +17,8 @@ from clkit.errors import ModelError, StrategyError, UsageError
 from clkit.events import Plan
 from clkit.general.ability import General
 from clkit.models.examples import refuse_unwritable_labels, task_examples, unwritable
-from clkit.models.loading import LoadedModel, describe, load_model
+from clkit.models.family import Family
+from clkit.models.loading import describe, load_model
 from clkit.recipe.recipe import Recipe
 from clkit.strategies.contract import Strategy
 from clkit.strategies.hooks import call, make
@@ -37,7 +38,7 @@ class Prepared:
 
     recipe: Recipe
     tasks: list[Task]
-    loaded: LoadedModel
+    family: Family
     strategies: list[Strategy]
     general: General | None
 
@@ -47,9 +48,9 @@ class Prepared:
 
     def renew(self) -> None:
         """Replace the model by a fresh copy of the pre-trained one, the same that `prepare` made."""
-        del self.loaded  # two at once might not fit; reference cycles of the finished Trainer hold it until collected
+        del self.family  # two at once might not fit; reference cycles of the finished Trainer hold it until collected
         gc.collect()
-        self.loaded = load_learner(self.recipe, self.tasks)
+        self.family = load_learner(self.recipe, self.tasks)
 
     def learned(self, stage: PlannedStage) -> list[Task]:
         """The tasks that a stage learns."""
@@ -63,7 +64,7 @@ class Prepared:
         """What a stage learns, the tasks one after the other: columns `prompt`, `answer` and `task`."""
         for task in self.learned(stage):
             if task.name not in self._examples:
-                self._examples[task.name] = task_examples(task, "train", self.loaded.tokenizer, self.recipe)
+                self._examples[task.name] = task_examples(task, "train", self.family.tokenizer, self.recipe)
         return concatenate_datasets([self._examples[name] for name in stage.learned])
 
     def _steps(self) -> dict[str, int]:
@@ -81,7 +82,7 @@ class Prepared:
             return
         for split in dict.fromkeys(("train", self.recipe.evaluation.split)):
             answers = task.split(split)["answer"][:]
-            lost = unwritable(self.loaded, answers)
+            lost = unwritable(self.family, answers)
             if lost:
                 yield (
                     f"task '{task.name}': the model's tokenizer cannot spell {len(lost):,} of {len(answers):,} {split} "
@@ -104,14 +105,14 @@ class Prepared:
             steps=steps,
             examples=[(len(task.train), len(task.split(self.recipe.evaluation.split))) for task in self.tasks],
             dropped=[task.dropped for task in self.tasks],
-            model=describe(self.loaded),
+            model=describe(self.family),
             remarks=[*(remark for task in self.tasks for remark in self._remarks(task)), *few_steps(steps)],
             labels=[label_counts(task) for task in self.tasks],
             samples=[self._sample(task) for task in self.tasks if task.name in self._examples],
             memory={
                 strategy.options.name: bytes_kept
                 for strategy in self.strategies
-                if (bytes_kept := call(strategy, "memory", self.loaded.model, self.loaded.family, len(self.tasks)))
+                if (bytes_kept := call(strategy, "memory", self.family, len(self.tasks)))
             },
         )
 
@@ -149,29 +150,29 @@ def prepare(recipe: Recipe, stages: Sequence[Path] = ()) -> Prepared:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # matrix products on CUDA are repeatable only so
     general = General(recipe.general, recipe.evaluation.batch_size) if recipe.general else None
     tasks = load_tasks(recipe)
-    loaded = load_learner(recipe, tasks, stages)
-    loaded.family.collator(loaded.tokenizer, loaded.model)  # which refuses a tokenizer without what the objective needs
+    family = load_learner(recipe, tasks, stages)
+    family.collator()  # which refuses a tokenizer without what the objective needs
     for task in tasks:
         if recipe.objective.kind == "text_to_text":
-            refuse_unwritable_labels(loaded, task)
+            refuse_unwritable_labels(family, task)
     if general is not None:
-        general.check(loaded)
+        general.check(family)
     strategies = []
     for options in recipe.strategies:
         strategy = load_strategy(options.name)
-        if loaded.family.name not in strategy.families:
-            raise UsageError(f"strategies.{options.name}: does not work with {loaded.family.name} models")
+        if family.name not in strategy.families:
+            raise UsageError(f"strategies.{options.name}: does not work with {family.name} models")
         strategies.append(make(strategy, options))
         try:
-            call(strategies[-1], "check", loaded.model, loaded.family, len(tasks))
+            call(strategies[-1], "check", family, len(tasks))
         except StrategyError as error:  # before the run, an option is wrong, not the run
             raise UsageError(str(error)) from error
     if stages:
         load_strategies(strategies, stages[-1])
-    return Prepared(recipe, tasks, loaded, strategies, general)
+    return Prepared(recipe, tasks, family, strategies, general)
 
 
-def load_learner(recipe: Recipe, tasks: Sequence[Task], stages: Sequence[Path] = ()) -> LoadedModel:
+def load_learner(recipe: Recipe, tasks: Sequence[Task], stages: Sequence[Path] = ()) -> Family:
     """The model of a recipe, for its objective, as saved after the last of ``stages``.
 
     Args:
@@ -182,10 +183,10 @@ def load_learner(recipe: Recipe, tasks: Sequence[Task], stages: Sequence[Path] =
     """
     torch.manual_seed(recipe.seed)  # what is not pre-trained, an adapter's A or a head, is drawn while it is made
     labels = {task.name: task.labels for task in tasks if task.labels is not None}
-    loaded = load_model(recipe.model, recipe.tuning, stages, recipe.objective, labels)
-    if recipe.prompt.chat_template and not loaded.family.converses:
+    family = load_model(recipe.model, recipe.tuning, stages, recipe.objective, labels)
+    if recipe.prompt.chat_template and not family.converses:
         raise ModelError(
-            f"prompt.chat_template: {loaded.family.name} models have no turns of a user and an assistant; set it to "
+            f"prompt.chat_template: {family.name} models have no turns of a user and an assistant; set it to "
             "false, or use a decoder that is tuned for conversations"
         )
-    return loaded
+    return family

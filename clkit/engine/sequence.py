@@ -168,7 +168,7 @@ class _Sequence:
             tasks=names,
             metric=recipe.metric,
             higher_is_better=recipe.metric not in UNBOUNDED,
-            counts=[self._examiner.examples(prepared.loaded, name) for name in names],
+            counts=[self._examiner.examples(prepared.family, name) for name in names],
             protocol=recipe.protocol,
         )
         self._main = processes().is_main_process
@@ -205,7 +205,7 @@ class _Sequence:
         stage = begun.folder if begun else self._stage(index + 1, planned.name)
         if begun and begun.trained:
             fitted = begun.trained
-            self._prepared.loaded.family.see(self._prepared.seen(index))
+            self._prepared.family.see(self._prepared.seen(index))
             self._listener.noted(f"{planned.name}: trained before, and tested now")
         else:
             fitted = self._train(index, planned, stage, begun)
@@ -230,7 +230,7 @@ class _Sequence:
             gone_on_from=begun.checkpoint if begun else None,
         )
         if self._main:
-            save_model(self._prepared.loaded, stage)
+            save_model(self._prepared.family, stage)
             save_strategies(self._prepared.strategies, stage)
             mark_trained(stage, fitted)
         return fitted
@@ -238,7 +238,7 @@ class _Sequence:
     def _evaluate(self, stage_name: str, tested: Sequence[str], stage: Path) -> dict[str, Any]:
         """What `done.json` says of an evaluation: the row of the matrix, and those of the other metrics."""
         started = time.monotonic()
-        outcomes = [self._examiner.test(self._prepared.loaded, name, self._listener) for name in tested]
+        outcomes = [self._examiner.test(self._prepared.family, name, self._listener) for name in tested]
         found = {outcome.task: outcome.scores for outcome in outcomes}
         names = [task.name for task in self._prepared.tasks]
         metrics = dict.fromkeys(metric for scores in found.values() for metric in scores)
@@ -260,7 +260,7 @@ class _Sequence:
         if general is None or not self._general_is_due(finished):
             return {}
         started = time.monotonic()
-        measured = general.measure(self._prepared.loaded, self._listener, self._between_batches)
+        measured = general.measure(self._prepared.family, self._listener, self._between_batches)
         seconds = time.monotonic() - started
         self._listener.measured(stage_name, measured, seconds)
         return {"general": measured, "general_seconds": seconds}

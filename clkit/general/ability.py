@@ -18,8 +18,7 @@ from clkit.general.lm_eval import lm_eval_scores
 from clkit.general.lm_eval_tasks import load_lm_eval_tasks
 from clkit.general.section import BUILTIN, GeneralSection
 from clkit.models.embedded import held_out_text
-from clkit.models.family import Collator, Family
-from clkit.models.loading import LoadedModel
+from clkit.models.family import Family
 from clkit.models.objective import Pretraining, TextToText
 from clkit.models.registry import known_families
 from clkit.processes import processes
@@ -51,20 +50,20 @@ class General:
         self._text = _text(section.texts) if section.texts else None
         self._tests = load_lm_eval_tasks(section.lm_eval) if section.lm_eval else None
 
-    def check(self, loaded: LoadedModel) -> None:
+    def check(self, family: Family) -> None:
         """Refuse a model that cannot be measured so.
 
         Raises:
             ModelError: it cannot.
         """
-        name = loaded.family.name
+        name = family.name
         if self._tests is not None and "text_to_text" not in known_families()[name]:
             raise ModelError(
                 f"general.lm_eval: lm-eval tests models that write text, and {name} models do not; "
                 "use general.texts instead"
             )
         if self._text is not None:
-            _objective(loaded)
+            _predicting(family)
 
     def is_due(self, finished: int, planned: int) -> bool:
         """Whether to measure when so many stages of those planned are finished."""
@@ -73,7 +72,7 @@ class General:
         return finished == planned or (finished == 0 and self._section.when == "ends")
 
     def measure(
-        self, loaded: LoadedModel, listener: Listener, between_batches: Callable[[], None] = lambda: None
+        self, family: Family, listener: Listener, between_batches: Callable[[], None] = lambda: None
     ) -> dict[str, float | None]:
         """`held_out_loss` in nats per token, and lm-eval's metrics as `task/metric`; None where one is not finite.
 
@@ -84,28 +83,29 @@ class General:
             between_batches: called before each forward pass; it may raise, to stop there.
         """
         found: dict[str, float | None] = {}
-        loaded.model.to(processes().device)  # before the first task nobody else has moved it
-        with _undisturbed(loaded.model):
-            loaded.model.eval()
+        family.model.to(processes().device)  # before the first task nobody else has moved it
+        with _undisturbed(family.model):
+            family.model.eval()
             if self._text is not None:
-                found["held_out_loss"] = self._held_out_loss(loaded, self._text, listener, between_batches)
+                found["held_out_loss"] = self._held_out_loss(family, self._text, listener, between_batches)
             if self._tests is not None:
                 assert self._section.lm_eval is not None
-                found |= lm_eval_scores(loaded, self._tests, self._section.lm_eval, listener, between_batches)
+                found |= lm_eval_scores(family, self._tests, self._section.lm_eval, listener, between_batches)
         return found
 
     def _held_out_loss(
-        self, loaded: LoadedModel, text: str, listener: Listener, between_batches: Callable[[], None]
+        self, family: Family, text: str, listener: Listener, between_batches: Callable[[], None]
     ) -> float | None:
         """Σ −log p / Σ tokens, over the tokens that the family's pre-training objective has the model predict."""
-        objective, collate, encode = _objective(loaded)
-        rows = encode(blocks([text], loaded.tokenizer, BLOCK_TOKENS))
+        predicting, rows_of = _predicting(family)
+        rows = rows_of(blocks([text], family.tokenizer, BLOCK_TOKENS))
+        collate = predicting.collator()
         listener.evaluating("held-out text", len(rows))
         measured: list[tuple[float, int]] = []
         for first in range(0, len(rows), self._blocks):
             between_batches()
             batch = rows[first : first + self._blocks]
-            measured += negative_log_likelihoods(loaded.model, objective, collate(batch))
+            measured += negative_log_likelihoods(predicting, collate(batch))
             listener.answered(len(batch))
         loss = Likelihoods("held-out text", [nll for nll, _ in measured], [tokens for _, tokens in measured]).loss
         return loss if math.isfinite(loss) else None
@@ -123,7 +123,7 @@ def _text(source: str) -> str:
 Rows = list[dict[str, Any]]
 
 
-def _objective(loaded: LoadedModel) -> tuple[Family, Collator, Callable[[Sequence[str]], Rows]]:
+def _predicting(family: Family) -> tuple[Family, Callable[[Sequence[str]], Rows]]:
     """What predicts a text's tokens: the objective that the family is pre-trained with, whatever the recipe's is.
 
     A T5 whose tokenizer has no sentinels, as the embedded one, cannot do span corruption; it is measured as a prefix
@@ -131,29 +131,29 @@ def _objective(loaded: LoadedModel) -> tuple[Family, Collator, Callable[[Sequenc
     predicts the second.
 
     Returns:
-        The objective's family, its collator, and what encodes blocks of text.
+        The same model in its family for that objective, and what encodes blocks of text.
 
     Raises:
         ModelError: the tokenizer lacks a token that this takes.
     """
-    classes = known_families()[loaded.family.name]
-    family = classes["pretraining"](Pretraining(kind="pretraining", block_tokens=BLOCK_TOKENS))
+    classes = known_families()[family.name]
+    own = family.model, family.tokenizer
+    predicting = classes["pretraining"](*own, Pretraining(kind="pretraining", block_tokens=BLOCK_TOKENS))
     halves = False
     try:
-        collate = family.collator(loaded.tokenizer, loaded.model)
+        predicting.collator()
     except ModelError as error:
         if "text_to_text" not in classes:
             raise ModelError(f"general.texts: {error}") from error
         halves = True
-        family = classes["text_to_text"](TextToText())
-        collate = family.collator(loaded.tokenizer, loaded.model)
+        predicting = classes["text_to_text"](*own, TextToText())
 
     def encode(texts: Sequence[str]) -> Rows:
         pairs = [_halves(text) if halves else ("", text) for text in texts]
-        columns = family.encode(loaded.tokenizer, [prompt for prompt, _ in pairs], [answer for _, answer in pairs])
+        columns = predicting.encode([prompt for prompt, _ in pairs], [answer for _, answer in pairs])
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
-    return family, collate, encode
+    return predicting, encode
 
 
 def _halves(text: str) -> tuple[str, str]:

@@ -12,14 +12,14 @@ from clkit.errors import ClkitError, first_line
 from clkit.events import Listener
 from clkit.general.lm_eval_tasks import KEY, LmEvalTasks, quiet
 from clkit.general.section import LmEvalSection
-from clkit.models.loading import LoadedModel
+from clkit.models.family import Family
 
 #: Seed of the draw of solved examples, lm-eval's own; the same at each measurement, so that all see the same.
 FEWSHOT_SEED = 1234
 
 
 def lm_eval_scores(
-    loaded: LoadedModel,
+    family: Family,
     tests: LmEvalTasks,
     section: LmEvalSection,
     listener: Listener,
@@ -42,7 +42,7 @@ def lm_eval_scores(
             task.set_fewshot_seed(FEWSHOT_SEED)
         try:
             results = lm_eval.evaluate(
-                lm=_language_model(loaded, section.batch_size, listener, between_batches),
+                lm=_language_model(family, section.batch_size, listener, between_batches),
                 task_dict={"tasks": tests.tasks, "groups": tests.groups},
                 limit=section.limit,
                 bootstrap_iters=0,
@@ -55,9 +55,7 @@ def lm_eval_scores(
     return dict(_scores(results, tests.groups))
 
 
-def _language_model(
-    loaded: LoadedModel, batch_size: int, listener: Listener, between_batches: Callable[[], None]
-) -> Any:
+def _language_model(family: Family, batch_size: int, listener: Listener, between_batches: Callable[[], None]) -> Any:
     """The model as lm-eval asks it. Each process has its own and asks it everything."""
     from lm_eval.models.huggingface import HFLM
 
@@ -87,9 +85,9 @@ def _language_model(
             return tokens
 
     return InMemory(
-        pretrained=loaded.model,
-        tokenizer=copy.deepcopy(loaded.tokenizer),  # it may give it another padding token
-        backend="seq2seq" if loaded.model.config.is_encoder_decoder else "causal",
+        pretrained=family.model,
+        tokenizer=copy.deepcopy(family.tokenizer),  # it may give it another padding token
+        backend="seq2seq" if family.model.config.is_encoder_decoder else "causal",
         batch_size=batch_size,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
@@ -20,12 +21,13 @@ from clkit.models.sections import AdapterTuning
 from clkit.section import did_you_mean
 
 
-def add_adapter(model: PreTrainedModel, family: Family, tuning: AdapterTuning) -> PeftModel:
-    """The model with a fresh LoRA adapter; everything but the adapter is frozen.
+def add_adapter(family: Family, tuning: AdapterTuning) -> None:
+    """Give the model a fresh LoRA adapter; everything but the adapter is frozen.
 
     Raises:
         ModelError: a target names no linear layer of the model, or one that incremental LoRA cannot merge.
     """
+    model = family.model
     whole = tuple(f"{part}." for part in family.trained_whole)  # beside the adapter, and without one
     layers = {name: layer for name, layer in linear_layers(model).items() if not f"{name}.".startswith(whole)}
     endings = sorted({name.split(".")[-1] for name in layers})
@@ -55,7 +57,7 @@ def add_adapter(model: PreTrainedModel, family: Family, tuning: AdapterTuning) -
         ),
         bias="none",
     )
-    return get_peft_model(model, config)
+    family.model = get_peft_model(model, config)
 
 
 def _refuse_tied(model: PreTrainedModel, targets: Sequence[str], layers: Mapping[str, nn.Module]) -> None:
@@ -70,8 +72,8 @@ def _refuse_tied(model: PreTrainedModel, targets: Sequence[str], layers: Mapping
             )
 
 
-def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """The model with a LoRA adapter that was saved before as safetensors, ready to be trained further.
+def load_adapter(family: Family, folder: Path) -> None:
+    """Give the model a LoRA adapter that was saved before as safetensors, ready to be trained further.
 
     Raises:
         ModelError: the folder holds no such adapter, or one that does not fit the model.
@@ -80,13 +82,13 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     if kind != "LORA":
         raise ModelError(f"the adapter in {folder} is of the kind {kind!r}; clkit saves and reads LORA only")
     try:
-        loaded = PeftModel.from_pretrained(model, folder, is_trainable=True)
+        loaded = PeftModel.from_pretrained(family.model, folder, is_trainable=True)
     except Exception as error:  # no narrower: a damaged configuration can raise anything below peft
         raise ModelError(f"the adapter in {folder} cannot be loaded ({first_line(error)})") from error
     different = stored ^ set(get_peft_model_state_dict(loaded))
     if different:  # peft would keep random values for what is missing, and only warn
         raise ModelError(f"the adapter in {folder} does not fit the model: '{min(different)}' is in one of them only")
-    return loaded
+    family.model = loaded
 
 
 def _stored_adapter(folder: Path) -> tuple[object, set[str]]:
@@ -104,11 +106,11 @@ def _stored_adapter(folder: Path) -> tuple[object, set[str]]:
         raise ModelError(f"the adapter in {folder} is damaged ({first_line(error)})") from error
 
 
-def merge_adapter(model: PeftModel) -> PreTrainedModel:
-    """The base model with the adapter's W + (α/r) · B A in its weights; the adapter is gone.
+def merge_adapter(family: Family) -> None:
+    """Make the adapter's W + (α/r) · B A the weights of the base model; the adapter is gone.
 
     So a sequence of adapters costs one matrix product per layer, however long it is. Merged on the CPU, where saved
     stages are merged too: an accelerator rounds differently, and a resumed run would start from other weights.
     """
-    merged: PreTrainedModel = model.cpu().merge_and_unload()  # peft's unload() would throw the adapter away
-    return merged
+    # peft's unload() would throw the adapter away
+    family.model = cast(PeftModel, family.model).cpu().merge_and_unload()

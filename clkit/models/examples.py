@@ -9,8 +9,7 @@ from typing import Any, Protocol
 from datasets import Dataset
 
 from clkit.errors import DataError
-from clkit.models.family import Generating
-from clkit.models.loading import LoadedModel
+from clkit.models.family import Family, Generating
 from clkit.models.objective import Objective
 from clkit.results.answers import normalise
 from clkit.tasks.blocks import blocks
@@ -59,13 +58,13 @@ def task_examples(task: Task, split: Split, tokenizer: Any, recipe: Reading) -> 
     return Dataset.from_dict({"prompt": prompts, "answer": answers, "task": [task.name] * len(answers)})
 
 
-def refuse_unwritable_labels(loaded: LoadedModel, task: Task) -> None:
+def refuse_unwritable_labels(family: Family, task: Task) -> None:
     """Check that every label survives the tokenizer: one that does not could never be answered.
 
     Raises:
         DataError: a label is read back as something else.
     """
-    for label, read in unwritable(loaded, task.labels or ()):
+    for label, read in unwritable(family, task.labels or ()):
         known = f"'{read}'" if read.strip() else "nothing"
         raise DataError(
             f"task '{task.name}': the model's tokenizer cannot spell the label '{label}' ({_code_points(label)}): it "
@@ -74,11 +73,11 @@ def refuse_unwritable_labels(loaded: LoadedModel, task: Task) -> None:
         )
 
 
-def unwritable(loaded: LoadedModel, answers: Sequence[str]) -> list[tuple[str, str]]:
+def unwritable(family: Family, answers: Sequence[str]) -> list[tuple[str, str]]:
     """The answers that exact match would not know again if the model wrote their tokens, with what is read of them."""
-    if not isinstance(loaded.family, Generating) or not answers:
+    if not isinstance(family, Generating) or not answers:
         return []
-    read = loaded.family.as_written(loaded.tokenizer, answers)
+    read = family.as_written(answers)
     return [pair for pair in zip(answers, read, strict=True) if normalise(pair[0]) != normalise(pair[1])]
 
 
@@ -86,8 +85,8 @@ def _code_points(text: str) -> str:
     return " ".join(f"U+{ord(character):04X}" for character in text[:8]) + (" ..." if len(text) > 8 else "")
 
 
-def encode(loaded: LoadedModel, examples: Dataset, chosen: Sequence[int] | None = None) -> Dataset:
+def encode(family: Family, examples: Dataset, chosen: Sequence[int] | None = None) -> Dataset:
     """The examples as the model reads them, one row each; ``chosen``: only these, in this order."""
     rows = examples if chosen is None else examples.select(chosen)
     columns = (rows[name][:] for name in ("prompt", "answer", "task"))
-    return Dataset.from_dict(loaded.family.encode(loaded.tokenizer, *columns))
+    return Dataset.from_dict(family.encode(*columns))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from clkit.models.objective import Objective
+    from clkit.models.weights import Weights
     from clkit.tasks.task import Task
 
 #: Ends an answer that was cut off at its last allowed token, so that it cannot pass for a label that it begins with.
@@ -30,7 +31,8 @@ LabelsOfTasks = Mapping[str, Sequence[str]]
 class Family(ABC):
     """What one family of models does in its own way for one objective: encoding, collating, answering, its layers.
 
-    Each family has one class per objective that it supports (`clkit.models.objective`).
+    Each family has one class per objective that it supports (`clkit.models.objective`). An object of it owns the model
+    and the tokenizer it was made with.
     """
 
     name: ClassVar[str]
@@ -43,36 +45,57 @@ class Family(ABC):
     lora_targets: ClassVar[Sequence[Sequence[str]]]
     #: Whether prompts may stand in the tokenizer's chat template.
     converses: ClassVar[bool] = False
-    #: Names of the modules that are trained whole beside LoRA adapters, because they begin untrained; set by `load`.
-    trained_whole: Sequence[str] = ()
-    #: What a user should know of the model before it is trained, in a few words each; set by `load`.
-    remarks: Sequence[str] = ()
 
-    def __init__(self, objective: Objective, labels: LabelsOfTasks | None = None) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        objective: Objective,
+        labels: LabelsOfTasks | None = None,
+    ) -> None:
+        #: The model itself, with its adapters where it has some. To replace it is to set this.
+        self.model = model
+        self.tokenizer = tokenizer
         self.objective = objective
         self.seen: tuple[str, ...] = ()
+        #: Names of the modules that are trained whole beside LoRA adapters, because they begin untrained.
+        self.trained_whole: Sequence[str] = ()
+        #: What a user should know of the model before it is trained, in a few words each.
+        self.remarks: Sequence[str] = ()
 
     @classmethod
     @abstractmethod
     def recognises(cls, config: Any) -> bool:
         """Whether a model with this `transformers` config belongs to the family."""
 
+    @classmethod
     @abstractmethod
-    def load(self, name: str, **arguments: Any) -> PreTrainedModel:
-        """The pre-trained model, in float32."""
+    def load(
+        cls, weights: Weights, tokenizer: PreTrainedTokenizerBase, objective: Objective, labels: LabelsOfTasks
+    ) -> Self:
+        """The pre-trained model, in float32, ready for the objective.
+
+        Args:
+            labels: of all tasks of the sequence, which classification needs.
+
+        Raises:
+            ModelError: the model does not fit the objective.
+        """
+
+    @classmethod
+    def check_objective(cls, objective: Objective) -> None:
+        """Refuse, before anything is loaded, an objective with settings that the family cannot follow.
+
+        Raises:
+            ModelError: naming the key.
+        """
 
     def see(self, tasks: Iterable[str]) -> None:
         """Take note of the tasks that the model has learned, the one in training included. Only heads depend on it."""
         self.seen = tuple(tasks)
 
     @abstractmethod
-    def encode(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        prompts: Sequence[str],
-        answers: Sequence[str],
-        tasks: Sequence[str] = (),
-    ) -> dict[str, list[Any]]:
+    def encode(self, prompts: Sequence[str], answers: Sequence[str], tasks: Sequence[str] = ()) -> dict[str, list[Any]]:
         """What the model trains on, one entry per example in each column. For pretraining, the answer is the text.
 
         Args:
@@ -80,7 +103,7 @@ class Family(ABC):
         """
 
     @abstractmethod
-    def collator(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Collator:
+    def collator(self) -> Collator:
         """Pads encoded examples to one batch, with `labels` as `logits` needs them.
 
         The same examples make the same batch, whatever was drawn at random before, so that a task that was interrupted
@@ -117,16 +140,7 @@ class Family(ABC):
     def token_mask(self, layer: str, batch: Batch) -> torch.Tensor:
         """Which positions of that layer's output are tokens rather than padding: bool, batch × positions."""
 
-    def answer(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        prompts: Sequence[str],
-        task: Task,
-        *,
-        rank: bool = False,
-        max_new_tokens: int = 50,
-    ) -> list[str]:
+    def answer(self, prompts: Sequence[str], task: Task, *, rank: bool = False, max_new_tokens: int = 50) -> list[str]:
         """The answers to one batch of prompts of that task.
 
         Args:
@@ -142,45 +156,28 @@ class Family(ABC):
 class Generating(Family):
     """A family whose answers are texts that the model writes."""
 
-    def answer(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        prompts: Sequence[str],
-        task: Task,
-        *,
-        rank: bool = False,
-        max_new_tokens: int = 50,
-    ) -> list[str]:
+    def answer(self, prompts: Sequence[str], task: Task, *, rank: bool = False, max_new_tokens: int = 50) -> list[str]:
         """Greedy answers, or the likeliest labels. A task with labels is given as many tokens as its longest takes."""
         if task.labels is None:
-            return self.generate(model, tokenizer, prompts, max_new_tokens)
+            return self.generate(prompts, max_new_tokens)
         if rank:
-            best = self.log_likelihood(model, tokenizer, prompts, task.labels).argmax(dim=1)
+            best = self.log_likelihood(prompts, task.labels).argmax(dim=1)
             return [task.labels[index] for index in best.tolist()]
-        longest = max(self.answer_tokens(tokenizer, label) for label in task.labels)
-        return self.generate(model, tokenizer, prompts, longest)
+        longest = max(self.answer_tokens(label) for label in task.labels)
+        return self.generate(prompts, longest)
 
     @abstractmethod
-    def generate(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int
-    ) -> list[str]:
+    def generate(self, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
         """Greedy answers to one batch of prompts; one cut off after ``max_new_tokens`` ends in `UNFINISHED`."""
 
     @abstractmethod
-    def log_likelihood(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        prompts: Sequence[str],
-        answers: Sequence[str],
-    ) -> torch.Tensor:
+    def log_likelihood(self, prompts: Sequence[str], answers: Sequence[str]) -> torch.Tensor:
         """log p(answer | prompt), summed over the answer's tokens: float32, prompts × answers."""
 
     @abstractmethod
-    def as_written(self, tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> list[str]:
+    def as_written(self, answers: Sequence[str]) -> list[str]:
         """What is read of each answer where the model writes just its tokens: without what has none."""
 
     @abstractmethod
-    def answer_tokens(self, tokenizer: PreTrainedTokenizerBase, answer: str) -> int:
+    def answer_tokens(self, answer: str) -> int:
         """How many new tokens it takes to generate the answer, the end-of-sequence token included."""

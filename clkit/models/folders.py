@@ -36,6 +36,7 @@ class Origin:
     source: str
     subject: str
     advice: str
+    saved: bool = False
 
     @classmethod
     def of(cls, section: ModelSection, stage: Path | None = None) -> Origin:
@@ -46,7 +47,7 @@ class Origin:
         """
         if stage is not None:
             folder = stage.resolve() / "model"
-            return cls(str(folder), f"the saved model in {folder}", "train anew with --overwrite")
+            return cls(str(folder), f"the saved model in {folder}", "train anew with --overwrite", saved=True)
         name = section.name
         try:
             if name.startswith(EMBEDDED):

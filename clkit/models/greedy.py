@@ -10,15 +10,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from peft import PeftModel
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from clkit.models.family import Family
 
 
-def end_ids(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def end_ids(family: Family) -> list[int]:
     """The tokens that end an answer: the tokenizer's own, and further special ones that the checkpoint ends turns with.
 
     What the checkpoint calls an end and is an ordinary token, or has another use, is left out: a stale id would cut
     answers short.
     """
+    model, tokenizer = family.model, family.tokenizer
     own = (model.generation_config or GenerationConfig()).eos_token_id
     further = {*(own if isinstance(own, list) else [own])} & {
         *tokenizer.all_special_ids,
@@ -36,13 +39,8 @@ def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 @contextmanager
-def greedily(
-    model: PreTrainedModel | PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    max_new_tokens: int,
-    decoder_start: int | None = None,
-) -> Iterator[list[int]]:
-    """Inside, `model.generate` decodes greedily and with a cache, which the Trainer turns off in the model's config.
+def greedily(family: Family, max_new_tokens: int, decoder_start: int | None = None) -> Iterator[list[int]]:
+    """Inside, the model generates greedily and with a cache, which the Trainer turns off in the model's config.
 
     Args:
         decoder_start: the token that the decoder of an encoder-decoder model begins with.
@@ -50,7 +48,7 @@ def greedily(
     Yields:
         The tokens that end an answer.
     """
-    ends = end_ids(model, tokenizer)
+    model, tokenizer, ends = family.model, family.tokenizer, end_ids(family)
     config = GenerationConfig(
         max_new_tokens=max_new_tokens,
         eos_token_id=ends,

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
-from transformers import PreTrainedModel
 
 from clkit.errors import ModelError
 from clkit.models.family import Family
@@ -16,13 +15,14 @@ from clkit.section import did_you_mean
 OTHER = "other"
 
 
-def parameter_groups(model: PreTrainedModel, family: Family) -> dict[str, list[str]]:
+def parameter_groups(family: Family) -> dict[str, list[str]]:
     """Names of all parameters, each in exactly one group; empty groups are left out.
 
     Groups are the family's roles of linear layers (`attention`, `feed_forward`, `lm_head`, `head` of a classifier),
     `embeddings` (of words, with a head that is tied to them, and of positions), `position_bias` (T5's), `norms`, and
     `other`.
     """
+    model = family.model
     kinds = {name: module for name, module in model.named_modules() if name}
     word_embeddings = model.get_input_embeddings().weight
     groups: dict[str, list[str]] = {}
@@ -42,14 +42,14 @@ def _group(name: str, module: nn.Module | None, family: Family) -> str:
     return next((role for role, pattern in family.roles.items() if re.search(pattern, name)), OTHER)
 
 
-def freeze(model: PreTrainedModel, family: Family, entries: Sequence[str]) -> None:
+def freeze(family: Family, entries: Sequence[str]) -> None:
     """Stop training the parameters that ``entries`` name: groups, or patterns over parameter names.
 
     Raises:
         ModelError: an entry fits no parameter, or nothing is left to train.
     """
-    groups = parameter_groups(model, family)
-    parameters = dict(model.named_parameters())
+    groups = parameter_groups(family)
+    parameters = dict(family.model.named_parameters())
     for entry in entries:
         fitting = groups.get(entry) or [name for name in parameters if fnmatchcase(name, entry)]
         if not fitting:

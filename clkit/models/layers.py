@@ -57,9 +57,7 @@ def linear_layers(model: PreTrainedModel | PeftModel) -> dict[str, nn.Module]:
     return found
 
 
-def select_layers(
-    model: PreTrainedModel | PeftModel, family: Family, layers: Sequence[str], key: str = "layers"
-) -> dict[str, nn.Module]:
+def select_layers(family: Family, layers: Sequence[str], key: str = "layers") -> dict[str, nn.Module]:
     """The linear layers that a recipe's `layers:` names.
 
     Each entry is a role (`attention`, `feed_forward`, `lm_head`), the last part of a layer's name (`q`, `wo`), or a
@@ -71,7 +69,7 @@ def select_layers(
     Raises:
         ModelError: an entry fits no linear layer; the message names the layers that were found.
     """
-    known = linear_layers(model)
+    known = linear_layers(family.model)
     chosen: dict[str, nn.Module] = {}
     for entry in layers:
         role = family.roles.get(entry)

@@ -6,17 +6,16 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, GgufConfig, PreTrainedModel
 
 from clkit.errors import ModelError, first_line
 from clkit.models.adapters import add_adapter, load_adapter, merge_adapter
@@ -26,19 +25,12 @@ from clkit.models.groups import freeze
 from clkit.models.objective import Objective, TextToText
 from clkit.models.registry import family_of
 from clkit.models.sections import ModelSection, Tuning
+from clkit.models.trained import trained_parameters
+from clkit.models.weights import Weights
 from clkit.redaction import redact
 
 #: Bytes at whose multiples torch allocates.
 ALIGNMENT = 64
-
-
-@dataclass
-class LoadedModel:
-    """A model ready to train or answer, the tokenizer it was made with, and the family it belongs to."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    family: Family
 
 
 def load_model(
@@ -47,7 +39,7 @@ def load_model(
     stages: Sequence[Path] = (),
     objective: Objective | None = None,
     labels: LabelsOfTasks | None = None,
-) -> LoadedModel:
+) -> Family:
     """The model of a recipe, tuned as it says; with ``stages``, as it was saved after the last of these tasks.
 
     Args:
@@ -59,74 +51,66 @@ def load_model(
     Raises:
         ModelError: the model cannot be found or loaded, or belongs to no known family.
     """
-    use = _Use(objective or TextToText(), labels)
+    full = tuning.method == "full"
+    origin = Origin.of(section, stages[-1] if full and stages else None)
+    family = _load_base(section, origin, objective or TextToText(), labels or {})
     if tuning.method == "full":
-        loaded = _load_base(section, use, stages[-1] if stages else None)
-        freeze(loaded.model, loaded.family, tuning.freeze)
-        return loaded
-    loaded = _load_base(section, use)
+        freeze(family, tuning.freeze)
+        return family
     if not stages:
-        loaded.model = add_adapter(loaded.model, loaded.family, tuning)
-        return loaded
+        add_adapter(family, tuning)
+        return family
     for earlier in stages[:-1] if tuning.method == "incremental_lora" else []:
-        loaded.model = merge_adapter(load_adapter(loaded.model, earlier / "adapter"))
-    loaded.model = load_adapter(loaded.model, stages[-1] / "adapter")
-    return loaded
+        load_adapter(family, earlier / "adapter")
+        merge_adapter(family)
+    load_adapter(family, stages[-1] / "adapter")
+    return family
 
 
-def begin_task(loaded: LoadedModel, tuning: Tuning, index: int, seed: int) -> None:
+def begin_task(family: Family, tuning: Tuning, index: int, seed: int) -> None:
     """Make the model ready for task ``index`` (from 0): with incremental LoRA, a fresh adapter on the merged model.
 
     Args:
         seed: of the fresh adapter's A; its B is zero, so the model answers as before.
     """
     if tuning.method == "incremental_lora" and index > 0:
-        loaded.model = merge_adapter(cast(PeftModel, loaded.model))
+        merge_adapter(family)
         torch.manual_seed(seed)
-        loaded.model = add_adapter(loaded.model, loaded.family, tuning)
+        add_adapter(family, tuning)
 
 
-def save_model(loaded: LoadedModel, stage: Path) -> None:
+def save_model(family: Family, stage: Path) -> None:
     """Write `model/` or, where adapters are trained, `adapter/` into a task's folder, as `load_model` reads it."""
-    part = "adapter" if isinstance(loaded.model, PeftModel) else "model"
-    loaded.model.save_pretrained(stage / part)
-    loaded.tokenizer.save_pretrained(stage / part)
+    part = "adapter" if isinstance(family.model, PeftModel) else "model"
+    family.model.save_pretrained(stage / part)
+    family.tokenizer.save_pretrained(stage / part)
 
 
-@dataclass(frozen=True)
-class _Use:
-    """What a model is loaded for."""
-
-    objective: Objective
-    labels: LabelsOfTasks | None
-
-
-def _load_base(section: ModelSection, use: _Use, stage: Path | None = None) -> LoadedModel:
-    origin = Origin.of(section, stage)
-    gguf = origin.gguf_file(section.gguf_file) if stage is None else None
+def _load_base(section: ModelSection, origin: Origin, objective: Objective, labels: LabelsOfTasks) -> Family:
+    gguf = None if origin.saved else origin.gguf_file(section.gguf_file)
     if origin.folder is not None and gguf is None:
         check_folder(origin, origin.folder)
     if section.trust_remote_code:
         _warn_of_code(section.name)
-    revision = section.revision if stage is None else None
+    revision = None if origin.saved else section.revision
     arguments: dict[str, Any] = {"revision": revision, "trust_remote_code": section.trust_remote_code}
     if gguf is not None:
         arguments["gguf_file"] = gguf
     with _explained(origin, revision):
         config = AutoConfig.from_pretrained(origin.source, **arguments)
-        family = family_of(config, use.objective, use.labels)
+        kind = family_of(config, objective)
         if origin.folder is not None and gguf is None:
             check_tokenizer(origin.folder)
         tokenizer = AutoTokenizer.from_pretrained(origin.source, **arguments)
         if gguf is not None:  # to read the configuration once more would take seconds; packed weights cannot be trained
             arguments |= {"config": config, "quantization_config": GgufConfig(dequantize=True)}
-        model = family.load(origin.source, **arguments)
-        _check_vocabulary(tokenizer, model)
-        _refuse_broken(model)
+        family = kind.load(Weights(origin.source, arguments), tokenizer, objective, labels)
+        _check_vocabulary(family)
+        _refuse_broken(family.model)
         if isinstance(family, Generating) and tokenizer.eos_token_id is None:
             raise ModelError("its tokenizer has no end-of-sequence token (eos_token), so no answer would ever end")
-    align(model)
-    return LoadedModel(model, tokenizer, family)
+    align(family.model)
+    return family
 
 
 def check_configuration(origin: Origin, objective: Objective) -> None:
@@ -167,8 +151,9 @@ def _warn_of_code(name: str) -> None:
     print(f"warning: model.trust_remote_code: Python code that comes with {redact(name)} is run", file=sys.stderr)
 
 
-def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
-    tokens, rows = max(tokenizer.get_vocab().values()) + 1, model.get_input_embeddings().weight.shape[0]
+def _check_vocabulary(family: Family) -> None:
+    tokens = max(family.tokenizer.get_vocab().values()) + 1
+    rows = family.model.get_input_embeddings().weight.shape[0]
     if tokens > rows:
         raise ModelError(
             f"its tokenizer has {tokens:,} tokens, more than the {rows:,} that the model embeds; "
@@ -214,12 +199,11 @@ def _lacks_weights(origin: Origin, revision: str | None) -> str | None:
     return None
 
 
-def describe(loaded: LoadedModel) -> dict[str, Any]:
+def describe(family: Family) -> dict[str, Any]:
     """What is trained, for the plan: family, parameters in all, trainable parameters, what the family remarks."""
-    trainable = sum(p.numel() for p in loaded.model.parameters() if p.requires_grad)
     return {
-        "family": loaded.family.name,
-        "parameters": sum(p.numel() for p in loaded.model.parameters()),
-        "trainable": trainable,
-        "remarks": list(loaded.family.remarks),
+        "family": family.name,
+        "parameters": sum(p.numel() for p in family.model.parameters()),
+        "trainable": sum(p.numel() for p in trained_parameters(family.model).values()),
+        "remarks": list(family.remarks),
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 from clkit.errors import ModelError
 from clkit.models import families
-from clkit.models.family import Family, LabelsOfTasks
+from clkit.models.family import Family
 from clkit.models.objective import Objective
 
 
@@ -24,14 +24,11 @@ def known_families() -> dict[str, dict[str, type[Family]]]:
     return found
 
 
-def family_of(config: Any, objective: Objective, labels: LabelsOfTasks | None = None) -> Family:
-    """The family that a model with this config belongs to, for an objective.
-
-    Args:
-        labels: of all tasks; classification needs them.
+def family_of(config: Any, objective: Objective) -> type[Family]:
+    """The family that a model with this config belongs to, its class for an objective.
 
     Raises:
-        ModelError: no family recognises the model, or its family does not support the objective.
+        ModelError: no family recognises the model, or its family does not support the objective or one of its settings.
     """
     known = known_families()
     for name, classes in known.items():
@@ -41,7 +38,8 @@ def family_of(config: Any, objective: Objective, labels: LabelsOfTasks | None = 
                     f"{name} models such as this '{config.model_type}' do not support objective.kind: "
                     f"{objective.kind}; use one of: {', '.join(classes)}"
                 )
-            return classes[objective.kind](objective, labels)
+            classes[objective.kind].check_objective(objective)
+            return classes[objective.kind]
     raise ModelError(
         f"model type '{config.model_type}' is not supported (families: {', '.join(known)}); "
         "use a T5-like, Llama-like or RoBERTa-like model, for example embedded:tiny-t5"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,45 +14,51 @@ from transformers import PreTrainedModel
 MayLack = Callable[[PreTrainedModel, str], bool]
 
 
-def read_weights(auto_class: Any, name: str, **arguments: Any) -> PreTrainedModel:
-    """The model of that name or folder, in float32.
+@dataclass(frozen=True)
+class Weights:
+    """A model's weights in a folder or on the hub; ``arguments`` of `from_pretrained` say how they are read."""
 
-    Args:
-        auto_class: the `transformers` class that makes the model, such as `AutoModelForSeq2SeqLM`.
+    name: str
+    arguments: Mapping[str, Any]
 
-    Raises:
-        ValueError: weights are missing, or have another shape than the model's.
-        OSError: there are no weights in safetensors.
-        SafetensorError: they are damaged.
-    """
-    model, _ = read_weights_but(auto_class, name, lambda model, weight: False, **arguments)
-    return model
+    def read(self, auto_class: Any) -> PreTrainedModel:
+        """The model, in float32.
 
+        Args:
+            auto_class: the `transformers` class that makes the model, such as `AutoModelForSeq2SeqLM`.
 
-def read_weights_but(
-    auto_class: Any, name: str, may_lack: MayLack, **arguments: Any
-) -> tuple[PreTrainedModel, list[str]]:
-    """The model as `read_weights` reads it, and which of the weights that it may lack were drawn at random.
+        Raises:
+            ValueError: weights are missing, or have another shape than the model's.
+            OSError: there are no weights in safetensors.
+            SafetensorError: they are damaged.
+        """
+        return self.read_but(auto_class, lambda model, weight: False)[0]
 
-    Transformers draws at random whatever the files lack, or hold in another shape, and only warns.
-    """
-    model, found = auto_class.from_pretrained(
-        name,
-        dtype=torch.float32,
-        use_safetensors=True,  # a .bin file is a pickle, and reading one can run any code
-        ignore_mismatched_sizes=True,
-        output_loading_info=True,
-        **arguments,
-    )
-    drawn = [*found["missing_keys"], *(key for key, _, _ in found["mismatched_keys"])]
-    for key, stored, wanted in sorted(found["mismatched_keys"]):
-        if not may_lack(model, key):
-            raise ValueError(f"its weights do not fit its config.json: '{key}' is {list(stored)}, not {list(wanted)}")
-    missing = sorted(key for key in found["missing_keys"] if not may_lack(model, key))
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ValueError(f"its weights are incomplete: no '{missing[0]}'{more}")
-    return model, sorted(drawn)
+    def read_but(self, auto_class: Any, may_lack: MayLack, **further: Any) -> tuple[PreTrainedModel, list[str]]:
+        """The model as `read` gives it, and which of the weights that it may lack were drawn at random.
+
+        Transformers draws at random whatever the files lack, or hold in another shape, and only warns.
+        """
+        model, found = auto_class.from_pretrained(
+            self.name,
+            dtype=torch.float32,
+            use_safetensors=True,  # a .bin file is a pickle, and reading one can run any code
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **self.arguments,
+            **further,
+        )
+        drawn = [*found["missing_keys"], *(key for key, _, _ in found["mismatched_keys"])]
+        for key, stored, wanted in sorted(found["mismatched_keys"]):
+            if not may_lack(model, key):
+                raise ValueError(
+                    f"its weights do not fit its config.json: '{key}' is {list(stored)}, not {list(wanted)}"
+                )
+        missing = sorted(key for key in found["missing_keys"] if not may_lack(model, key))
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise ValueError(f"its weights are incomplete: no '{missing[0]}'{more}")
+        return model, sorted(drawn)
 
 
 def draw_anew(model: PreTrainedModel, parts: Iterable[nn.Module]) -> None:

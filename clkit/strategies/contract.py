@@ -38,7 +38,7 @@ from clkit.strategies.options import StrategyOptions
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
     from clkit.models.family import Family
     from clkit.tasks.task import Task
@@ -65,7 +65,7 @@ class Context:
     """What a strategy may know and touch while one task is learned.
 
     Attributes:
-        model: the model in training, with its adapters, without any distributed wrapper.
+        family: the model in training and its tokenizer, with what is particular to them.
         step: optimizer steps finished on this task, those before an interruption included.
         examples: the task's own training data as the model reads it, before any strategy's `training_data`; None
             until `training_data` is called. ``collate([examples[3], examples[7]])`` makes a batch of two, on the CPU.
@@ -75,8 +75,6 @@ class Context:
             checkpoints.
     """
 
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
     family: Family
     task: Task
     task_index: int
@@ -88,6 +86,11 @@ class Context:
     num_processes: int = 1
     sum_over_processes: Callable[[torch.Tensor], torch.Tensor] = _no_reduction
     pending: dict[str, list[float | torch.Tensor]] = field(default_factory=dict)
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model in training, with its adapters, without any distributed wrapper."""
+        return self.family.model
 
     def log(self, **terms: float | torch.Tensor) -> None:
         """Add named values to the next line of the log and to the live display, as means since the line before.
@@ -143,11 +146,11 @@ class Strategy:
     def __init__(self, options: StrategyOptions) -> None:
         self.options = options
 
-    def check(self, model: PreTrainedModel, family: Family, tasks: int) -> None:
+    def check(self, family: Family, tasks: int) -> None:
         """Refuse, before anything is trained, a model that this strategy cannot work with as its options say.
 
         Args:
-            model: with its adapters, and `requires_grad` as it will be in training.
+            family: its model has its adapters, and `requires_grad` as it will be in training.
             tasks: how many will be learned.
 
         Raises:
@@ -204,7 +207,7 @@ class Strategy:
     def after_task(self, context: Context) -> None:
         """The task is learned; the model is not yet evaluated or saved."""
 
-    def memory(self, model: PreTrainedModel, family: Family, tasks: int) -> int:
+    def memory(self, family: Family, tasks: int) -> int:
         """Bytes that the strategy keeps beside the model at the end of that many tasks; shown before the run."""
         return 0
 

@@ -9,13 +9,11 @@ import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
 from torch.nn import functional
-from transformers import PreTrainedModel
 
 from clkit.events import Listener
 from clkit.models.examples import Reading, encode, task_examples, task_prompts
 from clkit.models.family import Family
 from clkit.models.likelihood import IGNORED
-from clkit.models.loading import LoadedModel
 from clkit.processes import processes
 from clkit.results.kinds import UNBOUNDED, MetricName
 from clkit.results.scores import Answers, Likelihoods, Tested
@@ -54,20 +52,18 @@ def batches_of_similar_length(lengths: Sequence[int], size: int) -> list[list[in
 
 
 @torch.no_grad()
-def negative_log_likelihoods(
-    model: PreTrainedModel, family: Family, batch: Mapping[str, torch.Tensor]
-) -> list[tuple[float, int]]:
+def negative_log_likelihoods(family: Family, batch: Mapping[str, torch.Tensor]) -> list[tuple[float, int]]:
     """−log p of each example in nats, summed over its tokens, and how many tokens that are.
 
     Args:
         batch: of the family's collator.
     """
-    inputs = {name: tensor.to(model.device) for name, tensor in batch.items()}
+    inputs = {name: tensor.to(family.model.device) for name, tensor in batch.items()}
     labels = inputs.pop("labels")
     # One example after the other: the logits over a large vocabulary are most of the memory, and need no copy of all.
     measured = [
         functional.cross_entropy(own.float(), due, ignore_index=IGNORED, reduction="none").double().sum()
-        for own, due in zip(family.logits(model(**inputs), labels), labels, strict=True)
+        for own, due in zip(family.logits(family.model(**inputs), labels), labels, strict=True)
     ]
     return list(zip(torch.stack(measured).tolist(), (labels != IGNORED).sum(dim=1).tolist(), strict=True))
 
@@ -89,7 +85,7 @@ class Examiner:
         self._prompts: dict[str, tuple[list[str], list[int]]] = {}
         self._encoded: dict[str, Dataset] = {}
 
-    def examples(self, loaded: LoadedModel, task_name: str) -> int:
+    def examples(self, family: Family, task_name: str) -> int:
         """How many examples the task has to be tested on; for pretraining these are blocks of text.
 
         They weigh a task in the micro average. Nearly all blocks have the same number of tokens, so of the loss it is
@@ -97,50 +93,50 @@ class Examiner:
         """
         task = self._tasks[task_name]
         if self._recipe.objective.kind == "pretraining":
-            return len(self._encode(loaded, task))
+            return len(self._encode(family, task))
         return len(task.split(self._recipe.evaluation.split))
 
-    def test(self, loaded: LoadedModel, task_name: str, listener: Listener | None = None) -> Tested:
+    def test(self, family: Family, task_name: str, listener: Listener | None = None) -> Tested:
         """The outcome over every example of the task's test split: answers or, for a loss, their likelihoods."""
         listener = listener or Listener()
         task = self._tasks[task_name]
         # Before the first task, and outside training, nobody else has moved the model to the accelerator.
-        loaded.model.to(processes().device).eval()
+        family.model.to(processes().device).eval()
         if self._recipe.metric in UNBOUNDED:
-            return self._likelihoods(loaded, task, listener)
-        return self._answers(loaded, task, listener)
+            return self._likelihoods(family, task, listener)
+        return self._answers(family, task, listener)
 
-    def _answers(self, loaded: LoadedModel, task: Task, listener: Listener) -> Answers:
+    def _answers(self, family: Family, task: Task, listener: Listener) -> Answers:
         evaluation = self._recipe.evaluation
-        prompts, lengths = self._prepare(task, loaded.tokenizer)
+        prompts, lengths = self._prepare(task, family.tokenizer)
         listener.evaluating(task.name, len(prompts))
 
         how: dict[str, Any] = {"rank": evaluation.answer == "rank", "max_new_tokens": evaluation.max_new_tokens}
 
         def answer(batch: list[int]) -> list[str]:
             some = [prompts[index] for index in batch]
-            return loaded.family.answer(loaded.model, loaded.tokenizer, some, task, **how)
+            return family.answer(some, task, **how)
 
         predictions = self._over_batches(lengths, answer, listener)
         return Answers(task.name, predictions, task.split(evaluation.split)["answer"][:], task.labels)
 
-    def _likelihoods(self, loaded: LoadedModel, task: Task, listener: Listener) -> Likelihoods:
-        encoded = self._encode(loaded, task)
+    def _likelihoods(self, family: Family, task: Task, listener: Listener) -> Likelihoods:
+        encoded = self._encode(family, task)
         listener.evaluating(task.name, len(encoded))
-        collate = loaded.family.collator(loaded.tokenizer, loaded.model)
+        collate = family.collator()
 
         def measure(batch: list[int]) -> list[tuple[float, int]]:
             rows = collate([encoded[index] for index in batch])
-            return negative_log_likelihoods(loaded.model, loaded.family, rows)
+            return negative_log_likelihoods(family, rows)
 
         measured = self._over_batches([len(ids) for ids in encoded["input_ids"]], measure, listener)
         return Likelihoods(task.name, [nll for nll, _ in measured], [tokens for _, tokens in measured])
 
-    def _encode(self, loaded: LoadedModel, task: Task) -> Dataset:
+    def _encode(self, family: Family, task: Task) -> Dataset:
         """The task's examples as the model reads them."""
         if task.name not in self._encoded:
-            examples = task_examples(task, self._recipe.evaluation.split, loaded.tokenizer, self._recipe)
-            self._encoded[task.name] = encode(loaded, examples)
+            examples = task_examples(task, self._recipe.evaluation.split, family.tokenizer, self._recipe)
+            self._encoded[task.name] = encode(family, examples)
         return self._encoded[task.name]
 
     def _over_batches(self, lengths: Sequence[int], of: Callable[[list[int]], list[T]], listener: Listener) -> list[T]:

@@ -126,7 +126,7 @@ def test_strategies_work_and_an_interrupted_task_goes_on_with_the_same_batches(
 def test_a_model_of_all_tasks_has_seen_them_all(toy_roberta: Path, tmp_path: Path) -> None:
     ours = recipe(tmp_path, toy_roberta, protocol="multi_task", evaluation={"tasks": "seen"})
     run = train(ours, tmp_path / "run")
-    assert load_stage(run, ours, None).family.seen == tuple(TASKS)
+    assert load_stage(run, ours, None).seen == tuple(TASKS)
     again = [record for tested in evaluate(run) for record in tested.records()]
     assert again == predictions(run, 1)
 

@@ -161,7 +161,7 @@ class TestOneModelPerTask:
     def test_the_model_before_is_let_go(self, tmp_path: Path, toy_t5: Path):
         prepared = prepare(toy_recipe(tmp_path, toy_t5, protocol="per_task"))
         fitting.fit(prepared, 0, Listener())
-        trained = weakref.ref(prepared.loaded.model)
+        trained = weakref.ref(prepared.family.model)
         gc.disable()
         try:
             prepared.renew()

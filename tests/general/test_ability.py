@@ -20,7 +20,8 @@ from clkit.events import Listener
 from clkit.general.ability import BLOCK_TOKENS, General
 from clkit.general.section import GeneralSection
 from clkit.models.embedded import held_out_text
-from clkit.models.loading import LoadedModel, load_model
+from clkit.models.family import Family
+from clkit.models.loading import load_model
 from clkit.models.objective import Pretraining
 from clkit.models.sections import FullTuning, ModelSection
 from clkit.recipe.inputs import missing_inputs
@@ -37,7 +38,7 @@ PLAIN = {"objective": {"kind": "pretraining"}, "prompt": {"max_tokens": 512}}
 ONE_EPOCH = {"epochs": 1.0}
 
 
-def load(folder: Path) -> LoadedModel:
+def load(folder: Path) -> Family:
     return load_model(ModelSection(name=str(folder)), FullTuning(), objective=Pretraining(kind="pretraining"))
 
 
@@ -45,7 +46,7 @@ def general(**section: Any) -> General:
     return General(GeneralSection(**(section or TEXTS)), batch_size=64)
 
 
-def loss_of(loaded: LoadedModel, text: str, folder: Path, batch_size: int = 64) -> float:
+def loss_of(loaded: Family, text: str, folder: Path, batch_size: int = 64) -> float:
     file = folder / "text.txt"
     file.write_text(text, "utf-8")
     measured = General(GeneralSection(texts=str(file)), batch_size).measure(loaded, Listener())
@@ -77,8 +78,8 @@ class TestHeldOutLoss:
     def test_of_an_encoder_is_that_of_masked_tokens(self, tmp_path: Path, toy_roberta: Path) -> None:
         loaded = load(toy_roberta)
         text = words(1000)
-        collate = loaded.family.collator(loaded.tokenizer, loaded.model)
-        encoded = loaded.family.encode(loaded.tokenizer, [""], blocks([text], loaded.tokenizer, BLOCK_TOKENS))
+        collate = loaded.collator()
+        encoded = loaded.encode([""], blocks([text], loaded.tokenizer, BLOCK_TOKENS))
         batch = collate([{"input_ids": ids} for ids in encoded["input_ids"]])
         with torch.no_grad():
             expected = loaded.model.eval()(**batch).loss.item()  # transformers' own, a mean over the masked tokens
@@ -87,8 +88,8 @@ class TestHeldOutLoss:
     def test_of_a_t5_is_that_of_masked_spans(self, tmp_path: Path, t5_tiny: Path) -> None:
         loaded = load(t5_tiny)
         text = held_out_text()[:2000]
-        collate = loaded.family.collator(loaded.tokenizer, loaded.model)
-        encoded = loaded.family.encode(loaded.tokenizer, [""], blocks([text], loaded.tokenizer, BLOCK_TOKENS))
+        collate = loaded.collator()
+        encoded = loaded.encode([""], blocks([text], loaded.tokenizer, BLOCK_TOKENS))
         batch = collate([{"input_ids": ids} for ids in encoded["input_ids"]])
         with torch.no_grad():
             expected = loaded.model.eval()(**batch).loss.item()

@@ -21,7 +21,8 @@ from clkit.events import Listener
 from clkit.general.ability import General
 from clkit.general.lm_eval_tasks import load_lm_eval_tasks
 from clkit.general.section import GeneralSection, LmEvalSection
-from clkit.models.loading import LoadedModel, load_model
+from clkit.models.family import Family
+from clkit.models.loading import load_model
 from clkit.models.sections import FullTuning, LoraTuning, ModelSection
 from clkit.recipe.inputs import missing_inputs
 from clkit.recipe.smoke import smoke_recipe
@@ -79,15 +80,15 @@ def section(folder: Path, **keys: Any) -> dict[str, Any]:
     return {"tasks": ["toy_words"], "include_path": str(folder), **keys}
 
 
-def measure(loaded: LoadedModel, lm_eval: dict[str, Any], listener: Listener | None = None) -> dict[str, float | None]:
+def measure(loaded: Family, lm_eval: dict[str, Any], listener: Listener | None = None) -> dict[str, float | None]:
     return General(GeneralSection(lm_eval=LmEvalSection(**lm_eval)), 64).measure(loaded, listener or Listener())
 
 
-def load(folder: Path) -> LoadedModel:
+def load(folder: Path) -> Family:
     return load_model(ModelSection(name=str(folder)), FullTuning())
 
 
-def log_likelihood(loaded: LoadedModel, question: str, choice: str) -> float:
+def log_likelihood(loaded: Family, question: str, choice: str) -> float:
     """log p of a choice after the question, summed over its tokens, without one that ends it (as lm-eval does)."""
     ids = loaded.tokenizer(question, return_tensors="pt")["input_ids"]
     answer_ids = loaded.tokenizer(f" {choice}", return_tensors="pt", add_special_tokens=False)["input_ids"]

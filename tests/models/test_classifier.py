@@ -14,11 +14,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 from clkit.errors import ModelError
-from clkit.models.families.classifier import CLOSED, Classifier
+from clkit.models.families.classifier import CLOSED, Classifier, row_names
+from clkit.models.family import Family
 from clkit.models.groups import parameter_groups
-from clkit.models.loading import LoadedModel, begin_task, load_model, save_model
+from clkit.models.loading import begin_task, load_model, save_model
 from clkit.models.objective import Classification, Pretraining
 from clkit.models.sections import FullTuning, IncrementalLoraTuning, LoraTuning, ModelSection, Tuning
+from clkit.models.weights import Weights
 from clkit.strategies.builtin.lwf import distillation
 from clkit.tasks.task import Task
 from clkit.training.trainer import token_mean_loss
@@ -44,7 +46,7 @@ def load(
     tuning: Tuning | None = None,
     stages: Sequence[Path] = (),
     labels: Mapping[str, Sequence[str]] = LABELS,
-) -> LoadedModel:
+) -> Family:
     torch.manual_seed(5)
     return load_model(ModelSection(name=str(folder)), tuning or FullTuning(), stages, objective(heads), labels)
 
@@ -66,8 +68,8 @@ def loss_by_hand(logits: torch.Tensor, examples: Sequence[tuple[int, Sequence[in
 
 
 def test_shared_labels_of_one_text_have_one_row_and_others_have_their_own(toy_roberta: Path) -> None:
-    assert Classifier(objective("shared"), LABELS).names == SHARED_ROWS
-    assert Classifier(objective("per_task"), LABELS).names == PER_TASK_ROWS
+    assert row_names(objective("shared"), LABELS) == SHARED_ROWS
+    assert row_names(objective("per_task"), LABELS) == PER_TASK_ROWS
     assert load(toy_roberta, "per_task").model.config.id2label == dict(enumerate(PER_TASK_ROWS))
 
 
@@ -89,17 +91,15 @@ def test_the_loss_is_the_softmax_over_the_open_rows(
     golds_and_open_rows: list[tuple[int, list[int]]],
 ) -> None:
     loaded = load(toy_roberta, heads)
-    family, model = loaded.family, loaded.model.eval()
-    family.see(seen)
-    encoded = family.encode(
-        loaded.tokenizer, ["w1 w2", "w3 w4 w5"], [label for _, label in pairs], [name for name, _ in pairs]
-    )
+    model = loaded.model.eval()
+    loaded.see(seen)
+    encoded = loaded.encode(["w1 w2", "w3 w4 w5"], [label for _, label in pairs], [name for name, _ in pairs])
     rows = [dict(zip(encoded, values, strict=True)) for values in zip(*encoded.values(), strict=True)]
-    batch = family.collator(loaded.tokenizer, model)(rows)
+    batch = loaded.collator()(rows)
     labels = batch.pop("labels")
     assert labels.tolist() == [[gold] for gold, _ in golds_and_open_rows]
     outputs = model(**batch)
-    logits = family.logits(outputs, labels)
+    logits = loaded.logits(outputs, labels)
     assert logits.shape == (2, 1, len(PER_TASK_ROWS if heads == "per_task" else SHARED_ROWS))
     loss = token_mean_loss(logits, labels) * 2
     assert loss.item() == pytest.approx(loss_by_hand(outputs["logits"], golds_and_open_rows), rel=1e-5)
@@ -107,11 +107,11 @@ def test_the_loss_is_the_softmax_over_the_open_rows(
 
 def test_closed_rows_have_probability_zero_no_gradient_and_a_finite_divergence(toy_roberta: Path) -> None:
     loaded = load(toy_roberta)
-    family, head = loaded.family, loaded.model.classifier.out_proj
-    family.see(["a", "b"])
+    head = loaded.model.classifier.out_proj
+    loaded.see(["a", "b"])
     labels = torch.tensor([[0], [2]])
     outputs = loaded.model(input_ids=torch.tensor([[40, 5, 1], [40, 6, 1]]))
-    logits = family.logits(outputs, labels)
+    logits = loaded.logits(outputs, labels)
     closed = [SHARED_ROWS.index(name) for name in ("left", "right")]
     assert (logits[..., closed] == CLOSED).all()
     assert (logits.softmax(dim=-1)[..., closed] == 0).all()
@@ -120,7 +120,7 @@ def test_closed_rows_have_probability_zero_no_gradient_and_a_finite_divergence(t
         assert not gradient[closed].any()
         assert all(row.any() for row in gradient[[0, 1, 2]])
     other = torch.randn(2, 5, generator=torch.Generator().manual_seed(1))
-    student, teacher = logits[:, 0], family.logits({"logits": other}, labels)[:, 0]
+    student, teacher = logits[:, 0], loaded.logits({"logits": other}, labels)[:, 0]
     expected = distillation(student[:, :3], teacher[:, :3], 2.0)
     torch.testing.assert_close(distillation(student, teacher, 2.0), expected)
     assert expected.isfinite()
@@ -159,10 +159,11 @@ def test_an_answer_is_the_best_of_the_open_labels(
     toy_roberta: Path, heads: str, seen: list[str], tested: str, answer: str
 ) -> None:
     loaded = load(toy_roberta, heads)
-    loaded.family.see(seen)
+    loaded.see(seen)
     # Later rows are larger: of each set of open rows the last is best.
-    model: Any = Fixed([float(row) for row in range(len(loaded.model.config.id2label))])
-    given = loaded.family.answer(model, loaded.tokenizer, ["w1", "w2 w3"], task(tested))
+    logits: Any = Fixed([float(row) for row in range(len(loaded.model.config.id2label))])
+    loaded.model = logits
+    given = loaded.answer(["w1", "w2 w3"], task(tested))
     assert given == [answer, answer]
 
 
@@ -170,14 +171,14 @@ def test_an_answer_is_the_best_of_the_open_labels(
 def test_a_label_without_a_row_is_refused(toy_roberta: Path, heads: str, row: str) -> None:
     loaded = load(toy_roberta, heads)
     with pytest.raises(ModelError, match=f"^task 'a': the model's head has no row for '{row}', so it cannot answer it"):
-        loaded.family.answer(loaded.model, loaded.tokenizer, ["w1"], task("a", ["yes", "up"]))
+        loaded.answer(["w1"], task("a", ["yes", "up"]))
 
 
 def test_a_text_longer_than_the_model_reads_is_refused_by_its_key(toy_roberta: Path) -> None:
     loaded = load(toy_roberta)
     text = " ".join(["w1"] * 512)  # and two special tokens
     with pytest.raises(ModelError, match=r"^prompt.max_tokens: the model reads at most 513 tokens, .* texts of 514"):
-        loaded.family.encode(loaded.tokenizer, ["w1", text], ["yes", "no"], ["a", "a"])
+        loaded.encode(["w1", text], ["yes", "no"], ["a", "a"])
 
 
 # --- which head is loaded, and which is drawn ---------------------------------------------------------------------
@@ -185,7 +186,7 @@ def test_a_text_longer_than_the_model_reads_is_refused_by_its_key(toy_roberta: P
 
 def test_a_new_head_is_drawn_from_the_seed_and_all_else_is_pre_trained(toy_roberta: Path) -> None:
     one, same = load(toy_roberta), load(toy_roberta)
-    assert one.family.remarks == ("one head over the labels of all tasks seen", "head drawn at random")
+    assert one.remarks == ("one head over the labels of all tasks seen", "head drawn at random")
     pre_trained = AutoModelForMaskedLM.from_pretrained(toy_roberta).roberta.state_dict()
     assert all(torch.equal(pre_trained[name], value) for name, value in one.model.roberta.state_dict().items())
     weights = [loaded.model.classifier.out_proj.weight for loaded in (one, same)]
@@ -198,7 +199,7 @@ def test_a_saved_stage_has_its_head_and_must_have_all_of_it(toy_roberta: Path, t
     learn(loaded, 0)
     save_model(loaded, tmp_path)
     again = load(toy_roberta, "per_task", stages=[tmp_path])
-    assert again.family.remarks == ("one head per task: the task is known at test time",)
+    assert again.remarks == ("one head per task: the task is known at test time",)
     assert all(torch.equal(value, again.model.state_dict()[name]) for name, value in loaded.model.state_dict().items())
     weights = load_file(tmp_path / "model" / "model.safetensors")
     del weights["classifier.out_proj.bias"]
@@ -215,7 +216,7 @@ def test_the_head_of_another_classifier_is_not_used(
     learn(earlier, 0)
     save_model(earlier, tmp_path)
     ours = load(tmp_path / "model", labels=labels)
-    assert ours.family.remarks[-1] == "head drawn at random"
+    assert ours.remarks[-1] == "head drawn at random"
     for name, value in ours.model.state_dict().items():
         if name.startswith("roberta."):
             assert torch.equal(value, earlier.model.state_dict()[name])
@@ -230,8 +231,9 @@ def test_an_encoder_without_all_its_weights_is_refused(toy_roberta: Path, tmp_pa
     state = model.state_dict()
     del state["roberta.encoder.layer.1.output.dense.weight"]
     model.save_pretrained(tmp_path, state_dict=state)
+    tokenizer: Any = None
     with pytest.raises(ValueError, match=r"incomplete: no 'roberta.encoder.layer.1.output.dense.weight'"):
-        Classifier(objective("shared"), LABELS).load(str(tmp_path))
+        Classifier.load(Weights(str(tmp_path), {}), tokenizer, objective("shared"), LABELS)
 
 
 def test_a_stage_of_pre_training_becomes_a_classifier(toy_roberta: Path, tmp_path: Path) -> None:
@@ -246,7 +248,7 @@ def test_a_stage_of_pre_training_becomes_a_classifier(toy_roberta: Path, tmp_pat
 # --- adapters, groups ---------------------------------------------------------------------------------------------
 
 
-def logits(loaded: LoadedModel) -> torch.Tensor:
+def logits(loaded: Family) -> torch.Tensor:
     with torch.no_grad():
         answer: torch.Tensor = loaded.model.eval()(input_ids=torch.tensor([[40, 5, 7, 1], [40, 6, 9, 1]])).logits
     return answer
@@ -284,7 +286,7 @@ def test_merging_gives_an_ordinary_classifier(toy_roberta: Path, tmp_path: Path)
 
 def test_parameters_have_the_groups_of_an_encoder(toy_roberta: Path) -> None:
     loaded = load(toy_roberta)
-    groups = parameter_groups(loaded.model, loaded.family)
+    groups = parameter_groups(loaded)
     assert {name: len(names) for name, names in groups.items()} == {
         "embeddings": 3,  # words, positions, token types
         "norms": 2 * (1 + 2 * 2),

@@ -26,8 +26,9 @@ from clkit.errors import ModelError
 from clkit.models.examples import task_prompts
 from clkit.models.families.decoder import Decoder
 from clkit.models.families.next_token import DecoderPretraining
+from clkit.models.family import Family
 from clkit.models.layers import linear_layers, select_layers
-from clkit.models.loading import LoadedModel, load_model
+from clkit.models.loading import load_model
 from clkit.models.objective import Pretraining, TextToText
 from clkit.models.sections import FullTuning, LoraTuning, ModelSection
 from clkit.tasks.loading import load_tasks
@@ -40,7 +41,7 @@ PROMPTS = ["w1 w2 w3 w4 w5", "w7", "w9 w8 w7"]
 
 
 @pytest.fixture(scope="module")
-def toy(toy_llama: Path) -> LoadedModel:
+def toy(toy_llama: Path) -> Family:
     loaded = load_model(ModelSection(name=str(toy_llama)), FullTuning())
     with torch.no_grad():  # else a random model hardly cares what it has read
         for parameter in loaded.model.parameters():
@@ -49,8 +50,12 @@ def toy(toy_llama: Path) -> LoadedModel:
     return loaded
 
 
-def family() -> Decoder:
-    return Decoder(TextToText())
+def family(tokenizer: Any = None, model: Any = None) -> Decoder:
+    return Decoder(model, tokenizer, TextToText())
+
+
+def pretraining(tokenizer: Any, model: Any = None) -> DecoderPretraining:
+    return DecoderPretraining(model, tokenizer, Pretraining(kind="pretraining"))
 
 
 def words(text: str) -> list[int]:
@@ -60,8 +65,8 @@ def words(text: str) -> list[int]:
 # --- encoding -----------------------------------------------------------------------------------------------------
 
 
-def test_a_sequence_is_begin_prompt_answer_and_end_with_a_loss_on_the_last_two(toy: LoadedModel) -> None:
-    encoded = toy.family.encode(toy.tokenizer, ["w1 w2", ""], ["w3 w4", "w5"])
+def test_a_sequence_is_begin_prompt_answer_and_end_with_a_loss_on_the_last_two(toy: Family) -> None:
+    encoded = toy.encode(["w1 w2", ""], ["w3 w4", "w5"])
     assert encoded["input_ids"] == [[BOS, *words("w1 w2 w3 w4"), EOS], [BOS, *words("w5"), EOS]]
     assert encoded["labels"] == [[-100, -100, -100, *words("w3 w4"), EOS], [-100, *words("w5"), EOS]]
 
@@ -91,7 +96,7 @@ def byte_level() -> PreTrainedTokenizerFast:
 )
 def test_prompt_and_answer_are_parted_by_one_space_and_by_their_tokens(prompt: str, text: str) -> None:
     tokenizer = byte_level()
-    encoded = family().encode(tokenizer, [prompt], ["sports"])
+    encoded = family(tokenizer).encode([prompt], ["sports"])
     ids, labels = encoded["input_ids"][0], encoded["labels"][0]
     assert tokenizer.decode(ids) == text
     head = ids[: labels.index(next(label for label in labels if label != -100))]
@@ -101,9 +106,9 @@ def test_prompt_and_answer_are_parted_by_one_space_and_by_their_tokens(prompt: s
     assert ids[-1] == tokenizer.eos_token_id
 
 
-def test_the_begin_of_sequence_that_a_chat_template_writes_is_not_added_again(toy: LoadedModel) -> None:
+def test_the_begin_of_sequence_that_a_chat_template_writes_is_not_added_again(toy: Family) -> None:
     for prompt in ("<s> w1", "w1"):
-        assert toy.family.encode(toy.tokenizer, [prompt], ["w2"])["input_ids"] == [[BOS, *words("w1 w2"), EOS]]
+        assert toy.encode([prompt], ["w2"])["input_ids"] == [[BOS, *words("w1 w2"), EOS]]
 
 
 def test_an_end_that_the_tokenizer_adds_stands_only_behind_the_answer(toy_t5: Path) -> None:
@@ -111,7 +116,7 @@ def test_an_end_that_the_tokenizer_adds_stands_only_behind_the_answer(toy_t5: Pa
 
     tokenizer = AutoTokenizer.from_pretrained(toy_t5)
     assert tokenizer("w1")["input_ids"][-1] == EOS
-    assert family().encode(tokenizer, ["w1"], ["w2"])["input_ids"] == [[*words("w1 w2"), EOS]]
+    assert family(tokenizer).encode(["w1"], ["w2"])["input_ids"] == [[*words("w1 w2"), EOS]]
 
 
 # --- batches ------------------------------------------------------------------------------------------------------
@@ -121,11 +126,11 @@ def rows(encoded: dict[str, list[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(encoded, values, strict=True)) for values in zip(*encoded.values(), strict=True)]
 
 
-def test_a_batch_is_padded_on_the_right_and_its_labels_belong_to_its_logits(toy: LoadedModel) -> None:
-    examples = rows(toy.family.encode(toy.tokenizer, ["w1 w2", "w5"], ["w3", "w6 w7"]))
-    batch = toy.family.collator(toy.tokenizer, toy.model)(examples)
+def test_a_batch_is_padded_on_the_right_and_its_labels_belong_to_its_logits(toy: Family) -> None:
+    examples = rows(toy.encode(["w1 w2", "w5"], ["w3", "w6 w7"]))
+    batch = toy.collator()(examples)
     assert batch["input_ids"].tolist() == [[BOS, *words("w1 w2 w3"), EOS], [BOS, *words("w5 w6 w7"), EOS]]
-    batch = toy.family.collator(toy.tokenizer, toy.model)([*examples, {"input_ids": [BOS, 9], "labels": [-100, 9]}])
+    batch = toy.collator()([*examples, {"input_ids": [BOS, 9], "labels": [-100, 9]}])
     assert batch["input_ids"][2].tolist() == [BOS, 9, PAD, PAD, PAD]
     assert batch["attention_mask"][2].tolist() == [1, 1, 0, 0, 0]
     assert batch["logits_to_keep"].tolist() == [0, 1, 2, 3]  # nothing is predicted from the last token
@@ -134,16 +139,16 @@ def test_a_batch_is_padded_on_the_right_and_its_labels_belong_to_its_logits(toy:
         [-100, *words("w6 w7"), EOS],
         [9, -100, -100, -100],
     ]
-    logits = toy.family.logits(toy.model(**{k: v for k, v in batch.items() if k != "labels"}), batch["labels"])
+    logits = toy.logits(toy.model(**{k: v for k, v in batch.items() if k != "labels"}), batch["labels"])
     assert logits.shape[:2] == batch["labels"].shape
 
 
-def test_the_likelihood_of_answers_is_the_models_own_loss(toy: LoadedModel) -> None:
+def test_the_likelihood_of_answers_is_the_models_own_loss(toy: Family) -> None:
     """transformers shifts the labels itself: its mean loss over one example, times the tokens of the answer."""
     answers = ["w3", "w6 w7", "w1 w2 w3 w4"]
-    examples = rows(toy.family.encode(toy.tokenizer, PROMPTS, answers))
-    batch = toy.family.collator(toy.tokenizer, toy.model)(examples)
-    found = negative_log_likelihoods(toy.model, toy.family, batch)
+    examples = rows(toy.encode(PROMPTS, answers))
+    batch = toy.collator()(examples)
+    found = negative_log_likelihoods(toy, batch)
     for example, answer, (nll, tokens) in zip(examples, answers, found, strict=True):
         ids, labels = torch.tensor([example["input_ids"]]), torch.tensor([example["labels"]])
         with torch.no_grad():
@@ -152,12 +157,12 @@ def test_the_likelihood_of_answers_is_the_models_own_loss(toy: LoadedModel) -> N
         assert nll == pytest.approx(mean * tokens, rel=1e-4)
 
 
-def test_tokens_that_count_are_those_that_are_not_padding(toy: LoadedModel) -> None:
-    examples = rows(toy.family.encode(toy.tokenizer, ["w1 w2", "w5"], ["w3", "w6"]))
-    batch = toy.family.collator(toy.tokenizer, toy.model)(examples)
+def test_tokens_that_count_are_those_that_are_not_padding(toy: Family) -> None:
+    examples = rows(toy.encode(["w1 w2", "w5"], ["w3", "w6"]))
+    batch = toy.collator()(examples)
     name = "model.layers.0.mlp.up_proj"
-    assert toy.family.token_mask(name, batch).tolist() == [[True] * 5, [True] * 4 + [False]]
-    assert toy.family.token_mask("lm_head", batch).tolist() == [[True] * 3, [True] * 3]
+    assert toy.token_mask(name, batch).tolist() == [[True] * 5, [True] * 4 + [False]]
+    assert toy.token_mask("lm_head", batch).tolist() == [[True] * 3, [True] * 3]
     assert batch["logits_to_keep"].tolist() == [1, 2, 3]
 
 
@@ -175,10 +180,10 @@ def written_out(model: PreTrainedModel, prompt: str, new_tokens: int) -> list[in
     return ids[1 + len(words(prompt)) :]
 
 
-def test_answers_are_those_of_decoding_one_by_one(toy: LoadedModel) -> None:
+def test_answers_are_those_of_decoding_one_by_one(toy: Family) -> None:
     prompts = [" ".join(["w4", "w3 w5", f"w{first}"][first % 3 :]) for first in range(24)]
     side = toy.tokenizer.padding_side
-    answers = toy.family.generate(toy.model, toy.tokenizer, prompts, 4)
+    answers = toy.generate(prompts, 4)
     assert toy.tokenizer.padding_side == side
     for prompt, answer in zip(prompts, answers, strict=True):
         ids = written_out(toy.model, prompt, 4)
@@ -187,14 +192,14 @@ def test_answers_are_those_of_decoding_one_by_one(toy: LoadedModel) -> None:
     assert len(set(answers)) > 6
 
 
-def test_an_answer_that_ends_is_finished(toy: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_ends_is_finished(toy: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the second token of the first answer as a further end, as models with an end of turn have it."""
     first, second, *_ = written_out(toy.model, PROMPTS[0], 4)
     special = [*toy.tokenizer.all_special_ids, second]  # an ordinary token would be a stale id, and no end
     monkeypatch.setattr(type(toy.tokenizer), "all_special_ids", property(lambda tokenizer: special))
     monkeypatch.setattr(toy.model.generation_config, "eos_token_id", [EOS, second])
     monkeypatch.setattr(toy.model.generation_config, "repetition_penalty", 50.0)  # no part of greedy decoding
-    answer = toy.family.generate(toy.model, toy.tokenizer, PROMPTS[:1], 4)[0]
+    answer = toy.generate(PROMPTS[:1], 4)[0]
     assert answer.split() == toy.tokenizer.decode([first] if first == second else [first, second]).split()
 
 
@@ -204,8 +209,8 @@ def summed_log_probability(model: PreTrainedModel, head: list[int], tail: list[i
     return float(sum(logits[len(head) - 1 + place, token] for place, token in enumerate(tail)))
 
 
-def assert_ranked(loaded: LoadedModel, answers: list[str]) -> None:
-    found = loaded.family.log_likelihood(loaded.model, loaded.tokenizer, PROMPTS, answers)
+def assert_ranked(loaded: Family, answers: list[str]) -> None:
+    found = loaded.log_likelihood(PROMPTS, answers)
     expected = [
         [summed_log_probability(loaded.model, [BOS, *words(prompt)], [*words(answer), EOS]) for answer in answers]
         for prompt in PROMPTS
@@ -213,39 +218,39 @@ def assert_ranked(loaded: LoadedModel, answers: list[str]) -> None:
     torch.testing.assert_close(found.double(), torch.tensor(expected).double(), rtol=1e-4, atol=1e-3)
 
 
-def test_labels_are_ranked_by_their_whole_likelihood(toy: LoadedModel) -> None:
+def test_labels_are_ranked_by_their_whole_likelihood(toy: Family) -> None:
     assert_ranked(toy, ["w3", "w6 w7 w8", "", "w1 w2"])
 
 
 @pytest.mark.parametrize("kind", ["bloom", "gpt2", "opt", "gpt_neox", "mamba"])
-def test_other_architectures_answer_alike(toy: LoadedModel, kind: str) -> None:
+def test_other_architectures_answer_alike(toy: Family, kind: str) -> None:
     """With learned, rotary or no positions at all, and without attention."""
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_config(config(kind)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(4)
-    loaded = LoadedModel(model, toy.tokenizer, family())
+    loaded = family(toy.tokenizer, model)
     assert_ranked(loaded, ["w3", "w6 w7 w8"])
-    for prompt, answer in zip(PROMPTS, loaded.family.generate(model, toy.tokenizer, PROMPTS, 4), strict=True):
+    for prompt, answer in zip(PROMPTS, loaded.generate(PROMPTS, 4), strict=True):
         ids = written_out(model, prompt, 4)
         text = toy.tokenizer.decode(ids, skip_special_tokens=True)
         assert answer == (text if ids[-1] == EOS else text + " …")
 
 
-def test_the_room_for_an_answer_is_that_of_its_tokens_and_the_end(toy: LoadedModel) -> None:
-    assert toy.family.answer_tokens(toy.tokenizer, "w1 w2 w3") == 4
+def test_the_room_for_an_answer_is_that_of_its_tokens_and_the_end(toy: Family) -> None:
+    assert toy.answer_tokens("w1 w2 w3") == 4
     tokenizer = byte_level()
-    needed = {prompt: family().encode(tokenizer, [prompt], ["sports"])["labels"][0] for prompt in ("A:", "A:\n")}
+    needed = {prompt: family(tokenizer).encode([prompt], ["sports"])["labels"][0] for prompt in ("A:", "A:\n")}
     lengths = [sum(label != -100 for label in labels) for labels in needed.values()]
-    assert lengths[0] < lengths[1] == family().answer_tokens(tokenizer, "sports")
+    assert lengths[0] < lengths[1] == family(tokenizer).answer_tokens("sports")
 
 
 # --- chat templates -----------------------------------------------------------------------------------------------
 
 
 def test_prompts_stand_in_the_models_chat_template(toy_llama: Path, toy_t5: Path, tmp_path: Path) -> None:
-    def prompts(model: Path) -> tuple[LoadedModel, list[str]]:
+    def prompts(model: Path) -> tuple[Family, list[str]]:
         recipe = toy_recipe(tmp_path, model, prompt={"chat_template": True, "max_tokens": 24})
         tasks = load_tasks(recipe)
         loaded = load_learner(recipe, tasks)
@@ -261,7 +266,7 @@ def test_prompts_stand_in_the_models_chat_template(toy_llama: Path, toy_t5: Path
     loaded, found = prompts(tmp_path / "chat")
     assert all(prompt.startswith("<s> user: Option: w1, w2 \nw") for prompt in found)
     assert all(prompt.endswith("\nAnswer: w9 w8\n") for prompt in found)
-    ids = loaded.family.encode(loaded.tokenizer, found, ["w1"] * len(found))["input_ids"]
+    ids = loaded.encode(found, ["w1"] * len(found))["input_ids"]
     assert all(one.count(BOS) == 1 and one[-4:] == [*words("w9 w8 w1"), EOS] for one in ids)
     assert max(map(len, ids)) <= 24 + 2
 
@@ -269,13 +274,13 @@ def test_prompts_stand_in_the_models_chat_template(toy_llama: Path, toy_t5: Path
 # --- plain text ---------------------------------------------------------------------------------------------------
 
 
-def test_every_token_of_a_text_but_the_first_has_a_loss(toy: LoadedModel) -> None:
-    pretraining = DecoderPretraining(Pretraining(kind="pretraining"))
+def test_every_token_of_a_text_but_the_first_has_a_loss(toy: Family) -> None:
+    family = pretraining(toy.tokenizer, toy.model)
     texts = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9"]
-    examples = rows(pretraining.encode(toy.tokenizer, [""] * 3, texts))
+    examples = rows(family.encode([""] * 3, texts))
     assert [example["input_ids"] for example in examples] == [[BOS, *words(text)] for text in texts]
-    batch = pretraining.collator(toy.tokenizer, toy.model)(examples)
-    found = negative_log_likelihoods(toy.model, pretraining, batch)
+    batch = family.collator()(examples)
+    found = negative_log_likelihoods(family, batch)
     assert [tokens for _, tokens in found] == [len(text.split()) for text in texts]
     for text, (nll, _) in zip(texts, found, strict=True):
         assert nll == pytest.approx(-summed_log_probability(toy.model, [BOS], words(text)), rel=1e-4)
@@ -283,15 +288,14 @@ def test_every_token_of_a_text_but_the_first_has_a_loss(toy: LoadedModel) -> Non
 
 def test_a_text_of_one_token_is_predicted_from_the_token_that_begins_sequences() -> None:
     tokenizer = byte_level()
-    encoded = DecoderPretraining(Pretraining(kind="pretraining")).encode(tokenizer, ["", ""], ["A", "AA"])
+    encoded = pretraining(tokenizer).encode(["", ""], ["A", "AA"])
     assert [len(ids) for ids in encoded["input_ids"]] == [2, 2]
     assert encoded["input_ids"][0][0] == tokenizer.bos_token_id
 
 
-def test_plain_text_has_no_answers(toy: LoadedModel) -> None:
-    pretraining: Any = DecoderPretraining(Pretraining(kind="pretraining"))
+def test_plain_text_has_no_answers(toy: Family) -> None:
     with pytest.raises(ModelError, match="pretraining has no answers"):
-        pretraining.answer(toy.model, toy.tokenizer, ["w1"], None)
+        pretraining(toy.tokenizer, toy.model).answer(["w1"], None)  # type: ignore[arg-type]
 
 
 # --- architectures ------------------------------------------------------------------------------------------------
@@ -335,7 +339,7 @@ def test_attention_and_feed_forward_are_recognised_and_nothing_else(kind: str) -
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config(kind))
     heads = {name for name in linear_layers(model) if name in ("lm_head", "embed_out")}
-    roles = {role: select_layers(model, family(), [role]) for role in ("attention", "feed_forward", "lm_head")}
+    roles = {role: select_layers(family(model=model), [role]) for role in ("attention", "feed_forward", "lm_head")}
     for role, expected in (("attention", attention), ("feed_forward", feed_forward)):
         endings = sorted(name.split(".")[-1] for name in roles[role])
         assert endings == sorted(expected.split() * 2), role
@@ -352,9 +356,9 @@ def test_layers_that_are_not_recognised_are_listed() -> None:
     with pytest.raises(
         ModelError, match=r"^layers: no linear layer of this model is recognised as 'attention'; name in `layers:` "
     ) as error:
-        select_layers(model, family(), ["attention"])
+        select_layers(family(model=model), ["attention"])
     assert "linear layers found: dt_proj, in_proj, lm_head, out_proj, x_proj" in str(error.value)
-    assert len(select_layers(model, family(), ["in_proj"])) == 2
+    assert len(select_layers(family(model=model), ["in_proj"])) == 2
 
 
 def test_a_router_of_experts_is_no_feed_forward_layer() -> None:
@@ -373,7 +377,7 @@ def test_encoders_and_encoder_decoders_are_none() -> None:
     assert Decoder.recognises(BertConfig(is_decoder=True))
 
 
-def test_lora_needs_names_where_query_and_value_are_not_known(toy: LoadedModel, tmp_path: Path) -> None:
+def test_lora_needs_names_where_query_and_value_are_not_known(toy: Family, tmp_path: Path) -> None:
     AutoModelForCausalLM.from_config(config("mamba")).save_pretrained(tmp_path)
     toy.tokenizer.save_pretrained(tmp_path)
     section = ModelSection(name=str(tmp_path))

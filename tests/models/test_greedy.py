@@ -29,27 +29,27 @@ KEYS: list[dict[str, Any]] = [
 def test_no_key_of_the_file_changes_an_answer(family: str, request: pytest.FixtureRequest) -> None:
     loaded = load_toy(request.getfixturevalue(family))
     prompts = ["w1 w2 w3", "w9"]
-    expected = loaded.family.generate(loaded.model, loaded.tokenizer, prompts, 6)  # type: ignore[attr-defined]
+    expected = loaded.generate(prompts, 6)  # type: ignore[attr-defined]
     plain = loaded.model.generation_config
     for keys in KEYS:
         loaded.model.generation_config = type(plain)(**(plain.to_dict() | keys))
-        given = loaded.family.generate(loaded.model, loaded.tokenizer, prompts, 6)  # type: ignore[attr-defined]
+        given = loaded.generate(prompts, 6)  # type: ignore[attr-defined]
         assert given == expected, keys
         assert all(getattr(loaded.model.generation_config, key) == value for key, value in keys.items())
 
 
 def test_labels_end_in_the_end_token_where_the_tokenizer_adds_none(toy_t5: Path) -> None:
     loaded = load_toy(toy_t5)
-    family: Any = loaded.family
+    family: Any = loaded
     ends = loaded.tokenizer.eos_token_id
-    before = family.encode(loaded.tokenizer, ["w1"], ["w2 w3"])["labels"]
+    before = family.encode(["w1"], ["w2 w3"])["labels"]
     loaded.tokenizer._tokenizer.post_processor = type(loaded.tokenizer._tokenizer.post_processor)(
         single="$A", special_tokens=[]
     )
-    after = family.encode(loaded.tokenizer, ["w1"], ["w2 w3"])["labels"]
+    after = family.encode(["w1"], ["w2 w3"])["labels"]
     assert after == before
     assert after[0][-1] == ends
-    assert family.answer_tokens(loaded.tokenizer, "w2 w3") == len(after[0])
+    assert family.answer_tokens("w2 w3") == len(after[0])
 
 
 @pytest.mark.parametrize("family", ["toy_t5", "toy_llama"])

@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from clkit.engine.sequence import train
 from clkit.errors import ModelError, UsageError
+from clkit.models.family import Family
 from clkit.models.groups import parameter_groups
-from clkit.models.loading import LoadedModel, load_model
+from clkit.models.loading import load_model
 from clkit.models.sections import FullTuning, ModelSection
 from clkit.recipe.recipe import Recipe
 from clkit.run.folder import RunFolder
@@ -51,11 +52,11 @@ def model(request: pytest.FixtureRequest, toy_t5: Path, untied_t5: Path) -> Path
     return toy_t5 if request.param == "tied" else untied_t5
 
 
-def load(name: str | Path, freeze: Sequence[str] = (), stages: Sequence[Path] = ()) -> LoadedModel:
+def load(name: str | Path, freeze: Sequence[str] = (), stages: Sequence[Path] = ()) -> Family:
     return load_model(ModelSection(name=str(name)), FullTuning(freeze=list(freeze)), stages)
 
 
-def frozen(loaded: LoadedModel) -> set[str]:
+def frozen(loaded: Family) -> set[str]:
     return {name for name, parameter in loaded.model.named_parameters() if not parameter.requires_grad}
 
 
@@ -80,7 +81,7 @@ def parameters(run: RunFolder, stage: int) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", ["tied", "untied", "embedded:tiny-t5"])
 def test_each_parameter_is_in_exactly_one_group(name: str, toy_t5: Path, untied_t5: Path) -> None:
     loaded = load({"tied": toy_t5, "untied": untied_t5}.get(name, name))
-    groups = parameter_groups(loaded.model, loaded.family)
+    groups = parameter_groups(loaded)
     names = [parameter for parameter, _ in loaded.model.named_parameters()]
     assert Counter(parameter for group in groups.values() for parameter in group) == Counter(names)
     assert list(groups["embeddings"]) == ["shared.weight"]

@@ -29,7 +29,7 @@ SELF, CROSS, FEED = 4, 4, 3
 )
 def test_roles_names_and_patterns(toy_t5: Path, layers: list[str], count: int) -> None:
     loaded = load_model(ModelSection(name=str(toy_t5)), FullTuning())
-    assert len(select_layers(loaded.model, loaded.family, layers)) == count
+    assert len(select_layers(loaded, layers)) == count
 
 
 def test_adapters_do_not_change_the_names(toy_t5: Path) -> None:
@@ -40,10 +40,10 @@ def test_adapters_do_not_change_the_names(toy_t5: Path) -> None:
 
 def test_sites_are_the_trained_weights(toy_t5: Path) -> None:
     plain = load_model(ModelSection(name=str(toy_t5)), FullTuning())
-    sites = row_sites(select_layers(plain.model, plain.family, ["attention"]))
+    sites = row_sites(select_layers(plain, ["attention"]))
     assert all(site.weight is site.module.weight for site in sites)
     tuned = load_model(ModelSection(name=str(toy_t5)), LoraTuning(method="lora", targets=["q"]))
-    names = [site.name for site in row_sites(select_layers(tuned.model, tuned.family, ["attention"]))]
+    names = [site.name for site in row_sites(select_layers(tuned, ["attention"]))]
     assert len(names) == 2 * 6
     assert {name.split(".")[-2] for name in names} == {"q"}
 
@@ -60,7 +60,7 @@ def test_rows_of_a_transposed_weight_are_its_columns(toy_llama: Path, tmp_path: 
     loaded = load_model(write_gpt2(tmp_path, toy_llama), FullTuning())
     sites = {
         site.name.split(".", 3)[-1]: (site.rows, site.axis)
-        for site in row_sites(select_layers(loaded.model, loaded.family, ["attention", "feed_forward", "lm_head"]))
+        for site in row_sites(select_layers(loaded, ["attention", "feed_forward", "lm_head"]))
     }
     assert sites == {
         "attn.c_attn": (48, 1),
@@ -73,7 +73,7 @@ def test_rows_of_a_transposed_weight_are_its_columns(toy_llama: Path, tmp_path: 
 
 def test_an_adapter_of_a_transposed_weight_is_not_transposed(toy_llama: Path, tmp_path: Path) -> None:
     tuned = load_model(write_gpt2(tmp_path, toy_llama), LoraTuning(method="lora", rank=4))
-    sites = row_sites(select_layers(tuned.model, tuned.family, ["attention"]))
+    sites = row_sites(select_layers(tuned, ["attention"]))
     assert [(site.name.split(".", 3)[-1], site.rows, site.axis) for site in sites[:2]] == [
         ("attn.c_attn.lora_A", 4, 0),
         ("attn.c_attn.lora_B", 48, 0),

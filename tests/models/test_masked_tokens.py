@@ -15,8 +15,9 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, RobertaModel
 
 from clkit.errors import ModelError
 from clkit.models.families.masked_tokens import choose
+from clkit.models.family import Family
 from clkit.models.likelihood import IGNORED
-from clkit.models.loading import LoadedModel, begin_task, load_model, save_model
+from clkit.models.loading import begin_task, load_model, save_model
 from clkit.models.objective import Pretraining
 from clkit.models.sections import FullTuning, IncrementalLoraTuning, LoraTuning, ModelSection, Tuning
 from clkit.testing.examiner import negative_log_likelihoods
@@ -31,7 +32,7 @@ TUNINGS: dict[str, Tuning] = {
 }
 
 
-def load(folder: Path, tuning: Tuning | None = None, stages: Sequence[Path] = (), **options: Any) -> LoadedModel:
+def load(folder: Path, tuning: Tuning | None = None, stages: Sequence[Path] = (), **options: Any) -> Family:
     torch.manual_seed(5)
     objective = Pretraining(kind="pretraining", **{"block_tokens": 64, **options})
     return load_model(ModelSection(name=str(folder)), tuning or FullTuning(), stages, objective)
@@ -51,8 +52,8 @@ def texts(count: int, words: int, seed: int = 0) -> list[str]:
     return [" ".join(f"w{draw.randrange(37)}" for _ in range(words)) for _ in range(count)]
 
 
-def encoded(loaded: LoadedModel, answers: Sequence[str]) -> list[dict[str, Any]]:
-    columns = loaded.family.encode(loaded.tokenizer, [""] * len(answers), answers)
+def encoded(loaded: Family, answers: Sequence[str]) -> list[dict[str, Any]]:
+    columns = loaded.encode([""] * len(answers), answers)
     return [{"input_ids": ids} for ids in columns["input_ids"]]
 
 
@@ -62,8 +63,8 @@ def encoded(loaded: LoadedModel, answers: Sequence[str]) -> list[dict[str, Any]]
 def test_a_share_of_the_ordinary_tokens_is_masked_and_eight_in_ten_become_the_mask(toy_roberta: Path) -> None:
     loaded = load(toy_roberta, masked_share=0.3)
     examples = encoded(loaded, [*texts(400, 60), *texts(100, 20, seed=1)])
-    batch = loaded.family.collator(loaded.tokenizer, loaded.model)(examples)
-    original = loaded.family.pad(loaded.tokenizer, [example["input_ids"] for example in examples])
+    batch = loaded.collator()(examples)
+    original = loaded.pad([example["input_ids"] for example in examples])
     ids, labels, mask = batch["input_ids"], batch["labels"], original["attention_mask"].bool()
     assert torch.equal(batch["attention_mask"], original["attention_mask"])
     due = labels != IGNORED
@@ -86,7 +87,7 @@ def test_a_share_of_the_ordinary_tokens_is_masked_and_eight_in_ten_become_the_ma
 
 def test_the_share_is_fifteen_percent_unless_the_recipe_says_otherwise(toy_roberta: Path) -> None:
     loaded = load(toy_roberta)
-    batch = loaded.family.collator(loaded.tokenizer, loaded.model)(encoded(loaded, texts(400, 60)))
+    batch = loaded.collator()(encoded(loaded, texts(400, 60)))
     assert float((batch["labels"] != IGNORED).sum()) / (400 * 60) == pytest.approx(0.15, abs=0.012)
 
 
@@ -105,11 +106,11 @@ def test_of_every_text_one_token_at_least_is_masked_each_equally_often() -> None
 def test_a_batch_follows_from_its_examples_and_other_neighbours_give_other_masks(toy_roberta: Path) -> None:
     loaded = load(toy_roberta)
     examples = encoded(loaded, texts(9, 40))
-    collate = loaded.family.collator(loaded.tokenizer, loaded.model)
+    collate = loaded.collator()
     first = collate(examples[:8])
     state = torch.get_rng_state()
     torch.manual_seed(77)
-    later = load(toy_roberta).family.collator(loaded.tokenizer, loaded.model)
+    later = load(toy_roberta).collator()
     for again in (collate(examples[:8]), later(examples[:8])):
         assert all(torch.equal(first[name], again[name]) for name in first)
     torch.set_rng_state(state)
@@ -122,8 +123,8 @@ def test_a_batch_follows_from_its_examples_and_other_neighbours_give_other_masks
 def test_the_measured_loss_is_minus_log_p_of_the_masked_tokens(toy_roberta: Path) -> None:
     loaded = load(toy_roberta)
     model = loaded.model.eval()
-    batch = loaded.family.collator(loaded.tokenizer, model)(encoded(loaded, [*texts(3, 30), *texts(2, 9)]))
-    measured = negative_log_likelihoods(model, loaded.family, batch)
+    batch = loaded.collator()(encoded(loaded, [*texts(3, 30), *texts(2, 9)]))
+    measured = negative_log_likelihoods(loaded, batch)
     with torch.no_grad():
         logits = model(batch["input_ids"], batch["attention_mask"]).logits.double()
     total = tokens = 0.0
@@ -134,7 +135,7 @@ def test_the_measured_loss_is_minus_log_p_of_the_masked_tokens(toy_roberta: Path
         assert (nll, count) == (pytest.approx(by_hand, rel=1e-5), len(places))
         total, tokens = total + by_hand, tokens + len(places)
     trained = token_mean_loss(
-        loaded.family.logits(model(batch["input_ids"], batch["attention_mask"]), batch["labels"]), batch["labels"]
+        loaded.logits(model(batch["input_ids"], batch["attention_mask"]), batch["labels"]), batch["labels"]
     )
     assert trained.item() == pytest.approx(total / tokens, rel=1e-5)
 
@@ -144,7 +145,7 @@ def test_the_measured_loss_is_minus_log_p_of_the_masked_tokens(toy_roberta: Path
 
 def test_a_pre_trained_head_is_read_and_must_be_whole(toy_roberta: Path, tmp_path: Path) -> None:
     loaded = load(toy_roberta)
-    assert (loaded.family.remarks, loaded.family.trained_whole) == ((), ())
+    assert (loaded.remarks, loaded.trained_whole) == ((), ())
     stock = AutoModelForMaskedLM.from_pretrained(toy_roberta).state_dict()
     assert all(torch.equal(stock[name], value) for name, value in loaded.model.state_dict().items())
     save_model(loaded, tmp_path)
@@ -157,7 +158,7 @@ def test_a_pre_trained_head_is_read_and_must_be_whole(toy_roberta: Path, tmp_pat
 
 def test_a_model_without_a_head_gets_one_that_is_drawn_from_the_seed(headless: Path) -> None:
     loaded, same = load(headless), load(headless)
-    assert loaded.family.remarks == ("head drawn at random",)
+    assert loaded.remarks == ("head drawn at random",)
     assert torch.equal(loaded.model.lm_head.dense.weight, same.model.lm_head.dense.weight)
     assert loaded.model.lm_head.dense.weight.any()
     assert not loaded.model.lm_head.bias.any()
@@ -168,7 +169,7 @@ def test_a_model_without_a_head_gets_one_that_is_drawn_from_the_seed(headless: P
 def test_beside_adapters_a_new_head_is_trained_saved_and_merged_and_stays_tied(
     headless: Path, tmp_path: Path, tuning: Tuning
 ) -> None:
-    def logits(loaded: LoadedModel) -> torch.Tensor:
+    def logits(loaded: Family) -> torch.Tensor:
         with torch.no_grad():
             answer: torch.Tensor = loaded.model.eval()(input_ids=torch.tensor([[40, 5, 41, 7, 1]])).logits
         return answer
@@ -203,11 +204,11 @@ def test_spans_blocks_too_long_and_answers_are_refused(toy_roberta: Path) -> Non
         load(toy_roberta, block_tokens=600)
     loaded = load(toy_roberta)
     with pytest.raises(ModelError, match=r"pretraining has no answers; set evaluation.metric to perplexity or loss"):
-        loaded.family.answer(loaded.model, loaded.tokenizer, ["w1"], None)  # type: ignore[arg-type]
+        loaded.answer(["w1"], None)  # type: ignore[arg-type]
 
 
 def test_a_tokenizer_without_a_mask_is_refused(toy_roberta: Path) -> None:
     loaded = load(toy_roberta)
     loaded.tokenizer.mask_token = None
     with pytest.raises(ModelError, match="the tokenizer has no mask token"):
-        loaded.family.collator(loaded.tokenizer, loaded.model)
+        loaded.collator()

@@ -114,19 +114,17 @@ class TestFamily:
         return T5ForConditionalGeneration.from_pretrained(embedded_model_folder("tiny-t5")).eval()
 
     @pytest.fixture
-    def family(self) -> Seq2SeqPretraining:
-        return Seq2SeqPretraining(Pretraining(kind="pretraining", block_tokens=64))
+    def family(self, tokenizer: PreTrainedTokenizerBase, model: T5ForConditionalGeneration) -> Seq2SeqPretraining:
+        return Seq2SeqPretraining(model, tokenizer, Pretraining(kind="pretraining", block_tokens=64))
 
     @pytest.fixture
-    def collate(
-        self, family: Seq2SeqPretraining, tokenizer: PreTrainedTokenizerBase, model: T5ForConditionalGeneration
-    ) -> Collator:
-        return family.collator(tokenizer, model)
+    def collate(self, family: Seq2SeqPretraining) -> Collator:
+        return family.collator()
 
     @pytest.fixture
-    def examples(self, family: Seq2SeqPretraining, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, list[int]]]:
+    def examples(self, family: Seq2SeqPretraining) -> list[dict[str, list[int]]]:
         texts = ["the council voted on the new budget " * 4, "a match", "the team won the final in the last minute"]
-        encoded = family.encode(tokenizer, [""] * 3, texts)
+        encoded = family.encode([""] * 3, texts)
         return [{"input_ids": ids} for ids in encoded["input_ids"]]
 
     def test_a_batch_holds_the_texts_and_ends_right(
@@ -168,30 +166,25 @@ class TestFamily:
         self, tokenizer: PreTrainedTokenizerBase, model: T5ForConditionalGeneration
     ) -> None:
         objective = Pretraining(kind="pretraining", block_tokens=64, masked_share=0.5, span_length=8)
-        batch = Seq2SeqPretraining(objective).collator(tokenizer, model)([{"input_ids": list(range(100, 140))}])
+        batch = Seq2SeqPretraining(model, tokenizer, objective).collator()([{"input_ids": list(range(100, 140))}])
         assert batch["labels"].shape == (1, 20 + 2 + 1 + 1)  # 20 masked in round(20 / 8) spans, last sentinel, end
 
-    def test_it_has_no_answers(
-        self,
-        family: Seq2SeqPretraining,
-        tokenizer: PreTrainedTokenizerBase,
-        model: T5ForConditionalGeneration,
-    ) -> None:
+    def test_it_has_no_answers(self, family: Seq2SeqPretraining) -> None:
         with pytest.raises(ModelError, match="pretraining has no answers"):
-            family.answer(model, tokenizer, [""], None)  # type: ignore[arg-type]
+            family.answer([""], None)  # type: ignore[arg-type]
 
     def test_too_few_sentinels_are_named_with_what_to_do(
         self, tokenizer: PreTrainedTokenizerBase, model: T5ForConditionalGeneration
     ) -> None:
-        family = Seq2SeqPretraining(Pretraining(kind="pretraining", block_tokens=512))
+        family = Seq2SeqPretraining(model, tokenizer, Pretraining(kind="pretraining", block_tokens=512))
         with pytest.raises(ModelError) as error:
-            family.collator(tokenizer, model)
+            family.collator()
         assert str(error.value) == (
             "the tokenizer has 24 sentinels (<extra_id_0>, ...), and a block of 512 tokens needs 27; "
             "lower objective.block_tokens or raise objective.span_length"
         )
         longer = Pretraining(kind="pretraining", block_tokens=512, span_length=4)
-        Seq2SeqPretraining(longer).collator(tokenizer, model)
+        Seq2SeqPretraining(model, tokenizer, longer).collator()
 
 
 def test_a_tokenizer_without_sentinels_is_refused(toy_t5: Path) -> None:
@@ -199,7 +192,7 @@ def test_a_tokenizer_without_sentinels_is_refused(toy_t5: Path) -> None:
     assert sentinel_ids(tokenizer) == []
     model = T5ForConditionalGeneration.from_pretrained(toy_t5)
     with pytest.raises(ModelError, match=r"has no sentinels \(<extra_id_0>, ...\), which span corruption needs; use"):
-        Seq2SeqPretraining(Pretraining(kind="pretraining")).collator(tokenizer, model)
+        Seq2SeqPretraining(model, tokenizer, Pretraining(kind="pretraining")).collator()
 
 
 def test_the_sentinels_of_mt5_are_found(toy_t5: Path) -> None:

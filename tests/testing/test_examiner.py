@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from clkit.errors import DataError
 from clkit.events import Listener
 from clkit.models.examples import task_examples, task_prompts
-from clkit.models.loading import LoadedModel, load_model
+from clkit.models.family import Family
+from clkit.models.loading import load_model
 from clkit.models.sections import FullTuning, ModelSection
 from clkit.recipe.recipe import Recipe
 from clkit.results.scores import Likelihoods
@@ -43,11 +44,11 @@ def recipe(tmp_path: Path, toy_t5: Path) -> Recipe:
 
 
 @pytest.fixture
-def toy(recipe: Recipe) -> tuple[LoadedModel, list[Task]]:
+def toy(recipe: Recipe) -> tuple[Family, list[Task]]:
     return load_model(recipe.model, FullTuning()), load_tasks(recipe)
 
 
-def one_by_one(loaded: LoadedModel, task: Task, recipe: Recipe, new_tokens: int) -> list[str]:
+def one_by_one(loaded: Family, task: Task, recipe: Recipe, new_tokens: int) -> list[str]:
     """Greedy decoding written out: no batches, no cache, no padding."""
     model, tokenizer = loaded.model.eval(), loaded.tokenizer
     answers = []
@@ -70,7 +71,7 @@ def evaluated(recipe: Recipe, **evaluation: Any) -> Recipe:
 
 
 def test_answers_are_those_of_decoding_one_by_one_in_the_order_of_the_data(
-    toy: tuple[LoadedModel, list[Task]], recipe: Recipe
+    toy: tuple[Family, list[Task]], recipe: Recipe
 ) -> None:
     loaded, tasks = toy
     examiner = Examiner(tasks, evaluated(recipe, batch_size=5))
@@ -80,9 +81,7 @@ def test_answers_are_those_of_decoding_one_by_one_in_the_order_of_the_data(
         assert list(answers.gold) == task.test["answer"][:]
 
 
-def test_ranking_picks_the_label_with_the_largest_likelihood(
-    toy: tuple[LoadedModel, list[Task]], recipe: Recipe
-) -> None:
+def test_ranking_picks_the_label_with_the_largest_likelihood(toy: tuple[Family, list[Task]], recipe: Recipe) -> None:
     loaded, tasks = toy
     examiner = Examiner(tasks, evaluated(recipe, batch_size=7, answer="rank"))
     model, tokenizer = loaded.model.eval(), loaded.tokenizer
@@ -100,7 +99,7 @@ def test_ranking_picks_the_label_with_the_largest_likelihood(
         assert len(set(expected)) > 1 or task.name == "second"
 
 
-def likelihoods(examiner: Examiner, loaded: LoadedModel, task: str, listener: Listener | None = None) -> Likelihoods:
+def likelihoods(examiner: Examiner, loaded: Family, task: str, listener: Listener | None = None) -> Likelihoods:
     tested = examiner.test(loaded, task, listener)
     assert isinstance(tested, Likelihoods)
     return tested
@@ -108,7 +107,7 @@ def likelihoods(examiner: Examiner, loaded: LoadedModel, task: str, listener: Li
 
 @pytest.mark.parametrize("batch_size", [1, 7])
 def test_the_loss_is_that_of_the_answers_one_by_one(
-    toy: tuple[LoadedModel, list[Task]], recipe: Recipe, batch_size: int
+    toy: tuple[Family, list[Task]], recipe: Recipe, batch_size: int
 ) -> None:
     loaded, tasks = toy
     model, tokenizer = loaded.model.eval(), loaded.tokenizer
@@ -127,7 +126,7 @@ def test_the_loss_is_that_of_the_answers_one_by_one(
 
 
 @pytest.fixture
-def plain(tmp_path: Path, toy_llama: Path) -> tuple[LoadedModel, list[Task], Recipe]:
+def plain(tmp_path: Path, toy_llama: Path) -> tuple[Family, list[Task], Recipe]:
     """A decoder, and two domains of plain text, in blocks of 8 tokens or fewer."""
     domains = []
     for name, first in (("one", 0), ("two", 20)):
@@ -162,7 +161,7 @@ class Counts(Listener):
 
 
 def test_the_perplexity_of_plain_text_is_that_of_its_blocks_one_by_one(
-    plain: tuple[LoadedModel, list[Task], Recipe],
+    plain: tuple[Family, list[Task], Recipe],
 ) -> None:
     loaded, tasks, recipe = plain
     model, tokenizer = loaded.model.eval(), loaded.tokenizer
@@ -185,7 +184,7 @@ def test_the_perplexity_of_plain_text_is_that_of_its_blocks_one_by_one(
 
 
 def test_processes_share_the_batches_and_find_the_same(
-    plain: tuple[LoadedModel, list[Task], Recipe], monkeypatch: pytest.MonkeyPatch
+    plain: tuple[Family, list[Task], Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded, tasks, recipe = plain
     alone = likelihoods(Examiner(tasks, recipe), loaded, "one")
@@ -216,7 +215,7 @@ def test_masked_spans_are_the_same_in_every_test_and_their_loss_the_models_own()
     tested = likelihoods(Examiner(tasks, recipe), loaded, "topics")
     assert likelihoods(Examiner(tasks, recipe), loaded, "topics") == tested
     blocks = task_examples(tasks[0], "test", loaded.tokenizer, recipe)["answer"]
-    collate = loaded.family.collator(loaded.tokenizer, loaded.model)
+    collate = loaded.collator()
     for index, block in enumerate(blocks):
         batch = collate([{"input_ids": loaded.tokenizer(block, add_special_tokens=False)["input_ids"]}])
         with torch.no_grad():
@@ -226,7 +225,7 @@ def test_masked_spans_are_the_same_in_every_test_and_their_loss_the_models_own()
     assert tested.examples == len(blocks) > 3
 
 
-def test_texts_without_a_word_are_named(plain: tuple[LoadedModel, list[Task], Recipe]) -> None:
+def test_texts_without_a_word_are_named(plain: tuple[Family, list[Task], Recipe]) -> None:
     loaded, tasks, recipe = plain
     empty = replace(tasks[0], test=Dataset.from_dict({"text": ["", " \n"], "answer": [None, None]}))
     with pytest.raises(DataError, match=r"^task 'one': the texts of the test split hold no word; choose another$"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
@@ -12,11 +12,20 @@ from clkit.errors import ModelError
 from clkit.models.families.encoder import HEAD_DRAWN, Encoder, check_lengths, head_modules, in_head, longest_text
 from clkit.models.family import Batch, Collator, LabelsOfTasks
 from clkit.models.objective import HEADS, Classification, Objective
-from clkit.models.weights import draw_anew, read_weights_but
+from clkit.models.weights import Weights, draw_anew
 from clkit.tasks.task import Task
 
 #: Logit of a closed row: its probability is exactly 0, yet a divergence over all rows stays finite, in float16 too.
 CLOSED = -1e4
+
+
+def row_names(objective: Classification, labels: LabelsOfTasks) -> list[str]:
+    """What each row of the head stands for, in order."""
+    return list(dict.fromkeys(_name(objective, task, label) for task, own in labels.items() for label in own))
+
+
+def _name(objective: Classification, task: str, label: str) -> str:
+    return label if objective.heads == "shared" else f"{task}: {label}"
 
 
 class Classifier(Encoder):
@@ -38,73 +47,67 @@ class Classifier(Encoder):
         "head": r"^(classifier|pre_classifier|score|head|pooler)(\.|$)|\.pooler(\.|$)",
     }
 
-    def __init__(self, objective: Objective, labels: LabelsOfTasks | None = None) -> None:
-        super().__init__(objective, labels)
-        assert isinstance(objective, Classification)
-        self._heads = objective.heads
-        pairs = [(task, label) for task, own in (labels or {}).items() for label in own]
-        #: What each row stands for.
-        self.names = list(dict.fromkeys(self._name(*pair) for pair in pairs))
-        row_of_name = {name: row for row, name in enumerate(self.names)}
-        self._row = {pair: row_of_name[self._name(*pair)] for pair in pairs}
+    objective: Classification
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        objective: Classification,
+        labels: LabelsOfTasks,
+    ) -> None:
+        super().__init__(model, tokenizer, objective)
+        pairs = [(task, label) for task, own in labels.items() for label in own]
+        self._row_of_name = {name: row for row, name in enumerate(row_names(objective, labels))}
+        self._row = {pair: self._row_of_name[_name(objective, *pair)] for pair in pairs}
         self._label = {row: label for (_, label), row in self._row.items()}
-        tasks = list(labels or {})
         # Where each task has rows of its own, each row has one task.
-        self._task_of_row = torch.tensor([tasks.index(task) for task, _ in pairs])
-        self._longest: int | None = None
-        self._per_text: tuple[str, ...] = ()
+        self._task_of_row = torch.tensor([list(labels).index(task) for task, _ in pairs])
+        self._longest = longest_text(model)
+        self._pooler = f"{model.base_model_prefix}.pooler"
+        self._head = tuple(head_modules(model))
 
-    def _name(self, task: str, label: str) -> str:
-        return label if self._heads == "shared" else f"{task}: {label}"
-
-    def load(self, name: str, **arguments: Any) -> PreTrainedModel:
+    @classmethod
+    def load(
+        cls, weights: Weights, tokenizer: PreTrainedTokenizerBase, objective: Objective, labels: LabelsOfTasks
+    ) -> Self:
         """The pre-trained encoder, with a head that is drawn at random unless the model has one for just these labels.
 
         A saved stage of a run has. The head of another classifier is not used: its rows mean other labels.
         """
-        config = AutoConfig.from_pretrained(name, **arguments)
-        names = dict(enumerate(self.names))
+        assert isinstance(objective, Classification)
+        config = AutoConfig.from_pretrained(weights.name, **weights.arguments)
+        names = dict(enumerate(row_names(objective, labels)))
         classifies = any(kind.endswith("ForSequenceClassification") for kind in config.architectures or ())
         known = classifies and config.id2label == names
-        model, drawn = read_weights_but(
+        model, drawn = weights.read_but(
             AutoModelForSequenceClassification,
-            name,
             lambda model, weight: not known and in_head(model, weight),
             id2label=names,
             label2id={label: row for row, label in names.items()},
-            **arguments,
         )
-        head = head_modules(model)
         if classifies and not known:
-            draw_anew(model, head.values())
-        pooler = f"{model.base_model_prefix}.pooler"
-        self._per_text = (*head, pooler)
+            draw_anew(model, head_modules(model).values())
+        family = cls(model, tokenizer, objective, labels)
         # A saved stage has the weights of a pooler that was drawn for its first task, and it is still to be trained.
-        drawn_pooler = any(weight.startswith(f"{pooler}.") for weight in drawn)
+        drawn_pooler = any(weight.startswith(f"{family._pooler}.") for weight in drawn)
         model.config.clkit_drawn_pooler = drawn_pooler or (known and getattr(config, "clkit_drawn_pooler", False))
-        self.trained_whole = (*head, *([pooler] if model.config.clkit_drawn_pooler else []))
-        self.remarks = (HEADS[self._heads], *([] if known else [HEAD_DRAWN]))
-        self._longest = longest_text(model)
-        return model
+        family.trained_whole = (*family._head, *([family._pooler] if model.config.clkit_drawn_pooler else []))
+        family.remarks = (HEADS[objective.heads], *([] if known else [HEAD_DRAWN]))
+        return family
 
-    def encode(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        prompts: Sequence[str],
-        answers: Sequence[str],
-        tasks: Sequence[str] = (),
-    ) -> dict[str, list[Any]]:
+    def encode(self, prompts: Sequence[str], answers: Sequence[str], tasks: Sequence[str] = ()) -> dict[str, list[Any]]:
         rows = [[self._row[pair]] for pair in zip(tasks, answers, strict=True)]
-        return {"input_ids": self._ids(tokenizer, prompts), "labels": rows}
+        return {"input_ids": self._ids(prompts), "labels": rows}
 
-    def _ids(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
-        ids: list[list[int]] = tokenizer(list(prompts), truncation=False)["input_ids"]
+    def _ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        ids: list[list[int]] = self.tokenizer(list(prompts), truncation=False)["input_ids"]
         check_lengths(ids, self._longest, "prompt.max_tokens")
         return ids
 
-    def collator(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Collator:
+    def collator(self) -> Collator:
         def collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-            batch = self.pad(tokenizer, (example["input_ids"] for example in examples))
+            batch = self.pad(example["input_ids"] for example in examples)
             return {**batch, "labels": torch.tensor([example["labels"] for example in examples])}
 
         return collate
@@ -122,15 +125,15 @@ class Classifier(Encoder):
         self, outputs: Mapping[str, Any], labels: torch.Tensor, tasks: Sequence[str]
     ) -> list[torch.Tensor]:
         """The logits of the tasks' rows: batch × rows, in one tensor with `shared` heads, else in one per task."""
-        heads = [tasks] if self._heads == "shared" else [[task] for task in tasks]
+        heads = [tasks] if self.objective.heads == "shared" else [[task] for task in tasks]
         return [outputs["logits"][:, self._rows_of(head)] for head in heads]
 
     def _open(self, labels: torch.Tensor) -> torch.Tensor:
         """Which rows are open for examples with these gold labels: bool, batch × 1 × rows, or the same rows for all."""
-        if self._heads == "per_task":
+        if self.objective.heads == "per_task":
             tasks = self._task_of_row.to(labels.device)
             return tasks[labels][..., None] == tasks
-        seen = torch.zeros(len(self.names), dtype=torch.bool)
+        seen = torch.zeros(len(self._row_of_name), dtype=torch.bool)
         seen[self._rows_of(self.seen)] = True
         return seen.to(labels.device)
 
@@ -138,36 +141,27 @@ class Classifier(Encoder):
         return sorted({row for (task, _), row in self._row.items() if task in set(tasks)})
 
     def token_mask(self, layer: str, batch: Batch) -> torch.Tensor:
-        if any(layer == part or layer.startswith(f"{part}.") for part in self._per_text):
+        if any(layer == part or layer.startswith(f"{part}.") for part in (*self._head, self._pooler)):
             return torch.ones_like(batch["input_ids"][:, :1], dtype=torch.bool)  # one position for the whole text
         return super().token_mask(layer, batch)
 
     @torch.inference_mode()
-    def answer(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        prompts: Sequence[str],
-        task: Task,
-        *,
-        rank: bool = False,
-        max_new_tokens: int = 50,
-    ) -> list[str]:
+    def answer(self, prompts: Sequence[str], task: Task, *, rank: bool = False, max_new_tokens: int = 50) -> list[str]:
         """The label whose row is largest, of those that are open when the task is tested.
 
         Raises:
             ModelError: the head has no row for one of the task's labels.
         """
         rows = self._rows_to_test(task)
-        batch = self.pad(tokenizer, self._ids(tokenizer, prompts))
-        logits = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).logits.float()
+        batch = self.pad(self._ids(prompts))
+        inputs = {name: tensor.to(self.model.device) for name, tensor in batch.items()}
+        logits = self.model(**inputs).logits.float()
         return [self._label[rows[best]] for best in logits[:, rows].argmax(dim=1).tolist()]
 
     def _rows_to_test(self, task: Task) -> list[int]:
-        row_of_name = {name: row for row, name in enumerate(self.names)}
-        own = [self._name(task.name, label) for label in task.labels or ()]
-        unknown = next((name for name in own if name not in row_of_name), None)
+        own = [_name(self.objective, task.name, label) for label in task.labels or ()]
+        unknown = next((name for name in own if name not in self._row_of_name), None)
         if unknown is not None:
             raise ModelError(f"task '{task.name}': the model's head has no row for '{unknown}', so it cannot answer it")
-        rows = {row_of_name[name] for name in own}
-        return sorted(rows if self._heads == "per_task" else rows.union(self._rows_of(self.seen)))
+        rows = {self._row_of_name[name] for name in own}
+        return sorted(rows if self.objective.heads == "per_task" else rows.union(self._rows_of(self.seen)))

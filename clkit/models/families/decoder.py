@@ -6,17 +6,18 @@ import copy
 import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from peft import PeftModel
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedTokenizerBase
 
-from clkit.models.family import UNFINISHED, Batch, Collator, Generating
+from clkit.models.family import UNFINISHED, Batch, Collator, Generating, LabelsOfTasks
 from clkit.models.greedy import greedily, pad_id
 from clkit.models.likelihood import IGNORED
-from clkit.models.weights import read_weights
+from clkit.models.objective import Objective
+from clkit.models.weights import Weights
 
 #: Inside them every linear layer belongs to the attention: Q, K, V and O, be they separate or fused.
 ATTENTION = r"\w*(attn|attention)\w*"
@@ -55,32 +56,29 @@ class Decoder(Generating):
         own_code = getattr(config, "auto_map", None) or {}
         return type(config) in AutoModelForCausalLM._model_mapping or "AutoModelForCausalLM" in own_code
 
-    def load(self, name: str, **arguments: Any) -> PreTrainedModel:
-        return read_weights(AutoModelForCausalLM, name, **arguments)
+    @classmethod
+    def load(
+        cls, weights: Weights, tokenizer: PreTrainedTokenizerBase, objective: Objective, labels: LabelsOfTasks
+    ) -> Self:
+        return cls(weights.read(AutoModelForCausalLM), tokenizer, objective, labels)
 
-    def encode(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        prompts: Sequence[str],
-        answers: Sequence[str],
-        tasks: Sequence[str] = (),
-    ) -> dict[str, list[Any]]:
+    def encode(self, prompts: Sequence[str], answers: Sequence[str], tasks: Sequence[str] = ()) -> dict[str, list[Any]]:
         # Prompts already fit; truncation would cut off the answer, so it stays off.
-        heads = _prompt_ids(tokenizer, prompts)
-        tails = _answer_ids(tokenizer, prompts, answers)
+        heads = self._prompt_ids(prompts)
+        tails = self._answer_ids(prompts, answers)
         return {
             "input_ids": [head + tail for head, tail in zip(heads, tails, strict=True)],
             "labels": [[IGNORED] * len(head) + tail for head, tail in zip(heads, tails, strict=True)],
         }
 
-    def collator(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Collator:
+    def collator(self) -> Collator:
         """Pads on the right. Labels are shifted by one, since the logits at a token are for the token after it.
 
         Where the model can leave out logits, those at positions without a label in any example are, and the labels
         there too: with a large vocabulary they would cost more than the layers below.
         """
-        pad = pad_id(tokenizer)
-        chooses = "logits_to_keep" in _forward_parameters(model)
+        pad = pad_id(self.tokenizer)
+        chooses = "logits_to_keep" in self._forward_parameters()
 
         def collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
             ids, mask = _padded([example["input_ids"] for example in examples], pad)
@@ -99,74 +97,97 @@ class Decoder(Generating):
         return mask[:, batch["logits_to_keep"]] if is_head and "logits_to_keep" in batch else mask
 
     @torch.inference_mode()
-    def generate(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int
-    ) -> list[str]:
-        ids, mask = _padded(_prompt_ids(tokenizer, prompts), pad_id(tokenizer), left=True)
-        with greedily(model, tokenizer, max_new_tokens) as ends:
-            whole = model.generate(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
+    def generate(self, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
+        ids, mask = self._left_padded(prompts)
+        with greedily(self, max_new_tokens) as ends:
+            whole = self.model.generate(input_ids=ids, attention_mask=mask)
         tokens = whole[:, ids.shape[1] :]
         ended = torch.isin(tokens, torch.tensor(ends, device=tokens.device)).any(dim=1).tolist()
-        texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [
             text.removeprefix(_separator(prompt)) + ("" if whole else UNFINISHED)
             for prompt, text, whole in zip(prompts, texts, ended, strict=True)
         ]
 
     @torch.inference_mode()
-    def log_likelihood(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        prompts: Sequence[str],
-        answers: Sequence[str],
-    ) -> torch.Tensor:
-        if "past_key_values" not in _forward_parameters(model):  # such as Mamba, which keeps a state instead
-            whole = [self._log_likelihood_of_whole(model, tokenizer, prompts, answer) for answer in answers]
-            return torch.stack(whole, dim=1)
-        pad, device = pad_id(tokenizer), model.device
-        ids, mask = (part.to(device) for part in _padded(_prompt_ids(tokenizer, prompts), pad, left=True))
+    def log_likelihood(self, prompts: Sequence[str], answers: Sequence[str]) -> torch.Tensor:
+        if "past_key_values" not in self._forward_parameters():  # such as Mamba, which keeps a state instead
+            return torch.stack([self._log_likelihood_of_whole(prompts, answer) for answer in answers], dim=1)
+        pad, device = pad_id(self.tokenizer), self.model.device
+        ids, mask = self._left_padded(prompts)
         # The prompts are read once, whatever the number of answers.
-        arguments = _accepted(model, position_ids=_positions(mask), logits_to_keep=1)
-        read = model(input_ids=ids, attention_mask=mask, use_cache=True, **arguments)
+        arguments = self._accepted(position_ids=_positions(mask), logits_to_keep=1)
+        read = self.model(input_ids=ids, attention_mask=mask, use_cache=True, **arguments)
         scores = []
         for answer in answers:
-            tails = _answer_ids(tokenizer, prompts, [answer] * len(prompts))
+            tails = self._answer_ids(prompts, [answer] * len(prompts))
             target, known = (part.to(device) for part in _padded(tails, pad))
             logits = read.logits[:, -1:]
             if target.shape[1] > 1:
                 both = torch.cat([mask, known[:, :-1]], dim=1)
-                further = model(
+                further = self.model(
                     input_ids=target[:, :-1],
                     attention_mask=both,
                     past_key_values=copy.deepcopy(read.past_key_values),  # which the pass appends to
                     use_cache=True,
-                    **_accepted(model, position_ids=_positions(both)[:, mask.shape[1] :]),
+                    **self._accepted(position_ids=_positions(both)[:, mask.shape[1] :]),
                 )
                 logits = torch.cat([logits, further.logits], dim=1)
             losses = functional.cross_entropy(logits.float().transpose(1, 2), target, reduction="none")
             scores.append(-(losses * known).sum(dim=1))
         return torch.stack(scores, dim=1)
 
-    def _log_likelihood_of_whole(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], answer: str
-    ) -> torch.Tensor:
+    def _log_likelihood_of_whole(self, prompts: Sequence[str], answer: str) -> torch.Tensor:
         """log p(answer | prompt) of one answer, the prompts read with it; float32, one per prompt."""
-        encoded = self.encode(tokenizer, prompts, [answer] * len(prompts))
+        encoded = self.encode(prompts, [answer] * len(prompts))
         rows = [{"input_ids": ids, "labels": labels} for ids, labels in zip(*encoded.values(), strict=True)]
-        batch = {name: part.to(model.device) for name, part in self.collator(tokenizer, model)(rows).items()}
+        batch = {name: part.to(self.model.device) for name, part in self.collator()(rows).items()}
         labels = batch.pop("labels")
-        logits = model(**batch).logits.float().transpose(1, 2)
+        logits = self.model(**batch).logits.float().transpose(1, 2)
         return -functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none").sum(dim=1)
 
-    def as_written(self, tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> list[str]:
-        tails = _answer_ids(tokenizer, ["Answer:"] * len(answers), answers)
-        texts: list[str] = tokenizer.batch_decode(tails, skip_special_tokens=True)
+    def as_written(self, answers: Sequence[str]) -> list[str]:
+        tails = self._answer_ids(["Answer:"] * len(answers), answers)
+        texts: list[str] = self.tokenizer.batch_decode(tails, skip_special_tokens=True)
         return [text.removeprefix(" ") for text in texts]
 
-    def answer_tokens(self, tokenizer: PreTrainedTokenizerBase, answer: str) -> int:
+    def answer_tokens(self, answer: str) -> int:
         prompts = ["Answer:", "Answer:\n"]  # after white space an answer may begin with other tokens
-        return max(map(len, _answer_ids(tokenizer, prompts, [answer] * 2)))
+        return max(map(len, self._answer_ids(prompts, [answer] * 2)))
+
+    def _prompt_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        """The tokens of the prompts, each at least one: an answer's first token must be predicted from something."""
+        return [ids or [first_id(self.tokenizer)] for ids in token_ids(self.tokenizer, prompts)]
+
+    def _left_padded(self, prompts: Sequence[str]) -> list[torch.Tensor]:
+        """The tokens of the prompts behind their padding, and 1 where they are tokens; on the model's device."""
+        padded = _padded(self._prompt_ids(prompts), pad_id(self.tokenizer), left=True)
+        return [part.to(self.model.device) for part in padded]
+
+    def _answer_ids(self, prompts: Sequence[str], answers: Sequence[str]) -> list[list[int]]:
+        """The tokens of each answer behind its prompt, and the token that ends a sequence.
+
+        They are what follows the prompt's tokens in those of prompt and answer together; where the two grow together at
+        the seam, the tokens of the answer by itself.
+        """
+        heads = token_ids(self.tokenizer, prompts)
+        both = (prompt + _separator(prompt) + answer for prompt, answer in zip(prompts, answers, strict=True))
+        found = []
+        for head, whole, answer in zip(heads, token_ids(self.tokenizer, both), answers, strict=True):
+            tail = whole[len(head) :]
+            if whole[: len(head)] != head:
+                tail = self.tokenizer(answer, add_special_tokens=False, verbose=False)["input_ids"]
+            found.append([*tail, self.tokenizer.eos_token_id])
+        return found
+
+    def _accepted(self, **arguments: Any) -> dict[str, Any]:
+        """Those of the arguments that the model knows. Bloom, for one, goes by the mask and has no positions."""
+        known = self._forward_parameters()
+        return {name: value for name, value in arguments.items() if name in known}
+
+    def _forward_parameters(self) -> Mapping[str, inspect.Parameter]:
+        base = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        return inspect.signature(base.forward).parameters
 
 
 def _separator(prompt: str) -> str:
@@ -193,29 +214,6 @@ def first_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return chosen
 
 
-def _prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
-    """The tokens of the prompts, each at least one, for an answer's first token must be predicted from something."""
-    return [ids or [first_id(tokenizer)] for ids in token_ids(tokenizer, prompts)]
-
-
-def _answer_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], answers: Sequence[str]) -> list[list[int]]:
-    """The tokens of each answer behind its prompt, and the token that ends a sequence.
-
-    They are what follows the prompt's tokens in those of prompt and answer together; where the two grow together at the
-    seam, the tokens of the answer by itself.
-    """
-    heads = token_ids(tokenizer, prompts)
-    wholes = token_ids(
-        tokenizer, (prompt + _separator(prompt) + answer for prompt, answer in zip(prompts, answers, strict=True))
-    )
-    found = []
-    for head, whole, answer in zip(heads, wholes, answers, strict=True):
-        apart = whole[: len(head)] != head
-        tail = tokenizer(answer, add_special_tokens=False, verbose=False)["input_ids"] if apart else whole[len(head) :]
-        found.append([*tail, tokenizer.eos_token_id])
-    return found
-
-
 def _padded(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """The rows filled up to one length, and 1 where they are themselves; both batch × sequence."""
     width = max(map(len, rows))
@@ -231,14 +229,3 @@ def _padded(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> tu
 def _positions(mask: torch.Tensor) -> torch.Tensor:
     """At which position of its sequence each token stands, where padding stands before it; batch × sequence."""
     return (mask.cumsum(dim=1) - 1).clamp(min=0)
-
-
-def _accepted(model: PreTrainedModel, **arguments: Any) -> dict[str, Any]:
-    """Those of the arguments that the model knows. Bloom, for one, goes by the mask and has no positions."""
-    known = _forward_parameters(model)
-    return {name: value for name, value in arguments.items() if name in known}
-
-
-def _forward_parameters(model: PreTrainedModel | PeftModel) -> Mapping[str, inspect.Parameter]:
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
-    return inspect.signature(base.forward).parameters

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from clkit.errors import ModelError
@@ -43,13 +43,13 @@ class Encoder(Family):
     def token_mask(self, layer: str, batch: Batch) -> torch.Tensor:
         return batch["attention_mask"].bool()
 
-    @staticmethod
-    def pad(tokenizer: PreTrainedTokenizerBase, texts: Iterable[Sequence[int]]) -> dict[str, torch.Tensor]:
+    def pad(self, texts: Iterable[Sequence[int]]) -> dict[str, torch.Tensor]:
         """One batch of texts' token ids: `input_ids` and `attention_mask`, texts × sequence.
 
         Padding stands on the right, whatever the tokenizer says: absolute positions are counted from the left.
         """
-        padded = tokenizer.pad({"input_ids": [list(ids) for ids in texts]}, padding_side="right", return_tensors="pt")
+        ids = {"input_ids": [list(ids) for ids in texts]}
+        padded = self.tokenizer.pad(ids, padding_side="right", return_tensors="pt")
         return {name: padded[name] for name in ("input_ids", "attention_mask")}
 
 

@@ -7,22 +7,17 @@ Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers for Langua
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
-from transformers import (
-    AutoModelForMaskedLM,
-    DataCollatorForLanguageModeling,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForMaskedLM, DataCollatorForLanguageModeling, PreTrainedTokenizerBase
 
 from clkit.draws import drawn_from
 from clkit.errors import ModelError
 from clkit.models.families.encoder import HEAD_DRAWN, Encoder, in_head, longest_text
 from clkit.models.family import Collator, LabelsOfTasks
 from clkit.models.objective import Objective, Pretraining
-from clkit.models.weights import read_weights_but
+from clkit.models.weights import Weights
 
 #: The paper's share of tokens that are masked.
 MASKED_SHARE = 0.15
@@ -47,60 +42,59 @@ class MaskedTokens(Encoder):
         "lm_head": r"^(lm_head|cls|vocab_\w+|generator_\w+|head|decoder)(\.|$)",
     }
 
-    def __init__(self, objective: Objective, labels: LabelsOfTasks | None = None) -> None:
-        super().__init__(objective, labels)
-        assert isinstance(objective, Pretraining)
-        if objective.span_length is not None:
-            raise ModelError("objective.span_length: an encoder masks single tokens, only T5 spans; set it to null")
-        self._masked_share = objective.masked_share or MASKED_SHARE
-        self._block_tokens = objective.block_tokens
+    objective: Pretraining
 
-    def load(self, name: str, **arguments: Any) -> PreTrainedModel:
+    @classmethod
+    def check_objective(cls, objective: Objective) -> None:
+        if getattr(objective, "span_length", None) is not None:
+            raise ModelError("objective.span_length: an encoder masks single tokens, only T5 spans; set it to null")
+
+    @classmethod
+    def load(
+        cls, weights: Weights, tokenizer: PreTrainedTokenizerBase, objective: Objective, labels: LabelsOfTasks
+    ) -> Self:
         """The pre-trained model; a head for masked tokens that it comes without (MiniLM) is drawn at random.
 
         Beside LoRA adapters that head is trained whole, but for its bias over the vocabulary, which stays zero: peft
         trains copies of modules, and one of the head's last layer would no longer be tied to the word embeddings.
         """
-        model, drawn = read_weights_but(
+        assert isinstance(objective, Pretraining)
+        model, drawn = weights.read_but(
             AutoModelForMaskedLM,
-            name,
             # The config says which class saved it: such a model had its head, and must have it still.
             lambda model, weight: (
                 type(model).__name__ not in (model.config.architectures or ()) and in_head(model, weight)
             ),
-            **arguments,
         )
+        longest = longest_text(model)
+        if longest is not None and objective.block_tokens > longest:
+            raise ModelError(f"objective.block_tokens: the model reads at most {longest} tokens; set it to {longest}")
+        family = cls(model, tokenizer, objective, labels)
         embeddings = model.get_input_embeddings().weight
         owners = dict.fromkeys(weight.rpartition(".")[0] for weight in drawn)
-        self.trained_whole = tuple(
+        family.trained_whole = tuple(
             owner for owner in owners if all(one is not embeddings for one in model.get_submodule(owner).parameters())
         )
-        self.remarks = (HEAD_DRAWN,) if drawn else ()
-        longest = longest_text(model)
-        if longest is not None and self._block_tokens > longest:
-            raise ModelError(f"objective.block_tokens: the model reads at most {longest} tokens; set it to {longest}")
-        return model
+        family.remarks = (HEAD_DRAWN,) if drawn else ()
+        return family
 
-    def encode(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        prompts: Sequence[str],
-        answers: Sequence[str],
-        tasks: Sequence[str] = (),
-    ) -> dict[str, list[Any]]:
-        return {"input_ids": tokenizer(list(answers), truncation=False)["input_ids"]}
+    def encode(self, prompts: Sequence[str], answers: Sequence[str], tasks: Sequence[str] = ()) -> dict[str, list[Any]]:
+        return {"input_ids": self.tokenizer(list(answers), truncation=False)["input_ids"]}
 
-    def collator(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Collator:
-        if tokenizer.mask_token_id is None:
+    def collator(self) -> Collator:
+        if self.tokenizer.mask_token_id is None:
             raise ModelError("the tokenizer has no mask token, which objective.kind: pretraining needs for an encoder")
-        special = torch.tensor(tokenizer.all_special_ids)
-        replace = DataCollatorForLanguageModeling(tokenizer, mlm_probability=1.0)  # of the tokens that are chosen here
+        special = torch.tensor(self.tokenizer.all_special_ids)
+        share = self.objective.masked_share or MASKED_SHARE
+        replace = DataCollatorForLanguageModeling(
+            self.tokenizer, mlm_probability=1.0
+        )  # of the tokens that are chosen here
 
         def collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
             texts = [example["input_ids"] for example in examples]
-            batch = self.pad(tokenizer, texts)
+            batch = self.pad(texts)
             replace.generator = torch.Generator().manual_seed(int(drawn_from(texts).random() * 2**53))
-            chosen = choose(~torch.isin(batch["input_ids"], special), self._masked_share, replace.generator)
+            chosen = choose(~torch.isin(batch["input_ids"], special), share, replace.generator)
             batch["input_ids"], labels = replace.torch_mask_tokens(batch["input_ids"], special_tokens_mask=~chosen)
             return {**batch, "labels": labels}
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from transformers import PreTrainedTokenizerBase
-
 from clkit.errors import ModelError
 from clkit.models.families.decoder import Decoder, first_id, token_ids
-from clkit.models.family import Family, LabelsOfTasks
-from clkit.models.objective import Objective, Pretraining
+from clkit.models.family import Family
+from clkit.models.objective import Objective
 
 
 class DecoderPretraining(Decoder):
@@ -22,19 +20,13 @@ class DecoderPretraining(Decoder):
     objective_kind: ClassVar[str] = "pretraining"
     answer = Family.answer  # which says that there are none
 
-    def __init__(self, objective: Objective, labels: LabelsOfTasks | None = None) -> None:
-        super().__init__(objective, labels)
-        assert isinstance(objective, Pretraining)
+    @classmethod
+    def check_objective(cls, objective: Objective) -> None:
         for key in ("masked_share", "span_length"):
             if getattr(objective, key) is not None:
                 raise ModelError(f"objective.{key}: a decoder predicts the next token and masks none; set it to null")
 
-    def encode(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        prompts: Sequence[str],
-        answers: Sequence[str],
-        tasks: Sequence[str] = (),
-    ) -> dict[str, list[Any]]:
-        ids = [text if len(text) > 1 else [first_id(tokenizer), *text] for text in token_ids(tokenizer, answers)]
+    def encode(self, prompts: Sequence[str], answers: Sequence[str], tasks: Sequence[str] = ()) -> dict[str, list[Any]]:
+        begin, texts = first_id(self.tokenizer), token_ids(self.tokenizer, answers)
+        ids = [text if len(text) > 1 else [begin, *text] for text in texts]
         return {"input_ids": ids, "labels": [list(text) for text in ids]}

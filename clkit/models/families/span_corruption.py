@@ -12,13 +12,13 @@ from itertools import count, pairwise, takewhile
 from typing import Any, ClassVar
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from clkit.draws import drawn_from
 from clkit.errors import ModelError
 from clkit.models.families.seq2seq import Seq2Seq
-from clkit.models.family import Collator, Family, LabelsOfTasks
-from clkit.models.objective import Objective, Pretraining
+from clkit.models.family import Collator, Family
+from clkit.models.objective import Pretraining
 
 #: The paper's: share of the tokens that are masked, and mean length of a span in tokens.
 MASKED_SHARE, SPAN_LENGTH = 0.15, 3.0
@@ -41,51 +41,42 @@ class Seq2SeqPretraining(Seq2Seq):
 
     objective_kind: ClassVar[str] = "pretraining"
     answer = Family.answer  # which says that there are none
+    objective: Pretraining
 
-    def __init__(self, objective: Objective, labels: LabelsOfTasks | None = None) -> None:
-        super().__init__(objective, labels)
-        assert isinstance(objective, Pretraining)
-        self._masked_share = objective.masked_share or MASKED_SHARE
-        self._span_length = objective.span_length or SPAN_LENGTH
-        self._block_tokens = objective.block_tokens
+    def encode(self, prompts: Sequence[str], answers: Sequence[str], tasks: Sequence[str] = ()) -> dict[str, list[Any]]:
+        return {"input_ids": self.tokenizer(list(answers), add_special_tokens=False, truncation=False)["input_ids"]}
 
-    def encode(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        prompts: Sequence[str],
-        answers: Sequence[str],
-        tasks: Sequence[str] = (),
-    ) -> dict[str, list[Any]]:
-        return {"input_ids": tokenizer(list(answers), add_special_tokens=False, truncation=False)["input_ids"]}
-
-    def collator(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Collator:
-        sentinels = self._sentinels(tokenizer)
-        pad = super().collator(tokenizer, model)
+    def collator(self) -> Collator:
+        sentinels = self._sentinels()
+        share, span_length = self._share_and_length()
+        pad, end = super().collator(), [self.tokenizer.eos_token_id]
 
         def collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
             texts = [example["input_ids"] for example in examples]
             draw = drawn_from(texts)
-            pairs = [corrupt(ids, sentinels, self._masked_share, self._span_length, draw) for ids in texts]
-            end = [tokenizer.eos_token_id]
+            pairs = [corrupt(ids, sentinels, share, span_length, draw) for ids in texts]
             return pad([{"input_ids": source + end, "labels": target + end} for source, target in pairs])
 
         return collate
 
-    def _sentinels(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    def _share_and_length(self) -> tuple[float, float]:
+        return self.objective.masked_share or MASKED_SHARE, self.objective.span_length or SPAN_LENGTH
+
+    def _sentinels(self) -> list[int]:
         """The ids of the sentinels.
 
         Raises:
             ModelError: the tokenizer has fewer than a block needs.
         """
-        found = sentinel_ids(tokenizer)
-        _, spans = span_counts(self._block_tokens, self._masked_share, self._span_length)
+        found, block_tokens = sentinel_ids(self.tokenizer), self.objective.block_tokens
+        _, spans = span_counts(block_tokens, *self._share_and_length())
         if not found:
             raise ModelError(
                 "the tokenizer has no sentinels (<extra_id_0>, ...), which span corruption needs; use a T5"
             )
         if len(found) <= spans:
             raise ModelError(
-                f"the tokenizer has {len(found)} sentinels (<extra_id_0>, ...), and a block of {self._block_tokens} "
+                f"the tokenizer has {len(found)} sentinels (<extra_id_0>, ...), and a block of {block_tokens} "
                 f"tokens needs {spans + 1}; lower objective.block_tokens or raise objective.span_length"
             )
         return found

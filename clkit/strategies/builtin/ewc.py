@@ -21,7 +21,6 @@ from clkit.strategies.options import StrategyOptions
 if TYPE_CHECKING:
     import torch
     from torch import nn
-    from transformers import PreTrainedModel
 
     from clkit.models import trained
     from clkit.models.family import Family
@@ -140,8 +139,8 @@ class EWC(Strategy):
             self._anchors.clear()
         self._anchors.append(importance.Anchor(fisher, center).to(self._device(context)))
 
-    def memory(self, model: PreTrainedModel, family: Family, tasks: int) -> int:
-        parameters = trained.trained_parameters(model).values()
+    def memory(self, family: Family, tasks: int) -> int:
+        parameters = trained.trained_parameters(family.model).values()
         once = 2 * sum(parameter.numel() for parameter in parameters) * importance.precision_of(parameters).itemsize
         return once * (tasks if self.options.fisher == "per_task" else min(tasks, 1))
 

@@ -115,8 +115,10 @@ class LwF(Strategy):
                 "training moves the model"
             )
 
-    def memory(self, model: PreTrainedModel, family: Family, tasks: int) -> int:
-        return sum(parameter.nbytes for parameter in trained.trained_parameters(model).values()) if tasks > 1 else 0
+    def memory(self, family: Family, tasks: int) -> int:
+        return (
+            sum(parameter.nbytes for parameter in trained.trained_parameters(family.model).values()) if tasks > 1 else 0
+        )
 
     def task_state_dict(self) -> dict[str, Any]:
         return {} if self._largest is None else {"largest": self._largest}

@@ -19,7 +19,6 @@ from clkit.strategies.options import StrategyOptions
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
 
     from clkit.models import layers, magnitudes
     from clkit.models.family import Family
@@ -99,8 +98,8 @@ class MIGU(Strategy):
         self._collector: magnitudes.MagnitudeCollector | None = None
         self._frozen: list[tuple[torch.nn.Parameter, int, torch.Tensor, torch.Tensor]] = []
 
-    def check(self, model: PreTrainedModel, family: Family, tasks: int) -> None:
-        rows = [site.rows for site in self._choose_sites(model, family)]
+    def check(self, family: Family, tasks: int) -> None:
+        rows = [site.rows for site in self._choose_sites(family)]
         threshold = self.options.threshold
         if threshold > 0 and not any(rows_masked(count, threshold) for count in rows):
             raise StrategyError(
@@ -111,7 +110,7 @@ class MIGU(Strategy):
     def before_task(self, context: Context) -> None:
         if context.task_index == 0 and self.options.first_task == "unmasked":
             return
-        self._sites = self._choose_sites(context.model, context.family)
+        self._sites = self._choose_sites(context.family)
         if self.options.source not in ("random", "fixed_random"):
             layer_of = {site.name: site.layer for site in self._sites}
 
@@ -163,8 +162,8 @@ class MIGU(Strategy):
             self._collector.remove()
         self._collector, self._sites = None, []
 
-    def _choose_sites(self, model: PreTrainedModel, family: Family) -> list[layers.RowSite]:
-        sites = layers.row_sites(layers.select_layers(model, family, self.options.layers, "strategies.migu.layers"))
+    def _choose_sites(self, family: Family) -> list[layers.RowSite]:
+        sites = layers.row_sites(layers.select_layers(family, self.options.layers, "strategies.migu.layers"))
         if not sites:
             raise StrategyError(
                 "strategies.migu.layers: none of these layers is trained "

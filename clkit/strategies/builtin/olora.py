@@ -134,8 +134,8 @@ class OLoRA(Strategy):
                 self._earlier[layer] = torch.cat([earlier.to(a), a])
         self._adapter = {}
 
-    def memory(self, model: PreTrainedModel, family: Family, tasks: int) -> int:
-        return tasks * sum(a.numel() * a.element_size() for a, _ in adapter_matrices(model).values())
+    def memory(self, family: Family, tasks: int) -> int:
+        return tasks * sum(a.numel() * a.element_size() for a, _ in adapter_matrices(family.model).values())
 
     def state_dict(self) -> dict[str, Any]:
         return {f"A/{layer}": kept for layer, kept in self._earlier.items()}

@@ -112,17 +112,17 @@ class OSF(Strategy):
         self._trained: set[str] = set()
         self._preserved_share = 0.0
 
-    def check(self, model: PreTrainedModel, family: Family, tasks: int) -> None:
+    def check(self, family: Family, tasks: int) -> None:
         share = self._first_share(tasks)
         if share is not None:
-            self._check(model, self._layers(model, family), share)
+            self._check(family.model, self._layers(family), share)
 
     def before_task(self, context: Context) -> None:
         share = self.options.share(context.task_index)
         if share is None:
             return
         model = context.model
-        layers = self._layers(model, context.family)
+        layers = self._layers(context.family)
         self._trained = set(trained.trained_parameters(model))
         device = model.device
         model.to("cpu")
@@ -163,13 +163,13 @@ class OSF(Strategy):
             parameter.requires_grad_(name in self._trained)
         self._tuner, self._factors = None, []
 
-    def memory(self, model: PreTrainedModel, family: Family, tasks: int) -> int:
+    def memory(self, family: Family, tasks: int) -> int:
         """Bytes of the factors while a task is learned: the trained ones, their start, and what projects gradients."""
         share = self._first_share(tasks)
         if share is None:
             return 0
         kept = 0
-        for layer in self._layers(model, family).values():
+        for layer in self._layers(family).values():
             small, large = sorted(layer.weight.shape)
             high = int(small * share)
             stored = 2 * (small - high) * (small + large + 1) + (high * large if small != large else 0)
@@ -180,11 +180,10 @@ class OSF(Strategy):
         """The smallest share of directions that any of so many tasks freezes; None where none is protected."""
         return next(filter(None, map(self.options.share, range(tasks))), None)
 
-    def _layers(self, model: PreTrainedModel, family: Family) -> dict[str, nn.Linear]:
+    def _layers(self, family: Family) -> dict[str, nn.Linear]:
         layers: dict[str, nn.Linear] = {}
-        for name, layer in model_layers.select_layers(
-            model, family, self.options.layers, "strategies.osf.layers"
-        ).items():
+        chosen = model_layers.select_layers(family, self.options.layers, "strategies.osf.layers")
+        for name, layer in chosen.items():
             if not isinstance(layer, nn.Linear):
                 raise StrategyError(
                     f"strategies.osf: '{name}' is a {type(layer).__name__}, which keeps its weight transposed and "

@@ -17,8 +17,9 @@ from torch.nn import functional
 
 from clkit.engine.sequence import train
 from clkit.errors import RecipeError, StrategyError
+from clkit.models.family import Family
 from clkit.models.likelihood import summed_cross_entropy
-from clkit.models.loading import LoadedModel, load_model
+from clkit.models.loading import load_model
 from clkit.models.sections import FullTuning, LoraTuning, Tuning
 from clkit.recipe.recipe import Recipe
 from clkit.strategies import fisher
@@ -115,7 +116,7 @@ def test_two_gaussian_tasks_end_at_the_mean_weighted_by_their_precisions() -> No
 # --- the Fisher information of a model ----------------------------------------------------------------------------
 
 
-def toy(folder: Path, tuning: Tuning | None = None, dropout: float = 0.0) -> LoadedModel:
+def toy(folder: Path, tuning: Tuning | None = None, dropout: float = 0.0) -> Family:
     loaded = load_toy(folder, tuning)
     loaded.model.double().train()
     for module in loaded.model.modules():
@@ -127,36 +128,34 @@ def toy(folder: Path, tuning: Tuning | None = None, dropout: float = 0.0) -> Loa
     return loaded
 
 
-def encoded(loaded: LoadedModel, task: int) -> Dataset:
+def encoded(loaded: Family, task: int) -> Dataset:
     """Prompts and answers of different lengths."""
     draw = random.Random(task)
     words = [f"w{index}" for index in range(37)]
     prompts = [" ".join(draw.choices(words, k=draw.randint(1, 9))) for _ in range(TOTAL)]
     answers = [" ".join(draw.choices(words, k=draw.randint(1, 4))) for _ in range(TOTAL)]
-    return Dataset.from_dict(loaded.family.encode(loaded.tokenizer, prompts, answers))
+    return Dataset.from_dict(loaded.encode(prompts, answers))
 
 
-def context(loaded: LoadedModel, index: int = 0, **changes: Any) -> Context:
+def context(loaded: Family, index: int = 0, **changes: Any) -> Context:
     values: dict[str, Any] = {
         "task": SimpleNamespace(name=f"task{index}"),
         "seed": 5,
         "examples": encoded(loaded, index),
-        "collate": loaded.family.collator(loaded.tokenizer, loaded.model),
+        "collate": loaded.collator(),
     }
-    return Context(
-        model=loaded.model, tokenizer=loaded.tokenizer, family=loaded.family, task_index=index, **values | changes
-    )
+    return Context(family=loaded, task_index=index, **values | changes)
 
 
 def ewc(**values: Any) -> EWC:
     return EWC(EWCOptions.model_validate({"name": "ewc", "examples": None, **values}))
 
 
-def trained(loaded: LoadedModel) -> dict[str, nn.Parameter]:
+def trained(loaded: Family) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in loaded.model.named_parameters() if parameter.requires_grad}
 
 
-def move(loaded: LoadedModel, seed: int) -> None:
+def move(loaded: Family, seed: int) -> None:
     """What training would do to the weights."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -169,7 +168,7 @@ def kept(strategy: EWC, part: str, number: str = "") -> dict[str, torch.Tensor]:
     return {key[len(prefix) :]: value for key, value in strategy.state_dict().items() if key.startswith(prefix)}
 
 
-def gradients(loaded: LoadedModel, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+def gradients(loaded: Family, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """Of Σ log p(answer | prompt), by T5's own loss, a mean over tokens, on single examples without padding."""
     model = loaded.model.eval()
     model.zero_grad()
@@ -181,7 +180,7 @@ def gradients(loaded: LoadedModel, rows: list[dict[str, Any]]) -> dict[str, torc
     return found
 
 
-def mean_of_squares(loaded: LoadedModel, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+def mean_of_squares(loaded: Family, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     single = [gradients(loaded, [row]) for row in rows]
     return {name: torch.stack([one[name] ** 2 for one in single]).mean(0) for name in single[0]}
 
@@ -206,7 +205,7 @@ def test_as_many_different_examples_are_drawn_as_asked_and_the_same_again(toy_t5
     def seen(count: int | None, seed: int = 5) -> list[list[int]]:
         loaded = toy(toy_t5)
         rows: list[list[int]] = []
-        collate = loaded.family.collator(loaded.tokenizer, loaded.model)
+        collate = loaded.collator()
         where = context(loaded, seed=seed, collate=lambda batch: rows.append(batch[0]["input_ids"]) or collate(batch))
         strategy = ewc(examples=count)
         strategy.after_task(where)
@@ -286,21 +285,21 @@ def test_estimating_leaves_no_trace(toy_t5: Path, labels: str) -> None:
 def test_dropout_would_show_in_the_test_above(toy_t5: Path) -> None:
     """Its control: in training mode the toy's answers depend on dropout."""
     loaded = toy(toy_t5, dropout=0.5)
-    batch = loaded.family.collator(loaded.tokenizer, loaded.model)([encoded(loaded, 0)[0]])
+    batch = loaded.collator()([encoded(loaded, 0)[0]])
     assert loaded.model(**batch).loss != loaded.model(**batch).loss
 
 
 # --- the penalty --------------------------------------------------------------------------------------------------
 
 
-def learn(strategy: EWC, loaded: LoadedModel, tasks: int) -> None:
+def learn(strategy: EWC, loaded: Family, tasks: int) -> None:
     for index in range(tasks):
         move(loaded, index)
         strategy.after_task(context(loaded, index))
     move(loaded, tasks)
 
 
-def formula(strategy: EWC, loaded: LoadedModel, numbers: list[str]) -> torch.Tensor:
+def formula(strategy: EWC, loaded: Family, numbers: list[str]) -> torch.Tensor:
     """λ/2 · Σ_tasks Σ_i F_i (θ_i − θ*_i)², written down again."""
     parameters = trained(loaded)
     anchors = [(kept(strategy, "fisher", number), kept(strategy, "center", number)) for number in numbers]
@@ -400,11 +399,11 @@ def test_the_running_fisher_decays_and_its_centre_is_the_latest(toy_t5: Path, de
 def test_state_round_trip_and_its_announced_size(toy_t5: Path, tuning: Tuning, form: str) -> None:
     loaded = toy(toy_t5, tuning)
     strategy, again = ewc(fisher=form), ewc(fisher=form)
-    assert strategy.memory(loaded.model, loaded.family, 0) == 0
+    assert strategy.memory(loaded, 0) == 0
     for tasks in (1, 2):
         strategy.after_task(context(loaded, tasks - 1))
         state = strategy.state_dict()
-        assert sum(tensor.nbytes for tensor in state.values()) == strategy.memory(loaded.model, loaded.family, tasks)
+        assert sum(tensor.nbytes for tensor in state.values()) == strategy.memory(loaded, tasks)
     again.load_state_dict(state)
     assert again.state_dict().keys() == state.keys()
     assert all(torch.equal(again.state_dict()[key], value) for key, value in state.items())

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from clkit.errors import StrategyError
+from clkit.models.family import Family
 from clkit.models.layers import select_layers
-from clkit.models.loading import LoadedModel, load_model
+from clkit.models.loading import load_model
 from clkit.models.objective import Classification
 from clkit.models.sections import FullTuning, IncrementalLoraTuning, LoraTuning, ModelSection, Tuning
 from clkit.strategies.builtin.lwf import LwF, LwFOptions, distillation
@@ -32,7 +33,7 @@ TUNINGS: dict[str, Tuning] = {
 Batch = dict[str, torch.Tensor]
 
 
-def toy(folder: Path, tuning: Tuning | None = None, dropout: float = 0.0) -> LoadedModel:
+def toy(folder: Path, tuning: Tuning | None = None, dropout: float = 0.0) -> Family:
     loaded = load_toy(folder, tuning)
     loaded.model.double()
     for module in loaded.model.modules():
@@ -41,25 +42,24 @@ def toy(folder: Path, tuning: Tuning | None = None, dropout: float = 0.0) -> Loa
     return loaded
 
 
-def context(loaded: LoadedModel, index: int = 1, **changes: Any) -> Context:
-    values = {"task": SimpleNamespace(name="second"), "task_index": index, "seed": 5, "tokenizer": loaded.tokenizer}
-    return Context(model=loaded.model, family=loaded.family, **(values | changes))
+def context(loaded: Family, index: int = 1, **changes: Any) -> Context:
+    values = {"task": SimpleNamespace(name="second"), "task_index": index, "seed": 5}
+    return Context(family=loaded, **(values | changes))
 
 
-def batch(loaded: LoadedModel, seed: int, examples: int = 4) -> Batch:
+def batch(loaded: Family, seed: int, examples: int = 4) -> Batch:
     """Prompts and answers of different lengths, so that both are padded."""
     draw = np.random.default_rng(seed)
 
     def text(words: int) -> str:
         return " ".join(f"w{draw.integers(37)}" for _ in range(words))
 
-    encoded = loaded.family.encode(
-        loaded.tokenizer,
+    encoded = loaded.encode(
         [text(2 + 3 * index) for index in range(examples)],
         [text(1 + index % 3) for index in range(examples)],
     )
     rows = [dict(zip(encoded, values, strict=True)) for values in zip(*encoded.values(), strict=True)]
-    return loaded.family.collator(loaded.tokenizer, loaded.model)(rows)
+    return loaded.collator()(rows)
 
 
 def strategy(alpha: float = 1.0, temperature: float = 2.0) -> LwF:
@@ -85,7 +85,7 @@ def move(model: torch.nn.Module, seed: int = 0) -> None:
                 parameter.add_(torch.randn(parameter.shape, generator=draw, dtype=parameter.dtype), alpha=0.05)
 
 
-def begun(loaded: LoadedModel, lwf: LwF, index: int = 1) -> Context:
+def begun(loaded: Family, lwf: LwF, index: int = 1) -> Context:
     """A task in which the teacher is known and the model has moved away from it."""
     where = context(loaded, index)
     lwf.before_training(where)
@@ -143,13 +143,11 @@ def test_a_classifier_keeps_what_the_earlier_tasks_heads_answer(
     objective = Classification(kind="classification", heads=heads)
     loaded = load_model(ModelSection(name=str(toy_roberta)), FullTuning(), (), objective, labels)
     loaded.model.double().eval()
-    loaded.family.see(labels)
+    loaded.see(labels)
     teacher, lwf = copy.deepcopy(loaded.model), strategy(0.5, 3.0)
     where = begun(loaded, lwf)
-    rows = [loaded.family.encode(loaded.tokenizer, ["w1 w2"], [label], ["second"]) for label in ("left", "no")]
-    one = loaded.family.collator(loaded.tokenizer, loaded.model)(
-        [{name: values[0] for name, values in row.items()} for row in rows]
-    )
+    rows = [loaded.encode(["w1 w2"], [label], ["second"]) for label in ("left", "no")]
+    one = loaded.collator()([{name: values[0] for name, values in row.items()} for row in rows])
     loss = loss_of(lwf, where, one)
     with torch.no_grad():
         z, s = (outputs(model, one).logits.numpy() for model in (teacher, loaded.model))
@@ -261,7 +259,7 @@ def test_migu_does_not_see_the_teachers_forward_pass(toy_t5: Path, first: str | 
         if composed and first in ("lwf", "migu"):
             strategies = [lwf, migu] if first == "lwf" else [migu, lwf]
         forward(strategies, where, batch(loaded, 1), lwf if composed and first == "broken" else None)
-        layers = select_layers(loaded.model, loaded.family, ["attention", "feed_forward"])
+        layers = select_layers(loaded, ["attention", "feed_forward"])
         masks.append(
             {name: [not row.any() for row in layer.weight.grad] for name, layer in layers.items()}  # type: ignore[union-attr]
         )
@@ -345,5 +343,5 @@ def test_memory_is_a_copy_of_what_is_trained(toy_t5: Path, tuning: str) -> None:
     loaded = toy(toy_t5, TUNINGS[tuning])
     model = loaded.model.float()
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    assert strategy().memory(model, loaded.family, 2) == 4 * trained > 0
-    assert strategy().memory(model, loaded.family, 1) == 0
+    assert strategy().memory(loaded, 2) == 4 * trained > 0
+    assert strategy().memory(loaded, 1) == 0

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clkit.errors import ModelError, StrategyError
+from clkit.models.family import Family
 from clkit.models.layers import linear_layers, row_sites, select_layers
-from clkit.models.loading import LoadedModel
 from clkit.models.sections import FullTuning, LoraTuning, Tuning
 from clkit.strategies.builtin.migu import MIGU, MIGUOptions, masked_rows, rows_masked
 from clkit.strategies.contract import Context
@@ -48,7 +48,7 @@ def test_the_masked_share_is_the_threshold_rounded_down(rows: int, percent: int)
 # --- on a model ---------------------------------------------------------------------------------------------------
 
 
-def toy(folder: Path, tuning: Tuning | None = None) -> LoadedModel:
+def toy(folder: Path, tuning: Tuning | None = None) -> Family:
     loaded = load_toy(folder, tuning)
     loaded.model.double()
     for name, parameter in loaded.model.named_parameters():
@@ -57,29 +57,27 @@ def toy(folder: Path, tuning: Tuning | None = None) -> LoadedModel:
     return loaded
 
 
-def context(loaded: LoadedModel, index: int = 1, **changes: Any) -> Context:
-    values = {"task": None, "task_index": index, "seed": 5, "tokenizer": loaded.tokenizer} | changes
-    return Context(model=loaded.model, family=loaded.family, **values)
+def context(loaded: Family, index: int = 1, **changes: Any) -> Context:
+    values = {"task": None, "task_index": index, "seed": 5} | changes
+    return Context(family=loaded, **values)
 
 
-def batch(loaded: LoadedModel, seed: int, examples: int = 3) -> dict[str, torch.Tensor]:
+def batch(loaded: Family, seed: int, examples: int = 3) -> dict[str, torch.Tensor]:
     """Prompts and answers of different lengths, so that both are padded."""
     draw = np.random.default_rng(seed)
 
     def text(most: int) -> str:
         return " ".join(f"w{draw.integers(37)}" for _ in range(draw.integers(1, most)))
 
-    encoded = loaded.family.encode(
-        loaded.tokenizer, [text(9) for _ in range(examples)], [text(5) for _ in range(examples)]
-    )
+    encoded = loaded.encode([text(9) for _ in range(examples)], [text(5) for _ in range(examples)])
     rows = [dict(zip(encoded, values, strict=True)) for values in zip(*encoded.values(), strict=True)]
-    return loaded.family.collator(loaded.tokenizer, loaded.model)(rows)
+    return loaded.collator()(rows)
 
 
 class Inputs:
     """Records the inputs of every linear layer, to compute outputs independently of the hooks under test."""
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(self, loaded: Family) -> None:
         self.seen: dict[str, list[np.ndarray]] = {}
         for name, module in linear_layers(loaded.model).items():
             module.register_forward_pre_hook(self._recorder(name))
@@ -113,7 +111,7 @@ def expected_rows(score: np.ndarray, threshold: float) -> set[int]:
     return set(order[len(score) - int(Fraction(str(threshold)) * len(score)) :])
 
 
-def step(loaded: LoadedModel, strategy: MIGU, batches: list[dict[str, torch.Tensor]], where: Context) -> None:
+def step(loaded: Family, strategy: MIGU, batches: list[dict[str, torch.Tensor]], where: Context) -> None:
     """Forward and backward of every micro-batch, with the hooks at their places; then the mask."""
     for one in batches:
         strategy.before_forward(where, one)
@@ -142,7 +140,7 @@ def test_full_tuning_masks_the_rows_of_an_independent_computation(
     strategy.before_task(where)
     step(loaded, strategy, batches, where)
 
-    layers = select_layers(loaded.model, loaded.family, ["attention", "feed_forward"])
+    layers = select_layers(loaded, ["attention", "feed_forward"])
     assert len(layers) == 2 * (4 + 3) + 2 * (8 + 3)
     for name, module in layers.items():
         weight = module.weight.detach().numpy()
@@ -163,7 +161,7 @@ def test_padding_changes_the_mask(toy_t5: Path) -> None:
         where = context(loaded)
         strategy.before_task(where)
         step(loaded, strategy, [batch(loaded, 0)], where)
-        chosen.append([zero_rows(m.weight) for m in select_layers(loaded.model, loaded.family, ["attention"]).values()])
+        chosen.append([zero_rows(m.weight) for m in select_layers(loaded, ["attention"]).values()])
     assert chosen[0] != chosen[1]
 
 
@@ -178,7 +176,7 @@ def test_lora_masks_a_by_its_own_output_and_b_by_the_whole_layers(toy_t5: Path, 
     step(loaded, strategy, batches, where)
 
     checked = 0
-    for name, module in select_layers(loaded.model, loaded.family, ["attention"]).items():
+    for name, module in select_layers(loaded, ["attention"]).items():
         if not hasattr(module, "lora_A"):
             continue
         w = module.base_layer.weight.detach().numpy()
@@ -198,7 +196,7 @@ def test_lora_masks_a_by_its_own_output_and_b_by_the_whole_layers(toy_t5: Path, 
     assert checked == 2 * 2 + 2 * 4  # q and v of self-attention, and of cross-attention in the decoder
 
 
-def adamw(loaded: LoadedModel) -> torch.optim.AdamW:
+def adamw(loaded: Family) -> torch.optim.AdamW:
     return torch.optim.AdamW([p for p in loaded.model.parameters() if p.requires_grad], lr=0.1, weight_decay=0.1)
 
 
@@ -215,7 +213,7 @@ def test_update_freezes_masked_rows_where_adamw_would_move_them(toy_t5: Path, tu
     where = context(loaded)
     strategy.before_task(where)
     step(loaded, strategy, [batch(loaded, 2)], where)
-    sites = row_sites(select_layers(loaded.model, loaded.family, ["attention", "feed_forward"]))
+    sites = row_sites(select_layers(loaded, ["attention", "feed_forward"]))
     masked = {site.name: sorted(zero_rows(site.weight)) for site in sites}
     before = {site.name: site.weight.detach().clone() for site in sites}
     optimizer.step()
@@ -240,7 +238,7 @@ def test_weights_that_lie_transposed_are_masked_along_their_output_units(
     where = context(loaded)
     strategy.before_task(where)
     step(loaded, strategy, batches, where)
-    layers = select_layers(loaded.model, loaded.family, ["attention", "feed_forward"])
+    layers = select_layers(loaded, ["attention", "feed_forward"])
     before = {name: (module.weight.detach().clone(), module.bias.detach().clone()) for name, module in layers.items()}
     optimizer.step()
     strategy.after_step(where)
@@ -271,7 +269,7 @@ def test_random_masks_as_many_rows_anew_each_step_and_repeatably(toy_t5: Path) -
         strategy.before_task(where)
         step(loaded, strategy, [batch(loaded, 0)], where)
         assert where.take_terms()["migu_masked_share"] == pytest.approx(0.7, abs=0.03)
-        return [zero_rows(m.weight) for m in select_layers(loaded.model, loaded.family, ["attention"]).values()]
+        return [zero_rows(m.weight) for m in select_layers(loaded, ["attention"]).values()]
 
     assert rows(1) == rows(1)
     assert rows(1) != rows(2)
@@ -373,12 +371,12 @@ def test_the_mask_is_over_all_processes(toy_t5: Path) -> None:
             helper, remote = MIGU(MIGUOptions(name="migu")), context(toy(toy_t5))
             remote.sum_over_processes = lambda sums: other_sums.append(sums) or sums
             helper.before_task(remote)
-            step(LoadedModel(remote.model, loaded.tokenizer, loaded.family), helper, others, remote)
+            step(remote.family, helper, others, remote)
         where = context(loaded)
         where.sum_over_processes = lambda sums: sums + sum(other_sums)
         strategy.before_task(where)
         step(loaded, strategy, own, where)
-        return [zero_rows(m.weight) for m in select_layers(loaded.model, loaded.family, ["feed_forward"]).values()]
+        return [zero_rows(m.weight) for m in select_layers(loaded, ["feed_forward"]).values()]
 
     whole = rows(batches, [])
     assert rows(batches[:1], batches[1:]) == whole
@@ -386,8 +384,8 @@ def test_the_mask_is_over_all_processes(toy_t5: Path) -> None:
     assert rows(batches[:1], []) != whole  # the control
 
 
-def check(loaded: LoadedModel, **options: Any) -> None:
-    MIGU(MIGUOptions(name="migu", **options)).check(loaded.model, loaded.family, 2)
+def check(loaded: Family, **options: Any) -> None:
+    MIGU(MIGUOptions(name="migu", **options)).check(loaded, 2)
 
 
 def test_layers_that_fit_nothing_are_an_error_that_names_the_layers(toy_t5: Path) -> None:

@@ -41,7 +41,7 @@ class Sequence:
 
     def context(self, index: int) -> Context:
         task: Any = SimpleNamespace(name=NAMES[index])
-        return Context(self.loaded.model, self.loaded.tokenizer, self.loaded.family, task, index, seed=5)
+        return Context(self.loaded, task, index, seed=5)
 
     def matrices(self, which: str) -> dict[str, torch.nn.Parameter]:
         """The trained A's or B's by layer, found by their names rather than through peft's classes."""
@@ -305,7 +305,7 @@ def test_what_is_kept_is_a_copy_without_a_graph(toy_t5: Path) -> None:
 def test_memory_is_that_of_the_state(toy_t5: Path) -> None:
     sequence = Sequence(toy_t5)
     loaded = sequence.loaded
-    promised = sequence.strategy.memory(loaded.model, loaded.family, 3)  # asked before the run, in float32
+    promised = sequence.strategy.memory(loaded, 3)  # asked before the run, in float32
     sequence.until(3)
     kept = sequence.strategy.state_dict().values()
     assert promised == sum(a.numel() * torch.float32.itemsize for a in kept) == 3 * LAYERS * RANK * WIDTH * 4

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from safetensors import safe_open
 
 from clkit.errors import StrategyError
+from clkit.models.family import Family
 from clkit.models.layers import select_layers
-from clkit.models.loading import LoadedModel, load_model, save_model
+from clkit.models.loading import load_model, save_model
 from clkit.models.objective import Classification
 from clkit.models.sections import FullTuning, ModelSection
 from clkit.strategies.builtin.osf import OSF, OSFOptions
@@ -28,34 +29,32 @@ Weights = dict[str, torch.Tensor]
 DEFAULT_LAYERS = ["attention", "feed_forward"]
 
 
-def toy(folder: Path, freeze: list[str] | None = None) -> LoadedModel:
+def toy(folder: Path, freeze: list[str] | None = None) -> Family:
     return load_toy(folder, FullTuning(freeze=freeze or []))
 
 
-def context(loaded: LoadedModel, index: int = 1) -> Context:
-    values: Any = {"task": SimpleNamespace(name="second"), "tokenizer": loaded.tokenizer}
-    return Context(model=loaded.model, family=loaded.family, task_index=index, seed=5, **values)
+def context(loaded: Family, index: int = 1) -> Context:
+    values: Any = {"task": SimpleNamespace(name="second")}
+    return Context(family=loaded, task_index=index, seed=5, **values)
 
 
 def strategy(**options: Any) -> OSF:
     return OSF(OSFOptions(name="osf", **options))
 
 
-def batch(loaded: LoadedModel, seed: int) -> dict[str, torch.Tensor]:
+def batch(loaded: Family, seed: int) -> dict[str, torch.Tensor]:
     draw = np.random.default_rng(seed)
     texts = [" ".join(f"w{draw.integers(37)}" for _ in range(3)) for _ in range(8)]
-    encoded = loaded.family.encode(loaded.tokenizer, texts[:4], texts[4:])
+    encoded = loaded.encode(texts[:4], texts[4:])
     rows = [dict(zip(encoded, values, strict=True)) for values in zip(*encoded.values(), strict=True)]
-    return loaded.family.collator(loaded.tokenizer, loaded.model)(rows)
+    return loaded.collator()(rows)
 
 
-def weights(loaded: LoadedModel) -> Weights:
+def weights(loaded: Family) -> Weights:
     return {name: parameter.detach().clone() for name, parameter in loaded.model.named_parameters()}
 
 
-def steps(
-    loaded: LoadedModel, osf: OSF, where: Context, optimizer: type[torch.optim.Optimizer], count: int = 6
-) -> None:
+def steps(loaded: Family, osf: OSF, where: Context, optimizer: type[torch.optim.Optimizer], count: int = 6) -> None:
     trained = [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
     made = optimizer(trained, lr=1.0 if optimizer is torch.optim.SGD else 1e-2)  # type: ignore[call-arg]
     for seed in range(count):
@@ -66,15 +65,15 @@ def steps(
         made.zero_grad()
 
 
-def learn(loaded: LoadedModel, osf: OSF, index: int = 1, optimizer: type[torch.optim.Optimizer] | None = None) -> None:
+def learn(loaded: Family, osf: OSF, index: int = 1, optimizer: type[torch.optim.Optimizer] | None = None) -> None:
     where = context(loaded, index)
     osf.before_task(where)
     steps(loaded, osf, where, optimizer or torch.optim.AdamW)
     osf.after_task(where)
 
 
-def layer_names(loaded: LoadedModel) -> list[str]:
-    return [f"{name}.weight" for name in select_layers(loaded.model, loaded.family, DEFAULT_LAYERS)]
+def layer_names(loaded: Family) -> list[str]:
+    return [f"{name}.weight" for name in select_layers(loaded, DEFAULT_LAYERS)]
 
 
 def movement(before: torch.Tensor, after: torch.Tensor, share: float) -> tuple[float, float]:
@@ -275,8 +274,8 @@ def test_what_it_cannot_work_with_is_refused(other: str) -> None:
         check_composition(entries, "full" if other == "migu" else other)
 
 
-def check(osf: OSF, loaded: LoadedModel, tasks: int = 2) -> None:
-    osf.check(loaded.model, loaded.family, tasks)
+def check(osf: OSF, loaded: Family, tasks: int = 2) -> None:
+    osf.check(loaded, tasks)
 
 
 def test_layers_that_cannot_be_decomposed_are_an_error_before_any_task(toy_t5: Path) -> None:
@@ -293,20 +292,20 @@ def test_layers_that_cannot_be_decomposed_are_an_error_before_any_task(toy_t5: P
 def test_weights_that_lie_transposed_are_refused_before_the_first_task(toy_llama: Path, tmp_path: Path) -> None:
     loaded = toy(Path(write_gpt2(tmp_path, toy_llama).name))
     with pytest.raises(StrategyError, match=r"^strategies\.osf: 'transformer\.h\.0\.attn\.c_attn' is a Conv1D, which"):
-        strategy().memory(loaded.model, loaded.family, 2)  # asked for before training
+        strategy().memory(loaded, 2)  # asked for before training
     with pytest.raises(StrategyError, match="is a Conv1D"):
         check(strategy(), loaded)
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5])
 def test_memory_is_what_the_decomposition_adds(toy_t5: Path, share: float) -> None:
-    def held(loaded: LoadedModel) -> int:
+    def held(loaded: Family) -> int:
         return sum(tensor.nbytes for tensor in [*loaded.model.parameters(), *loaded.model.buffers()])
 
     loaded = toy(toy_t5, freeze=["encoder.block.0.*"])
     osf = strategy(preserved=share)
-    told, plain = osf.memory(loaded.model, loaded.family, 2), held(loaded)
-    assert osf.memory(loaded.model, loaded.family, 1) == 0
+    told, plain = osf.memory(loaded, 2), held(loaded)
+    assert osf.memory(loaded, 1) == 0
     osf.before_task(context(loaded))
     assert held(loaded) - plain == told > 0
     osf.after_task(context(loaded))

@@ -145,7 +145,7 @@ def options(**values: Any) -> ReplayOptions:
 
 
 def context(index: int, seed: int = 5) -> Context:
-    parts: Any = {"model": None, "tokenizer": None, "family": None, "task": SimpleNamespace(name=f"task{index}")}
+    parts: Any = {"family": None, "task": SimpleNamespace(name=f"task{index}")}
     return Context(task_index=index, seed=seed, **parts)
 
 
