@@ -286,9 +286,7 @@ def test_every_control_masks_as_many_rows_of_each_layer(toy_t5: Path) -> None:
         for source in ("magnitude", *CONTROLS)
     }
     loaded = toy(toy_t5)
-    widths = [
-        len(one.weight) for one in select_layers(loaded.model, loaded.family, ["attention", "feed_forward"]).values()
-    ]
+    widths = [len(one.weight) for one in select_layers(loaded, ["attention", "feed_forward"]).values()]
     assert counts["magnitude"][0] == [rows_masked(width, 0.7) for width in widths]
     assert all(counts[source] == counts["magnitude"] for source in CONTROLS)
 
