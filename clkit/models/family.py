@@ -38,6 +38,8 @@ class Family(ABC):
     name: ClassVar[str]
     #: The objective (`kind`) that a class of the family is for.
     objective_kind: ClassVar[str]
+    #: Settings of the objective that the family cannot follow, with the reason.
+    has_no: ClassVar[Mapping[str, str]] = {}
     #: Role of a linear layer -> pattern that its full name matches (`re.search`). The first match counts.
     roles: ClassVar[Mapping[str, str]]
     #: Sets of endings of names, of which the first that the model has all of carry a LoRA adapter, unless the recipe
@@ -80,14 +82,6 @@ class Family(ABC):
 
         Raises:
             ModelError: the model does not fit the objective.
-        """
-
-    @classmethod
-    def check_objective(cls, objective: Objective) -> None:
-        """Refuse, before anything is loaded, an objective with settings that the family cannot follow.
-
-        Raises:
-            ModelError: naming the key.
         """
 
     def see(self, tasks: Iterable[str]) -> None:

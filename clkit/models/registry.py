@@ -38,7 +38,9 @@ def family_of(config: Any, objective: Objective) -> type[Family]:
                     f"{name} models such as this '{config.model_type}' do not support objective.kind: "
                     f"{objective.kind}; use one of: {', '.join(classes)}"
                 )
-            classes[objective.kind].check_objective(objective)
+            for key, reason in classes[objective.kind].has_no.items():
+                if getattr(objective, key) is not None:
+                    raise ModelError(f"objective.{key}: {reason}; set it to null")
             return classes[objective.kind]
     raise ModelError(
         f"model type '{config.model_type}' is not supported (families: {', '.join(known)}); "

@@ -42,12 +42,8 @@ class MaskedTokens(Encoder):
         "lm_head": r"^(lm_head|cls|vocab_\w+|generator_\w+|head|decoder)(\.|$)",
     }
 
+    has_no: ClassVar[Mapping[str, str]] = {"span_length": "an encoder masks single tokens, only T5 spans"}
     objective: Pretraining
-
-    @classmethod
-    def check_objective(cls, objective: Objective) -> None:
-        if getattr(objective, "span_length", None) is not None:
-            raise ModelError("objective.span_length: an encoder masks single tokens, only T5 spans; set it to null")
 
     @classmethod
     def load(

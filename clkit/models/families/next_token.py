@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from clkit.errors import ModelError
 from clkit.models.families.decoder import Decoder, first_id, token_ids
 from clkit.models.family import Family
-from clkit.models.objective import Objective
 
 
 class DecoderPretraining(Decoder):
@@ -18,13 +16,10 @@ class DecoderPretraining(Decoder):
     """
 
     objective_kind: ClassVar[str] = "pretraining"
+    has_no: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("masked_share", "span_length"), "a decoder predicts the next token and masks none"
+    )
     answer = Family.answer  # which says that there are none
-
-    @classmethod
-    def check_objective(cls, objective: Objective) -> None:
-        for key in ("masked_share", "span_length"):
-            if getattr(objective, key) is not None:
-                raise ModelError(f"objective.{key}: a decoder predicts the next token and masks none; set it to null")
 
     def encode(self, prompts: Sequence[str], answers: Sequence[str], tasks: Sequence[str] = ()) -> dict[str, list[Any]]:
         begin, texts = first_id(self.tokenizer), token_ids(self.tokenizer, answers)
