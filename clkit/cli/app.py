@@ -46,7 +46,7 @@ VERBS = {
     if name != "app"
 }
 for name, verb in VERBS.items():
-    app.command(name)(verb)
+    app.command(name, cls=getattr(sys.modules[verb.__module__], "Command", None))(verb)
 
 
 def _print_version(wanted: bool) -> None:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 def matrix(
     runs: Annotated[
-        list[Path] | None, typer.Argument(help="Run folders; without any, the newest in runs/.", show_default=False)
+        list[Path] | None,
+        typer.Argument(help="Run folders, or folders of them; without any, the newest in runs/.", show_default=False),
     ] = None,
     reference: Annotated[
         list[Path] | None,
@@ -35,7 +36,8 @@ def matrix(
 ) -> None:
     """Show the scores after each task and the metrics: average accuracy, BWT, FWT, forgetting, learning accuracy.
 
-    Several runs are shown side by side; those that differ in their seed only get a mean and its 95 % interval.
+    Several runs are shown side by side; those that differ in their seed only get a mean and its 95 % interval, and such
+    groups are compared by their pairs, as `clkit compare` does, with the first.
 
     Example: clkit matrix runs/t5_order1-42 runs/t5_order1-43 --reference runs/per_task-42
     """
@@ -43,6 +45,7 @@ def matrix(
     from clkit.report.console import make_console
     from clkit.report.runs import compare_runs
     from clkit.run.baselines import open_references
+    from clkit.run.comparison import open_runs
     from clkit.run.folder import RunFolder
     from clkit.run.recovery import recover_matrix
 
@@ -52,7 +55,7 @@ def matrix(
         raise UsageError("--all is for tables; --json and --csv always hold every matrix")
     if reference and as_csv:
         raise UsageError("--reference is for metrics, and --csv holds scores only; use --json")
-    opened = [RunFolder.open(run) for run in runs] if runs else [RunFolder.newest()]
+    opened = open_runs(runs) if runs else [RunFolder.newest()]
     folders = {str(folder.path): folder for folder in opened}
     matrices = {}
     for name, folder in folders.items():

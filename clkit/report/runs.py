@@ -12,6 +12,7 @@ from rich.text import Text
 from clkit.errors import ClkitError, RunError
 from clkit.models.objective import HEADS
 from clkit.report.general_tables import GeneralAbility, general_table, read_general
+from clkit.report.pairs import Compared, Comparison, against_the_first, comparison_tables
 from clkit.report.tables import REFERENCE_HEADS, RunMetrics, SeedGroup, matrix_table, metrics_table, runs_table
 from clkit.results.matrix import AccuracyMatrix
 from clkit.results.metrics import Metric
@@ -42,6 +43,7 @@ class ComparedRuns:
     runs: list[RunResult]
     references: Sequence[Reference]
     means: list[SeedGroup]
+    paired: list[Comparison]
 
     def tables(self, width: int, *, every_matrix: bool) -> Iterator[RenderableType]:
         """What a terminal shows of them, one below the other, in at most ``width`` characters where that can be."""
@@ -65,6 +67,8 @@ class ComparedRuns:
             if further := {name: head for name, head in REFERENCE_HEADS.items() if name in self.runs[0].metrics}:
                 yield from ("", runs_table(metrics, self.means, heads=further))
             yield from (Text(f"{run.name}: {run.heads}", style="italic") for run in self.runs if run.heads)
+        if self.paired:
+            yield from ("", *comparison_tables(self.paired))
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -80,6 +84,7 @@ class ComparedRuns:
                 {"runs": group.runs, "metrics": {key: metric.to_json() for key, metric in group.metrics.items()}}
                 for group in self.means
             ],
+            "comparisons": [one.to_json() for one in self.paired],
         }
 
 
@@ -110,7 +115,9 @@ def compare_runs(
         except ValueError as error:  # equal recipes, yet other matrices: a file was changed by hand
             raise RunError(f"no mean over {', '.join(matrices)}: {error}") from error
         means.append(SeedGroup(names, metrics))
-    return ComparedRuns(runs, references, means)
+    several = matrices.items() if len(runs) > 1 else ()
+    finished = [Compared(name, run.recipe(), matrix) for name, (run, matrix) in several if not matrix.in_progress]
+    return ComparedRuns(runs, references, means, against_the_first(finished))
 
 
 def _about_heads(folder: RunFolder) -> str | None:

@@ -13,6 +13,7 @@ from rich.text import Text
 from clkit.results.kinds import UNBOUNDED, Protocol, Row
 from clkit.results.matrix import AccuracyMatrix
 from clkit.results.metrics import Metric
+from clkit.results.paired import Paired
 from clkit.results.spread import Aggregate
 from clkit.run.seal import Checked, State
 
@@ -208,6 +209,26 @@ def runs_table(
     for one in references:
         values = [one.metrics[name].value for name in heads]
         _add_values(table, f"{one.role}: {one.run}", values, heads, one.scored_by)
+    return table
+
+
+def paired_table(compared: Mapping[str, Mapping[str, Paired]], scored_by: str) -> Table:
+    """Methods against the same other one: of each, under its name, a row per metric that there are numbers of."""
+    table = _table(gap=2)
+    _explain(table, [scored_by])
+    table.add_column("method", no_wrap=True)
+    several = len(compared) > 1
+    for head in ("mean", "against", "diff.", "95 % interval", "p", *(["Holm"] if several else [])):
+        table.add_column(head, justify="right", no_wrap=True)
+    for method, metrics in compared.items():
+        table.add_section()
+        table.add_row(Text(method, style="bold"))
+        for name, one in metrics.items():
+            means = [show_score(value, scored_by, signed=name in SIGNED) for value in one.means or ()]
+            interval = " to ".join(show_score(end, scored_by) for end in one.interval or ())
+            tested = [f"{p:.3f}" for p in (one.p, one.holm if several else None) if p is not None]
+            cells = [*means, show_score(one.mean, scored_by, signed=True), interval, *tested]
+            table.add_row(Text(f"  {name_of(name, scored_by)}"), *cells)
     return table
 
 

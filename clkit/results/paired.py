@@ -2,11 +2,13 @@
 
 The interval is Student's, of the mean of the differences. The test flips signs: were the methods alike, each difference
 could as well have come out the other way round, and p is the share of all ways in which the mean lies as far from 0 as
-the one that was measured. Of n pairs it cannot be below 2/2^n, so five pairs never give p < 0.05, and six can.
+the one that was measured. Five pairs never give p < 0.05, and six can (`smallest_p`).
 """
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -17,8 +19,8 @@ from clkit.results.spread import t_interval
 
 #: Fewer differences say nothing of their spread.
 FEWEST = 3
-#: Up to so many pairs every way of flipping signs is counted, and of more as many ways are drawn.
-COUNTED = 14
+#: Up to so many pairs every way of flipping signs is counted, and of more so many ways are drawn.
+COUNTED, DRAWN = 28, 16_384
 #: How far two sums of the same numbers may differ by rounding, as a share of the sum of their sizes.
 _ROUNDING = 1e-12
 
@@ -28,7 +30,8 @@ class Paired:
     """How much higher one method's value is than another's, over pairs of runs.
 
     Attributes:
-        mean: of the differences; None, as all else, for fewer than `FEWEST` pairs.
+        means: of the two methods; None, as all else, for fewer than `FEWEST` pairs.
+        mean: of the differences.
         interval: the 95 % t-interval of the mean.
         p: of the two-sided sign-flip test.
         holm: p after Holm's correction for all methods that are compared by this metric.
@@ -36,6 +39,7 @@ class Paired:
     """
 
     n: int
+    means: tuple[float, float] | None = None
     mean: float | None = None
     interval: tuple[float, float] | None = None
     p: float | None = None
@@ -44,8 +48,11 @@ class Paired:
 
     def to_json(self) -> dict[str, Any]:
         interval = None if self.interval is None else list(self.interval)
+        mean, against = self.means or (None, None)
         return {
             "n": self.n,
+            "mean": mean,
+            "mean_against": against,
             "mean_difference": self.mean,
             "interval_95": interval,
             "p": self.p,
@@ -54,30 +61,43 @@ class Paired:
         }
 
 
-def paired(differences: Sequence[float]) -> Paired:
-    """Mean, interval and test of the differences, one for each pair."""
-    n = len(differences)
+def paired(pairs: Sequence[tuple[float, float]]) -> Paired:
+    """Means, interval and test of the first values against the second."""
+    n = len(pairs)
     if n < FEWEST:
-        return Paired(n, note=f"{n} pairs of runs, and fewer than {FEWEST} say nothing")
-    return Paired(n, fmean(differences), t_interval(differences), sign_flip(differences))
+        return Paired(n, note=f"fewer than {FEWEST} pairs of runs say nothing")
+    differences = [one - other for one, other in pairs]
+    means = fmean(one for one, _ in pairs), fmean(other for _, other in pairs)
+    return Paired(n, means, fmean(differences), t_interval(differences), sign_flip(differences))
+
+
+def smallest_p(n: int) -> float:
+    """What the sign-flip test of so many pairs can give at best: no way but the one measured, and its opposite."""
+    return math.ldexp(1.0, 1 - n)
 
 
 def sign_flip(differences: Sequence[float]) -> float:
     """The p-value of the two-sided sign-flip permutation test: exact for up to `COUNTED` differences.
 
-    For more it is (1 + as extreme) / (1 + drawn) over 2^`COUNTED` ways that are drawn, always the same ones.
+    For more it is (1 + as extreme) / (1 + drawn) over `DRAWN` ways of flipping them, always the same ones.
     """
     # Rounding must not make a way less extreme that has the same sum.
     limit = abs(sum(differences)) - _ROUNDING * sum(map(abs, differences))
+    if limit <= 0:
+        return 1.0
     if len(differences) <= COUNTED:
-        return fmean(abs(total) >= limit for total in _signed_sums(differences))
+        # Of each way for one half: those for the other with which it comes out as high. As many come out as low.
+        half = len(differences) // 2
+        others = sorted(_signed_sums(differences[half:]))
+        high = sum(len(others) - bisect_left(others, limit - one) for one in _signed_sums(differences[:half]))
+        return math.ldexp(high, 1 - len(differences))
+    draw = seeded("sign-flip")
     parts = [_signed_sums(differences[start : start + 8]) for start in range(0, len(differences), 8)]
-    draw, drawn = seeded("sign-flip"), 1 << COUNTED
     extreme = 0
-    for _ in range(drawn):
+    for _ in range(DRAWN):
         ways = draw.getrandbits(8 * len(parts)).to_bytes(len(parts))
         extreme += abs(sum(part[way % len(part)] for part, way in zip(parts, ways, strict=True))) >= limit
-    return (1 + extreme) / (1 + drawn)
+    return (1 + extreme) / (1 + DRAWN)
 
 
 def _signed_sums(values: Sequence[float]) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from clkit.run.folder import RunFolder, parse_recipe
@@ -15,8 +16,33 @@ def compare_recipes(old_yaml: str, new_yaml: str) -> list[str]:
     Raises:
         RunError: one of the two is no YAML.
     """
-    old, new = parse_recipe(old_yaml, "the old recipe"), parse_recipe(new_yaml, "the new recipe")
+    return differing_keys(parse_recipe(old_yaml, "the old recipe"), parse_recipe(new_yaml, "the new recipe"))
+
+
+def differing_keys(old: Any, new: Any) -> list[str]:
+    """The same of recipes as plain data."""
     return list(_differences("", old, new))
+
+
+def open_runs(paths: Iterable[Path], *, depth: int = 3) -> list[RunFolder]:
+    """The runs at these paths, each once: a path is a run's, or that of a folder with runs in it or in its folders.
+
+    Raises:
+        RunError: a path is neither, or a run cannot be opened.
+    """
+    found: dict[Path, RunFolder] = {}
+    for path in paths:
+        for run in _runs_in(path, depth) or [path]:
+            found.setdefault(run.resolve(), RunFolder.open(run))
+    return list(found.values())
+
+
+def _runs_in(path: Path, depth: int) -> list[Path]:
+    if RunFolder(path).recipe_path.is_file():
+        return [path]
+    if not depth or not path.is_dir():
+        return []
+    return [run for below in sorted(path.iterdir()) for run in _runs_in(below, depth - 1)]
 
 
 def seed_groups(runs: Iterable[RunFolder]) -> list[list[RunFolder]]:

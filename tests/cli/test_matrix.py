@@ -77,6 +77,22 @@ def test_several_runs_get_a_row_each_and_the_seeds_a_mean():
     assert "after a" not in output
 
 
+def test_groups_of_three_seeds_are_compared_by_their_pairs():
+    plain = [make_run(seed, final=final) for seed, final in ((1, 0.5), (2, 0.6), (3, 0.4))]
+    replay = [
+        make_run(seed, name="y", final=final, recipe="strategies: [{name: replay}]\n")
+        for seed, final in ((1, 0.6), (2, 0.8), (3, 0.7))
+    ]
+    output = " ".join(call(*plain, *replay).output.split())
+    assert "bwt -30.0 -50.0 +20.0 -4.8 to 44.8 0.250" in output
+    assert "y against x: 3 pairs; they differ in strategies a, b: seeds 1, 2, 3" in output
+    (found,) = json.loads(call("runs", "--json").output)["comparisons"]
+    assert found["metrics"]["bwt"]["mean_difference"] == pytest.approx(0.2)
+    assert json.loads(call(*plain, *replay[:2], "--json").output)["comparisons"] == []
+    unfair = [make_run(seed, name="z", recipe="protocol: multi_task\n") for seed in (1, 2, 3)]
+    assert json.loads(call(*plain, *unfair, "--json").output)["comparisons"] == []
+
+
 def test_one_seed_has_no_interval():
     output = call(make_run(1), make_run(1, name="other")).output
     assert "mean of" not in output

@@ -1,0 +1,91 @@
+"""`clkit compare`: whether methods differ, over the seeds and orders that their runs share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+if TYPE_CHECKING:
+    from clkit.report.pairs import Compared
+    from clkit.run.folder import RunFolder
+
+
+class Command(TyperCommand):
+    """Lets `--against` take all paths that follow it, as a shell writes them for `--against runs/plain-*`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        spread: list[str] = []
+        many = False
+        for argument in args:
+            if argument.startswith("-"):
+                many = argument.partition("=")[0] == "--against"
+            elif many and spread[-1] != "--against":
+                spread.append("--against")
+            spread.append(argument)
+        return super().parse_args(ctx, spread)
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Runs of the methods, or folders of runs.")],
+    against: Annotated[
+        list[Path], typer.Option(help="Runs of the method that they are compared with, or folders of them.")
+    ],
+    metric: Annotated[
+        str | None,
+        typer.Option(help="Score by this metric instead of the runs' own: macro_f1, loss, ...", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print pairs, differences and tests as JSON.")] = False,
+) -> None:
+    """Compare methods over pairs of runs: difference, 95 % interval, sign-flip test, and Holm's correction of it.
+
+    A pair has the same seed, data.seed and order of tasks. Runs of other data or another protocol are refused.
+
+    Example: clkit compare runs/migu-* --against runs/plain-*
+    """
+    import json
+
+    from clkit.errors import UsageError
+    from clkit.report.console import make_console
+    from clkit.report.pairs import compare as compare_methods
+    from clkit.report.pairs import comparison_tables, methods
+    from clkit.run.comparison import differing_keys, open_runs
+
+    others = open_runs(against)
+    theirs = methods(_compared(others, metric))
+    left = {run.path.resolve() for run in others}
+    ours = methods(_compared((run for run in open_runs(runs) if run.path.resolve() not in left), metric))
+    if not ours or not theirs:
+        raise UsageError("no finished run to compare: all are in progress, or stand on the side of --against")
+    if len(theirs) > 1:
+        first, second = theirs[:2]
+        raise UsageError(
+            f"--against takes the runs of one method, and {first.names[0]} and {second.names[0]} differ in "
+            f"{', '.join(differing_keys(first.recipe, second.recipe))}"
+        )
+    compared = compare_methods(ours, theirs[0])
+    if as_json:
+        found = {"metric": compared[0].scored_by, "comparisons": [one.to_json() for one in compared]}
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    console = make_console()
+    for table in comparison_tables(compared):
+        console.print(table)
+
+
+def _compared(runs: Iterable[RunFolder], metric: str | None) -> list[Compared]:
+    """The finished runs; a remark about each other one."""
+    from clkit.report.pairs import Compared
+    from clkit.run.recovery import recover_matrix
+
+    found = []
+    for run in runs:
+        matrix, remarks = recover_matrix(run, metric)
+        if matrix.in_progress or remarks:
+            typer.echo(f"warning: {run.path} is left out: {(matrix.in_progress or remarks[0])}", err=True)
+        else:
+            found.append(Compared(str(run.path), run.recipe(), matrix))
+    return found

@@ -1,0 +1,253 @@
+"""Methods compared over the seeds and orders that their runs share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from clkit.errors import UsageError
+from clkit.report.tables import paired_table
+from clkit.results.matrix import AccuracyMatrix
+from clkit.results.paired import FEWEST, Paired, holm, paired, smallest_p
+from clkit.run.comparison import differing_keys
+
+#: What methods may differ in. In all else of a recipe they must agree, or their runs answer different questions.
+METHOD = ("strategies", "tuning", "training", "general", "evaluation.batch_size", "evaluation.zero_shot")
+
+
+class Shared(NamedTuple):
+    """What the two runs of a pair have in common."""
+
+    seed: Any
+    data_seed: Any
+    order: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"seed": self.seed, "data_seed": self.data_seed, "tasks": list(self.order)}
+
+
+class Compared(NamedTuple):
+    """A run by its name, with its recipe as plain data."""
+
+    name: str
+    recipe: Mapping[str, Any]
+    matrix: AccuracyMatrix
+
+    @property
+    def shared(self) -> Shared:
+        return Shared(self.recipe.get("seed"), _section(self.recipe, "data").get("seed"), tuple(self.matrix.tasks))
+
+
+@dataclass(frozen=True)
+class Method:
+    """Runs whose recipes differ in their seeds, the order of the tasks and their names only.
+
+    Attributes:
+        recipe: what all of them say.
+    """
+
+    recipe: Mapping[str, Any]
+    runs: Mapping[Shared, Compared]
+
+    @property
+    def names(self) -> list[str]:
+        return [run.name for run in self.runs.values()]
+
+
+class Comparison(NamedTuple):
+    """One method against another: the pairs, the runs without a partner, and what came out by each metric."""
+
+    method: str
+    against: str
+    differs_in: list[str]
+    pairs: list[tuple[Compared, Compared]]
+    alone: list[str]
+    metrics: dict[str, Paired]
+
+    @property
+    def scored_by(self) -> str:
+        """What the tasks are scored by, in all runs."""
+        return self.pairs[0][0].matrix.metric
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "method": self.method,
+            "against": self.against,
+            "differs_in": self.differs_in,
+            "pairs": [{"run": one.name, "against": two.name, **one.shared.to_json()} for one, two in self.pairs],
+            "unpaired": self.alone,
+            "metrics": {name: metric.to_json() for name, metric in self.metrics.items()},
+        }
+
+
+def methods(runs: Iterable[Compared]) -> list[Method]:
+    """The runs by what they say of a method, in the order of the first run of each.
+
+    Raises:
+        UsageError: two runs of a method have the same seeds and order, and either could be the one of a pair.
+    """
+    groups: dict[str, dict[Shared, Compared]] = {}
+    for run in runs:
+        group = groups.setdefault(json.dumps(_method(run.recipe), sort_keys=True, default=str), {})
+        twin = group.setdefault(run.shared, run)
+        if twin is not run:
+            raise UsageError(
+                f"{twin.name} and {run.name}: the same recipe, seed and order twice, of which one counts; name one"
+            )
+    return [Method(_method(next(iter(group.values())).recipe), group) for group in groups.values()]
+
+
+def unfair(one: Method, other: Method) -> list[str]:
+    """The keys in which two methods differ so that it is not the method alone that makes the difference."""
+    keys = differing_keys(one.recipe, other.recipe)
+    return [key for key in keys if not any(key == part or key.startswith(f"{part}.") for part in METHOD)]
+
+
+def against_the_first(runs: Iterable[Compared]) -> list[Comparison]:
+    """The runs' methods against the first of them, where that is fair and there are `FEWEST` pairs; else nothing."""
+    with suppress(UsageError):
+        found = methods(runs)
+        fair = [one for one in found[1:] if not unfair(one, found[0])]
+        enough = [one for one in fair if len(one.runs.keys() & found[0].runs.keys()) >= FEWEST]
+        return compare(enough, found[0]) if enough else []
+    return []
+
+
+def compare(ours: Sequence[Method], against: Method) -> list[Comparison]:
+    """Each method against the same one, over the runs that have a partner there; p is corrected for their number.
+
+    Raises:
+        UsageError: a comparison is not fair, or there is no pair.
+    """
+    labels = _labels([*ours, against])
+    found = [_compare(method, against, label, labels[-1]) for method, label in zip(ours, labels, strict=False)]
+    names = dict.fromkeys(name for one in found for name in one.metrics)
+    corrected = {name: holm([one.metrics[name].p if name in one.metrics else None for one in found]) for name in names}
+    return [
+        one._replace(
+            metrics={name: replace(metric, holm=corrected[name][place]) for name, metric in one.metrics.items()}
+        )
+        for place, one in enumerate(found)
+    ]
+
+
+def _compare(method: Method, against: Method, label: str, other_label: str) -> Comparison:
+    if wrong := unfair(method, against):
+        raise UsageError(
+            f"{method.names[0]} and {against.names[0]} differ in {', '.join(wrong)}: no fair pair; compare runs that "
+            "differ in strategies, tuning and training only"
+        )
+    pairs = [(run, against.runs[shared]) for shared, run in method.runs.items() if shared in against.runs]
+    if not pairs:
+        raise UsageError(f"{_seeds(method)} and {_seeds(against)}: no pair has the same seed, data.seed and order")
+    for one, two in pairs:
+        if (one.matrix.counts, one.matrix.metric) != (two.matrix.counts, two.matrix.metric):
+            raise UsageError(
+                f"{one.name} and {two.name}: no fair pair, for they were tested on {_tested(one)} and {_tested(two)}"
+            )
+    if not (differ := differing_keys(against.recipe, method.recipe)):
+        raise UsageError(
+            f"{pairs[0][0].name} and {pairs[0][1].name}: their recipes say the same, so nothing is compared"
+        )
+    alone = [run.name for shared, run in method.runs.items() if shared not in against.runs]
+    return Comparison(label, other_label, differ, pairs, alone, _metrics(pairs))
+
+
+def comparison_tables(compared: Sequence[Comparison]) -> Iterator[RenderableType]:
+    """What a terminal shows: the numbers of each method, where there are any, and over which pairs they are."""
+    numbers = {one.method: {name: one for name, one in one.metrics.items() if one.means} for one in compared}
+    if shown := {method: metrics for method, metrics in numbers.items() if metrics}:
+        yield from (paired_table(shown, compared[0].scored_by), "")
+    yield from (Text(_about(one)) for one in compared)
+
+
+def _about(one: Comparison) -> str:
+    """Which pairs a comparison is over, and what must be known to read it."""
+    n = len(one.pairs)
+    said = [f"{one.method} against {one.against}: {n} pairs; they differ in {', '.join(one.differs_in)}"]
+    seeds: dict[str, list[str]] = {}
+    for shared in sorted((run.shared for run, _ in one.pairs), key=lambda shared: (len(str(shared.seed)), str(shared))):
+        seeds.setdefault(", ".join(shared.order), []).append(str(shared.seed))
+    said += [f"{order}: seeds {', '.join(found)}" for order, found in seeds.items()]
+    notes = dict.fromkeys(metric.note for metric in one.metrics.values() if metric.note)
+    for note in notes:
+        without = [name for name, metric in one.metrics.items() if metric.note == note]
+        said.append(f"{note}: no {', '.join(without)}" if len(without) < len(one.metrics) else note)
+    if n >= FEWEST and smallest_p(n) > 0.05:
+        said.append(f"of {n} pairs p is never below {smallest_p(n):.3f}")
+    if one.alone:
+        said.append(f"without a partner: {', '.join(one.alone)}")
+    return "\n  ".join(said)
+
+
+def _metrics(pairs: Sequence[tuple[Compared, Compared]]) -> dict[str, Paired]:
+    """By each metric that any pair has; a comparison without one of the pairs would be over other seeds."""
+    computed = [(one.matrix.metrics(), two.matrix.metrics()) for one, two in pairs]
+    found = {}
+    for name in computed[0][0]:
+        values = [(one[name].value, two[name].value) for one, two in computed]
+        whole = [(first, second) for first, second in values if first is not None and second is not None]
+        if len(whole) == len(pairs):
+            found[name] = paired(whole)
+        elif whole:
+            found[name] = Paired(len(whole), note=f"missing in {len(pairs) - len(whole)} of {len(pairs)} pairs")
+    return found
+
+
+def _method(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe without what the runs of a method may differ in."""
+    said = {key: value for key, value in recipe.items() if key not in ("name", "seed", "saving")}
+    for section, key in (("data", "seed"), ("benchmark", "order")):
+        if isinstance(said.get(section), dict):
+            said[section] = {name: value for name, value in said[section].items() if name != key}
+    if isinstance(said.get("tasks"), list):
+        said["tasks"] = sorted(said["tasks"], key=lambda task: json.dumps(task, sort_keys=True, default=str))
+    evaluation = _section(said, "evaluation")
+    if evaluation.get("answer") == "both":  # the matrix holds what was generated
+        said["evaluation"] = evaluation | {"answer": "generate"}
+    return said
+
+
+def _section(recipe: Mapping[str, Any], name: str) -> dict[str, Any]:
+    section = recipe.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def _labels(compared: Sequence[Method]) -> list[str]:
+    """A name for each method: its recipes', its strategies', or else its first run's: what tells all of them apart."""
+    for label in (_recipe_name, _strategies):
+        labels = [label(method) for method in compared]
+        if all(labels) and len(set(labels)) == len(labels):
+            return labels
+    return [_runs(method) for method in compared]
+
+
+def _recipe_name(method: Method) -> str:
+    names = {str(run.recipe.get("name")) for run in method.runs.values()}
+    return names.pop() if len(names) == 1 else ""
+
+
+def _strategies(method: Method) -> str:
+    strategies = method.recipe.get("strategies") or []
+    return " + ".join(str(_section({"one": strategy}, "one").get("name")) for strategy in strategies) or "plain"
+
+
+def _runs(method: Method) -> str:
+    first, *more = method.names
+    return f"{first} and {len(more)} more" if more else first
+
+
+def _seeds(method: Method) -> str:
+    seeds = ", ".join(dict.fromkeys(str(shared.seed) for shared in method.runs))
+    orders = dict.fromkeys(", ".join(shared.order) for shared in method.runs)
+    return f"{_runs(method)} (seeds {seeds}; {'; '.join(orders)})"
+
+
+def _tested(run: Compared) -> str:
+    return f"{run.matrix.metric} of {', '.join(map(str, run.matrix.counts))} examples"
