@@ -12,6 +12,7 @@ from clkit.errors import DataError
 from clkit.models.family import Family, Generating
 from clkit.models.objective import Objective
 from clkit.results.answers import normalise
+from clkit.section import code_points
 from clkit.tasks.blocks import blocks
 from clkit.tasks.conversations import NO_TURNS
 from clkit.tasks.prompts import build_prompt, fit_all, in_chat_template
@@ -67,7 +68,7 @@ def refuse_unwritable_labels(family: Family, task: Task) -> None:
     for label, read in unwritable(family, task.labels or ()):
         known = f"'{read}'" if read.strip() else "nothing"
         raise DataError(
-            f"task '{task.name}': the model's tokenizer cannot spell the label '{label}' ({_code_points(label)}): it "
+            f"task '{task.name}': the model's tokenizer cannot spell the label '{label}' ({code_points(label)}): it "
             f"reads {known} of it, so no answer could be right; give other words in `labels` or `label_names`, or use "
             "another model"
         )
@@ -79,10 +80,6 @@ def unwritable(family: Family, answers: Sequence[str]) -> list[tuple[str, str]]:
         return []
     read = family.as_written(answers)
     return [pair for pair in zip(answers, read, strict=True) if normalise(pair[0]) != normalise(pair[1])]
-
-
-def _code_points(text: str) -> str:
-    return " ".join(f"U+{ord(character):04X}" for character in text[:8]) + (" ..." if len(text) > 8 else "")
 
 
 def encode(family: Family, examples: Dataset, chosen: Sequence[int] | None = None) -> Dataset:

@@ -32,7 +32,7 @@ def missing_inputs(recipe: Recipe) -> list[str]:
     if folder is not None and not Path(folder).is_dir():
         return [*missing, f"benchmark.folder: no folder '{folder}'"]
     for task in recipe.task_recipes():
-        lacks = task.source.missing(task.wanted(plain_text=recipe.objective.kind == "pretraining"))
+        lacks = task.source.lacks(task.wanted(plain_text=recipe.objective.kind == "pretraining"))
         missing += [f"tasks.{task.name}.source.{line}" for line in lacks]
     return missing
 

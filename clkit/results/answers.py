@@ -7,6 +7,7 @@ import string
 from collections.abc import Iterable
 
 from clkit.errors import DataError
+from clkit.section import difference, plain
 
 #: Punctuation that is dropped: all of ASCII, but for what makes another number of a number (1.5 and 15, -3 and 3).
 _DROPPED = re.compile(
@@ -18,7 +19,9 @@ _DROPPED = re.compile(
 
 
 def normalise(text: str) -> str:
-    """The text as exact match compares it: lower case, no punctuation outside numbers, single spaces."""
+    """The text as exact match compares it: lower case, no punctuation but in numbers and of signs alone."""
+    if re.fullmatch(r"\s*[+-]+\s*", text):
+        return text.strip()
     return " ".join(_DROPPED.sub("", text.lower()).split())
 
 
@@ -33,11 +36,12 @@ def refuse_equal(labels: Iterable[str], task: str) -> None:
         if not normalise(label):
             raise DataError(
                 f"task '{task}': exact match, which ignores punctuation, leaves nothing of the label {label!r}; name "
-                "it in words, in the data or by the source's label_names"
+                "it in words, in the data or by the source's label_names, or list it in source.missing where it "
+                "stands for no label"
             )
-        same = known.setdefault(normalise(label), label)
+        same = known.setdefault(plain(normalise(label)), label)
         if same != label:
             raise DataError(
-                f"task '{task}': exact match, which ignores case and punctuation, takes the labels '{same}' and "
-                f"'{label}' for the same; name them in words"
+                f"task '{task}': the labels '{same}' and '{label}' count as the same, for they differ only in "
+                f"{difference(same, label) or 'punctuation'}; write them alike, or name them in words"
             )

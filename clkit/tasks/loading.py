@@ -8,7 +8,7 @@ from clkit.errors import DataError
 from clkit.results.answers import refuse_equal
 from clkit.tasks.rows import Rows
 from clkit.tasks.sections import DataSection, TaskRecipe
-from clkit.tasks.splits import Draw, carve_validation, gold_labels, infer_labels, limit, with_gold
+from clkit.tasks.splits import Draw, carve_validation, gold_labels, infer_labels, limit
 from clkit.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def load_task(recipe: TaskRecipe, data: DataSection, seed: int, *, plain_text: b
         raise DataError(f"task '{recipe.name}': free-form answers have no labels; use data.train_per_task")
     source = recipe.source.read(recipe.wanted(plain_text=plain_text))
     declared = None if free else tuple(recipe.labels or source.labels or ())
-    train = _Split("train", source.train, declared, recipe.name, plain_text)
-    test = _Split("test", source.test, declared, recipe.name, plain_text)
+    train = _Split("train", source.train, recipe.name, plain_text)
+    test = _Split("test", source.test, recipe.name, plain_text)
     labels = declared if free or declared else infer_labels(train.rows, train.indices, recipe.name)
     refuse_equal(labels or (), recipe.name)
     train_labels, test_labels = train.label(labels), test.label(labels)
@@ -86,24 +86,24 @@ def load_task(recipe: TaskRecipe, data: DataSection, seed: int, *, plain_text: b
         train=_dataset(source.train, kept, train_labels),
         validation=None if validation is None else _dataset(source.train, validation, train_labels),
         test=_dataset(source.test, tested, test_labels),
-        dropped={split.name: split.dropped for split in (train, test) if split.dropped},
+        dropped=train.dropped | test.dropped,
     )
 
 
 class _Split:
-    """The rows of one split that are used: those that have a gold label or, of plain text, all."""
+    """The rows of one split that are used: those that have an answer or, of plain text, all."""
 
-    def __init__(
-        self, name: str, rows: Rows, declared: tuple[str, ...] | None, task: str, plain_text: bool = False
-    ) -> None:
-        self.name, self.rows, self.task = name, rows, task
-        self.indices = list(range(len(rows.answers))) if plain_text else with_gold(rows, declared)
-        self.dropped = len(rows.answers) - len(self.indices)
+    def __init__(self, name: str, rows: Rows, task: str, plain_text: bool) -> None:
+        self.rows, self.task = rows, task
+        self.indices = [index for index, answer in enumerate(rows.answers) if plain_text or answer is not None]
+        unlabelled = len(rows.answers) - len(self.indices)
         if not self.indices:
             raise DataError(
-                f"task '{task}': nothing is left of the {name} split: {self.dropped} rows, none with a gold label; "
+                f"task '{task}': nothing is left of the {name} split: {unlabelled} rows, none with a gold label; "
                 "choose a split that has labels"
             )
+        left_out = {name: unlabelled, f"unusable {name}": rows.unusable}
+        self.dropped = {which: count for which, count in left_out.items() if count}
 
     def label(self, labels: tuple[str, ...] | None) -> dict[int, str] | None:
         """The label of each row by its index, or None for free-form answers."""
@@ -119,6 +119,7 @@ def _dataset(rows: Rows, indices: list[int], labels: dict[int, str] | None) -> D
         "text": rows.texts(indices),
         "answer": [rows.answers[index] if labels is None else labels[index] for index in indices],
         "turns": rows.turns(indices),
+        "place": [rows.where(index) for index in indices],
     }
     given = {name: values for name, values in columns.items() if values is not None}
     features = datasets.Features(dict.fromkeys(given, datasets.Value("string")))

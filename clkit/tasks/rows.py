@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from clkit.errors import DataError
 from clkit.tasks.conversations import NO_TURNS, Example, read_conversation
-from clkit.tasks.values import Template, answer_text
+from clkit.tasks.records import Records
+from clkit.tasks.values import Template, answer_text, check_columns, kind_of_value
 
 
 class Rows(Protocol):
@@ -19,7 +21,11 @@ class Rows(Protocol):
 
     @property
     def answers(self) -> Sequence[str | None]:
-        """The answer of each row; None where the source has none."""
+        """The answer of each row; None where it has none."""
+
+    @property
+    def unusable(self) -> int:
+        """How many records were dropped because they hold no example (`source.on_bad_record`)."""
 
     def texts(self, indices: Sequence[int]) -> list[str]:
         """The inputs of these rows.
@@ -36,7 +42,7 @@ class Rows(Protocol):
         """
 
     def where(self, index: int) -> str:
-        """Where that row stands, as an error names it: file and line, or data set, split and row."""
+        """Where that row stands: file and line, or data set, split and row."""
 
 
 @dataclass(frozen=True)
@@ -54,49 +60,91 @@ class Columns:
     Args:
         text: a column, or a template with columns in braces.
         label: None where the texts alone are wanted, which may then be empty, as documents may.
+        missing: answers that say that there is none.
+        names: of the labels, by what stands in the column.
     """
 
-    def __init__(self, text: str | None, label: str | None, messages: str | None = None) -> None:
+    def __init__(
+        self,
+        text: str | None,
+        label: str | None,
+        messages: str | None = None,
+        missing: Collection[str] = (),
+        names: Mapping[str, str] | None = None,
+    ) -> None:
         self.template = Template(str(text), may_be_empty=label is None)
         self.label = label
         self.messages = messages
+        self.names = names
+        self._none = {"", *missing}
         own = self.template.columns if messages is None else (messages,)
         self.needed = own if label is None or messages is not None else (*own, label)
 
-    def read(self, record: Mapping[str, Any], where: str) -> Example:
+    def read(self, record: Any, where: str) -> Example:
         """The example in a record.
 
         Raises:
             DataError: the record does not hold one.
         """
+        if isinstance(record, DataError):
+            raise record
+        if not isinstance(record, Mapping):
+            raise DataError(f"{where}: the record is {kind_of_value(record)}, not an object; correct or remove it")
+        check_columns(record, self.needed, where)
         if self.messages is not None:
-            return read_conversation(record[self.messages], where, self.messages)
+            example = read_conversation(record[self.messages], where, self.messages)
+            return example._replace(answer=self.answer(example.answer, where))
         text = self.template.render(record, where)
-        answer = None if self.label is None else answer_text(record[self.label], where, self.label)
-        return Example(text, answer, NO_TURNS)
+        return Example(text, None if self.label is None else self.answer(record[self.label], where), NO_TURNS)
+
+    def answer(self, value: Any, where: str) -> str | None:
+        """The answer that a value of the label column stands for; None where it stands for none.
+
+        Raises:
+            DataError: it is no text or number, or has no name though labels have names.
+        """
+        text = answer_text(value, where, str(self.label))
+        if text is None or text.strip() in self._none:
+            return None
+        key = str(int(value)) if self.names and isinstance(value, bool) else text
+        if self.names is None or (key not in self.names and text in self.names.values()):
+            return text
+        if key not in self.names:
+            raise DataError(
+                f"{where}: '{self.label}' holds {value!r}, which label_names does not name (it names: "
+                f"{', '.join(self.names)}); name it, or list it in source.missing where it stands for no label"
+            )
+        return self.names[key]
 
 
 class ReadRows:
     """Rows that were read completely.
 
     Args:
-        records: each with its number, from which ``where`` says its place.
+        origin: of the records, as errors name it.
+        drop: leave out what holds no example, and count it.
     """
 
-    def __init__(
-        self, records: Iterable[tuple[int, Mapping[str, Any]]], columns: Columns, where: Callable[[int], str]
-    ) -> None:
-        self._numbers: list[int] = []
+    def __init__(self, records: Records, columns: Columns, origin: str, *, drop: bool = False) -> None:
+        self._places: list[str] = []
         self._examples: list[Example] = []
-        for number, record in records:
-            self._numbers.append(number)
-            self._examples.append(columns.read(record, where(number)))
-        self._where = where
         self._conversations = columns.messages is not None
-
-    @property
-    def answers(self) -> list[str | None]:
-        return [example.answer for example in self._examples]
+        self.unusable = 0
+        first = None
+        for place, record in records:
+            try:
+                example = columns.read(record, place)
+            except DataError as error:
+                if not drop:
+                    raise
+                self.unusable += 1
+                first = first or error
+                continue
+            self._places.append(place)
+            self._examples.append(example)
+        self.answers = [example.answer for example in self._examples]
+        if not self._examples:
+            raise first or DataError(f"{origin}: no records; it must hold at least one")
 
     def texts(self, indices: Sequence[int]) -> list[str]:
         return [self._examples[index].text for index in indices]
@@ -105,4 +153,4 @@ class ReadRows:
         return [self._examples[index].turns for index in indices] if self._conversations else None
 
     def where(self, index: int) -> str:
-        return self._where(self._numbers[index])
+        return self._places[index]

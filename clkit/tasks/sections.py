@@ -74,6 +74,13 @@ class TaskRecipe(Section):
             raise ValueError("labels: remove it, or set answers: labels (free-form answers have no labels)")
         if self.labels is not None and len(set(self.labels)) != len(self.labels):
             raise ValueError("labels: each label must appear once")
+        for label in self.labels or ():
+            if label != label.strip():
+                raise ValueError(
+                    f"labels: white space stands around '{label}', which is dropped in the data; remove it"
+                )
+            if label in self.source.missing:
+                raise ValueError(f"labels: '{label}' is in source.missing too; remove it from one of the two")
         return self
 
     def wanted(self, *, plain_text: bool) -> Wanted:

@@ -5,11 +5,17 @@ A source is one file of ``clkit/tasks/sources/``, which holds one subclass of `S
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Literal
 
+from pydantic import Field
+
+from clkit.errors import DataError
 from clkit.section import Section
-from clkit.tasks.rows import Source
+from clkit.tasks.records import Records
+from clkit.tasks.rows import Columns, ReadRows, Source
 
 TEXT = (
     "Column that holds the input, or a template with columns in braces "
@@ -39,10 +45,21 @@ class Wanted:
 
 
 class SourceSection(Section):
-    """Where a task's examples come from. Subclasses add `kind`, a `Literal` with their name."""
+    """Where a task's examples come from. Subclasses make of `kind` a `Literal` with their name."""
 
     #: Its place among the sources in the schema and in messages; those with the same are sorted by name.
     rank: ClassVar[int] = 100
+    kind: str
+    missing: list[str] = Field(
+        [],
+        description='What stands where there is no gold label, beside empty cells and null: `["-", "-1"]`. Such rows '
+        "are left out and counted.",
+    )
+    on_bad_record: Literal["error", "drop"] = Field(
+        "error",
+        description="What to do with a record that holds no example (broken JSON, an empty text, a role that is "
+        "unknown, ...): stop, with its file and line, or `drop` and count it.",
+    )
 
     @property
     def unlabelled(self) -> str | None:
@@ -54,7 +71,7 @@ class SourceSection(Section):
         """Whether inputs and answers are turns of conversations, which pretraining cannot use."""
         return False
 
-    def missing(self, wanted: Wanted) -> list[str]:
+    def lacks(self, wanted: Wanted) -> list[str]:
         """One line, which begins with the key, for each file or folder that is not there or begins wrongly."""
         return []
 
@@ -65,6 +82,39 @@ class SourceSection(Section):
             DataError: they cannot be read; says where.
         """
         raise NotImplementedError
+
+    def columns(
+        self,
+        wanted: Wanted,
+        text: str | None,
+        label: str | None,
+        messages: str | None = None,
+        names: Mapping[str, str] | None = None,
+    ) -> Columns:
+        """The columns that are wanted."""
+        return Columns(text, None if wanted.plain_text else label, messages, self.missing, names)
+
+    def rows(self, records: Records, columns: Columns, origin: str) -> ReadRows:
+        """The rows that these records hold.
+
+        Raises:
+            DataError: a record holds no example and is not to be dropped, or none is left.
+        """
+        return ReadRows(records, columns, origin, drop=self.on_bad_record == "drop")
+
+    def faults(self, key: str, path: Path, read: Callable[[int | None], object]) -> list[str]:
+        """What `lacks` says of a file: that it is not there, or what is wrong where it begins.
+
+        Args:
+            read: the file, or so many of its records.
+        """
+        if not path.exists():
+            return [f"{key}: no file '{path}'"]
+        try:
+            read(BEGINNING if self.on_bad_record == "error" else None)
+        except DataError as error:
+            return [f"{key}: {error}"]
+        return []
 
 
 def refuse_beside_messages(messages: str | None, **given: object) -> None:

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import heapq
 import random
+import re
 from collections.abc import Collection, Sequence
 
 from clkit.errors import DataError
 from clkit.section import did_you_mean
 from clkit.tasks.rows import Rows
-from clkit.tasks.values import NO_LABEL
 
 _MOST_INFERRED = 50
-
-
-def with_gold(rows: Rows, labels: Collection[str] | None) -> list[int]:
-    """The rows that have an answer. ``labels`` are those declared; a declared `-1` is a label, not a missing one.
-
-    Without labels (free-form answers) only an empty answer is missing: `-1` may be the result of a sum.
-    """
-    missing = {""} if labels is None else set(NO_LABEL).difference(labels)
-    return [index for index, answer in enumerate(rows.answers) if answer is not None and answer.strip() not in missing]
+#: What public data sets put where a gold label is missing (SNLI and MNLI "-", the hidden test splits of GLUE -1), and
+#: the labels beside which it is one itself: signs and numbers.
+_MAY_BE_MISSING = {"-": re.compile(r"[+-]+"), "-1": re.compile(r"-?\d+(\.\d+)?")}
 
 
 def gold_labels(rows: Rows, indices: Sequence[int], labels: Collection[str], task: str) -> list[str]:
@@ -34,9 +28,9 @@ def gold_labels(rows: Rows, indices: Sequence[int], labels: Collection[str], tas
         label = (rows.answers[index] or "").strip()
         if label not in labels:
             hint = did_you_mean(label, labels)
-            raise DataError(
-                f"{rows.where(index)}: unknown label '{label}'{hint} (labels of task '{task}': {', '.join(labels)})"
-            )
+            advice = "" if hint else "; list it in source.missing where it stands for no label"
+            known = f"(labels of task '{task}': {', '.join(labels)})"
+            raise DataError(f"{rows.where(index)}: unknown label '{label}'{hint} {known}{advice}")
         found.append(label)
     return found
 
@@ -45,7 +39,7 @@ def infer_labels(rows: Rows, indices: Sequence[int], task: str) -> tuple[str, ..
     """The distinct labels of the training rows, sorted.
 
     Raises:
-        DataError: there are too many for labels, or fewer than two.
+        DataError: there are too many for labels, or fewer than two, or one may say that there is none.
     """
     distinct = sorted({(rows.answers[index] or "").strip() for index in indices})
     if len(distinct) > _MOST_INFERRED:
@@ -57,6 +51,12 @@ def infer_labels(rows: Rows, indices: Sequence[int], task: str) -> tuple[str, ..
         raise DataError(
             f"task '{task}': all training rows have the label '{distinct[0]}'; list the labels, or set answers: free"
         )
+    for label, kin in _MAY_BE_MISSING.items():
+        if label in distinct and not any(kin.fullmatch(other) for other in distinct if other != label):
+            raise DataError(
+                f"task '{task}': '{label}' stands among the labels {', '.join(distinct)}; where it says that there is "
+                "none, list it in source.missing, else list the labels"
+            )
     return tuple(distinct)
 
 

@@ -17,10 +17,11 @@ class Task:
 
     Attributes:
         labels: the possible answers in the order of the prompt; None where answers are free-form, or there are none.
-        train, validation, test: data sets with the string columns `text` (the input) and `answer` (null of plain text),
-            and of conversations `turns`: what was said before the input, as a JSON list of {role, content}.
+        train, validation, test: data sets with the string columns `text` (the input), `answer` (null of plain text)
+            and `place` (where the row stands in the data), and of conversations `turns`: what was said before the
+            input, as a JSON list of {role, content}.
         options: whether the labels stand in the prompt.
-        dropped: rows without a gold label that were left out, by split.
+        dropped: how many rows were left out, by split: without a gold label, and `unusable train` or `unusable test`.
     """
 
     name: str

@@ -12,9 +12,6 @@ from typing import Any
 from clkit.errors import DataError
 from clkit.section import did_you_mean, special
 
-# What public data sets put where a gold label is missing (SNLI and MNLI "-", the hidden test splits of GLUE -1).
-NO_LABEL = ("", "-", "-1")
-
 _COLUMN = re.compile(r"\{([^{}]+)\}")
 
 
@@ -84,6 +81,13 @@ def check_columns(columns: Iterable[str], needed: Iterable[str], where: str) -> 
     known = list(columns)
     for column in needed:
         if column not in known:
+            header = ",".join(known)
+            for mark in ";\t|":
+                if mark in header and column in (name.strip(" \"'") for name in re.split(rf"[{mark},]", header)):
+                    raise DataError(
+                        f"{where}: no column '{column}': the header has {mark!r} as delimiter ({header!r}); write the "
+                        "file with commas"
+                    )
             hint = did_you_mean(column, known)
             raise DataError(f"{where}: no column '{column}'{hint} (columns: {', '.join(known) or 'none'})")
 
@@ -95,11 +99,8 @@ def json_fault(error: ValueError | RecursionError) -> str:
     return "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
 
 
-def text_lines(path: Path, newline: str = "") -> Iterator[str]:
-    """The lines of a UTF-8 file, with or without a byte-order mark; line ends stay as they are.
-
-    Args:
-        newline: what ends a line; any line end where empty.
+def text_lines(path: Path) -> Iterator[str]:
+    """The lines of a UTF-8 file, with or without a byte-order mark; line ends, of whatever kind, stay as they are.
 
     Raises:
         DataError: the file is missing, special, unreadable, empty, or not UTF-8.
@@ -109,8 +110,10 @@ def text_lines(path: Path, newline: str = "") -> Iterator[str]:
         kind = special(path)
         if kind is not None:
             raise DataError(f"{path}: is not a file but {kind}; correct the path in the recipe")
-        with path.open(encoding="utf-8-sig", newline=newline) as file:
-            for line in file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            for number, line in enumerate(file, start=1):
+                if "\0" in line:
+                    raise DataError(f"{path}:{number}: a byte of zero is no text; save the file as UTF-8")
                 empty = empty and not line.strip()
                 yield line
     except FileNotFoundError:

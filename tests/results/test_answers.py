@@ -24,8 +24,18 @@ def test_normalise(text: str, expected: str) -> None:
 
 def test_labels_that_exact_match_cannot_tell_apart_are_refused() -> None:
     refuse_equal(["A", "B", "not a"], "t")
-    with pytest.raises(DataError, match=r"task 't': exact match.* leaves nothing of the label '\+'"):
-        refuse_equal(["yes", "+", "-"], "t")
+    with pytest.raises(DataError, match=r"task 't': exact match.* leaves nothing of the label '\?'"):
+        refuse_equal(["yes", "?", "-"], "t")
+    refuse_equal(["+", "-", "++"], "t")  # signs alone are answers
+    for one, other, how in (
+        ("Good", "good", "case"),
+        ("very good", "very  good", "white space"),
+        ("caf\u00e9", "cafe\u0301", "Unicode form \\(U\\+00E9 against U\\+0301\\)"),
+        ("good", "go\u200bod", "invisible characters \\(none against U\\+200B\\)"),
+        ("good", "good!", "punctuation"),
+    ):
+        with pytest.raises(DataError, match=f"differ only in {how};"):
+            refuse_equal([one, other], "t")
     with pytest.raises(DataError, match=r"'Good' and 'good!'"):
         refuse_equal(["Good", "good!"], "t")
 

@@ -16,19 +16,25 @@ from clkit.tasks.loading import load_task, load_tasks
 from clkit.tasks.sections import DataSection, TaskRecipe
 
 
-def files(folder: Path, train: list[Any], test: list[Any] | None = None, **task: Any) -> TaskRecipe:
+def files(folder: Path, train: list[Any], test: list[Any] | None = None, missing: Any = (), **task: Any) -> TaskRecipe:
     for name, values in (("train", train), ("test", train if test is None else test)):
         lines = (json.dumps({"text": f"{name} {index}", "label": value}) for index, value in enumerate(values))
         (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
     source = {"kind": "files", "train": str(folder / "train.jsonl"), "test": str(folder / "test.jsonl")}
+    source |= {"missing": list(missing)}
     return TaskRecipe.model_validate({"name": "own", "source": source, **task})
 
 
 def test_a_task_of_files(tmp_path: Path) -> None:
-    task = load_task(files(tmp_path, ["b", "-", "a", None], test=["a", "a ", -1]), DataSection(), seed=0)
+    recipe = files(tmp_path, ["b", "-", "a", None], test=["a", "a ", -1], missing=["-", "-1"])
+    task = load_task(recipe, DataSection(), seed=0)
     assert task.labels == ("a", "b")
     assert task.group == "own"
-    assert task.train.to_dict() == {"text": ["train 0", "train 2"], "answer": ["b", "a"]}
+    assert task.train.to_dict() == {
+        "text": ["train 0", "train 2"],
+        "answer": ["b", "a"],
+        "place": [f"{tmp_path / 'train.jsonl'}:{line}" for line in (1, 3)],
+    }
     assert task.test["answer"][:] == ["a", "a"]
     assert task.dropped == {"train": 2, "test": 1}
     assert task.validation is None
@@ -52,8 +58,9 @@ def test_free_answers_stay_as_they_are(tmp_path: Path) -> None:
     [
         (["a", "b"], ["c"], {}, {}, r"test.jsonl:1: unknown label 'c' \(labels of task 'own': a, b\)"),
         (["a", "b"], None, {"labels": ["a", "bb"]}, {}, "train.jsonl:2: unknown label 'b'"),
-        (["-", None], None, {}, {}, "nothing is left of the train split: 2 rows, none with a gold label"),
-        (["a", "b"], ["-"], {}, {}, "nothing is left of the test split"),
+        (["", None], None, {}, {}, "nothing is left of the train split: 2 rows, none with a gold label"),
+        (["a", "b"], [" "], {}, {}, "nothing is left of the test split"),
+        (["a", "b"], ["-"], {}, {}, r"test.jsonl:1: unknown label '-' \(.*\); list it in source.missing"),
         ([str(n) for n in range(60)], None, {}, {}, "set answers: free"),
         (["a"], None, {"answers": "free"}, {"train_per_label": 1}, "use data.train_per_task"),
     ],

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from clkit.errors import DataError
 from clkit.tasks.rows import Columns, ReadRows
-from clkit.tasks.splits import Draw, carve_validation, gold_labels, infer_labels, limit, with_gold
+from clkit.tasks.splits import Draw, carve_validation, gold_labels, infer_labels, limit
 
 LABELS = st.lists(st.sampled_from(["a", "b", "c"]), min_size=2, max_size=60)
 
 
-def rows(*answers: str | None) -> ReadRows:
-    records = ({"text": "text", "label": answer} for answer in answers)
-    return ReadRows(enumerate(records, start=1), Columns("text", "label"), where=lambda line: f"file.jsonl:{line}")
+def rows(*answers: str | None, missing: tuple[str, ...] = ()) -> ReadRows:
+    records = [(f"file.jsonl:{line}", {"text": "text", "label": answer}) for line, answer in enumerate(answers, 1)]
+    return ReadRows(records, Columns("text", "label", missing=missing), "file.jsonl")
 
 
 def test_a_draw_never_changes() -> None:
@@ -26,11 +26,21 @@ def test_a_draw_never_changes() -> None:
     assert Draw(42, "dbpedia", "test").sample(range(100), 5) != Draw(42, "dbpedia", "train").sample(range(100), 5)
 
 
-def test_rows_without_a_gold_label_are_found() -> None:
-    data = rows("x", None, "", "-", "-1", " ", "y")
-    assert with_gold(data, ("x", "y")) == [0, 6]
-    assert with_gold(data, ("x", "y", "-1")) == [0, 4, 6], "a declared label is none that is missing"
-    assert with_gold(data, None) == [0, 3, 4, 6], "a free-form answer may be '-1'"
+def test_rows_without_a_gold_label_have_no_answer() -> None:
+    answers = ("x", None, "", "-", "-1", " ", "y")
+    assert rows(*answers).answers == ["x", None, None, "-", "-1", None, "y"]
+    assert rows(*answers, missing=("-", "-1")).answers == ["x", None, None, None, None, None, "y"]
+
+
+@pytest.mark.parametrize("labels", [("-1", "0", "1"), ("-1", "2.5"), ("+", "-"), ("++", "-", "+")])
+def test_a_sign_and_minus_one_are_labels_among_their_kin(labels: tuple[str, ...]) -> None:
+    assert infer_labels(rows(*labels), range(len(labels)), "t") == tuple(sorted(labels))
+
+
+@pytest.mark.parametrize("labels", [("-", "yes", "no"), ("-1", "yes", "no"), ("-", "1", "2")])
+def test_what_may_say_that_there_is_no_label_is_asked_about(labels: tuple[str, ...]) -> None:
+    with pytest.raises(DataError, match=f"^task 't': '{labels[0]}' stands among the labels .* source.missing"):
+        infer_labels(rows(*labels), range(3), "t")
 
 
 def test_an_unknown_label_is_named_with_its_place() -> None:

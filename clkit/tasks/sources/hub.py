@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -12,13 +12,13 @@ from pydantic import Field, model_validator
 
 from clkit.errors import DataError
 from clkit.section import HubOrFolder
-from clkit.tasks.conversations import Example
-from clkit.tasks.rows import Columns, Source
+from clkit.tasks.records import Records, csv_records, json_records
+from clkit.tasks.rows import Columns, Rows, Source
 from clkit.tasks.source import MESSAGES, TEXT, SourceSection, Wanted, refuse_beside_messages
-from clkit.tasks.values import NO_LABEL, answer_text, check_columns
+from clkit.tasks.values import check_columns
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, DatasetBuilder
 
 _BATCH = 1000
 
@@ -70,105 +70,143 @@ class HubSource(SourceSection):
     def holds_conversations(self) -> bool:
         return self.messages is not None
 
-    def missing(self, wanted: Wanted) -> list[str]:
+    def lacks(self, wanted: Wanted) -> list[str]:
         local = Path(self.dataset).is_absolute()
         return [f"dataset: no folder '{self.dataset}'"] if local and not Path(self.dataset).is_dir() else []
 
     def read(self, wanted: Wanted) -> Source:
         """The rows, downloaded where they are not in the cache."""
-        columns = Columns(self.text, None if wanted.plain_text else self.label, self.messages)
-        train, test = (self._rows(split, columns) for split in (self.train_split, self.test_split))
-        names = train.label_names
+        (train, names), (test, _) = (self._rows(split, wanted) for split in (self.train_split, self.test_split))
         return Source(train, test, tuple(dict.fromkeys(names.values())) if names else None)
 
-    def _rows(self, split: str, columns: Columns) -> HubRows:
-        dataset, name = _load(self, split)
+    def _rows(self, split: str, wanted: Wanted) -> tuple[Rows, dict[str, str] | None]:
+        """The rows of a split, and the names of its labels."""
+        import datasets
+
+        name = f"{self.dataset} ({self.config})" if self.config else self.dataset
+        name += f", split '{split}'"
+        which = {"path": self.dataset, "name": self.config, "revision": self.revision}
+        builder = _loaded(name, lambda: datasets.load_dataset_builder(**which))
+        names = _by_value(self.label_names)
+        if _is_text(builder):
+            columns = self.columns(wanted, self.text, self.label, self.messages, names)
+            records = _loaded(name, lambda: _as_written(builder, split, columns))
+            return self.rows(records, columns, name), names
+        dataset = _loaded(name, lambda: datasets.load_dataset(**which, split=split))
+        if not isinstance(dataset, datasets.Dataset):
+            raise DataError(f"{name}: names several splits; give one")
+        feature = dataset.features.get(str(self.label))
+        own = self.label_names is None and isinstance(feature, datasets.ClassLabel)
+        names = _by_value(feature.names) if own else names
+        source = self.model_copy(update={"missing": [*self.missing, "-1"]}) if own else self  # as `ClassLabel` has it
+        columns = source.columns(wanted, self.text, self.label, self.messages, names)
         check_columns(dataset.column_names, columns.needed, name)
-        names = None if columns.label is None else _label_names(self, dataset, columns.label)
-        return HubRows(dataset, name, columns, names)
+        rows: Rows = HubRows(dataset, name, columns)
+        if self.messages is not None or self.on_bad_record == "drop":
+            # Only the rows themselves say which of them hold an example, so that all are read.
+            kept = dataset.select_columns(list(columns.needed))
+            rows = self.rows(((rows.where(row), record) for row, record in enumerate(kept)), columns, name)
+        return rows, names
 
 
 @dataclass(frozen=True)
 class HubRows:
-    """Rows of a data set, which stays on disk: only the column of labels is read whole, where there is one.
-
-    Of conversations all are read for their answers, of which there are many.
-    """
+    """Rows of a data set, which stays on disk: only the column of labels is read whole, where there is one."""
 
     dataset: Dataset
     name: str
     columns: Columns
-    label_names: dict[int | str, str] | None
+    unusable: int = 0
 
     @cached_property
     def answers(self) -> Sequence[str | None]:
         import datasets
 
         label = self.columns.label
-        if self.columns.messages is not None:
-            return [example.answer for example in self._examples(range(len(self.dataset)))]
         if label is None:
             return [None] * len(self.dataset)
         if not isinstance(self.dataset.features[label], datasets.Value | datasets.ClassLabel):
             raise DataError(f"{self.name}: '{label}' holds lists or objects; name a column of text or numbers")
         column = self.dataset.data.column(label).combine_chunks().dictionary_encode()
         # Each distinct value is named once; in millions of rows there are a handful of them.
-        names = [self._name(value, label) for value in column.dictionary.to_pylist()]
+        names = [self.columns.answer(value, self.name) for value in column.dictionary.to_pylist()]
         return [None if code is None else names[code] for code in column.indices.to_pylist()]
 
     def texts(self, indices: Sequence[int]) -> list[str]:
-        return [example.text for example in self._examples(indices)]
+        rows = self.dataset.select_columns(list(self.columns.template.columns)).select(indices)
+        records = (
+            dict(zip(batch, row, strict=True))
+            for batch in rows.iter(_BATCH)
+            for row in zip(*batch.values(), strict=True)
+        )
+        return [
+            self.columns.template.render(one, self.where(index)) for index, one in zip(indices, records, strict=True)
+        ]
 
-    def turns(self, indices: Sequence[int]) -> list[str] | None:
-        return None if self.columns.messages is None else [example.turns for example in self._examples(indices)]
+    def turns(self, indices: Sequence[int]) -> None:
+        return None
 
     def where(self, index: int) -> str:
         return f"{self.name}, row {index}"
 
-    def _examples(self, indices: Sequence[int]) -> Iterator[Example]:
-        rows = self.dataset.select_columns(list(self.columns.needed)).select(indices)
-        places = iter(indices)
-        for batch in rows.iter(batch_size=_BATCH):
-            for values in zip(*batch.values(), strict=True):
-                yield self.columns.read(dict(zip(batch, values, strict=True)), self.where(next(places)))
 
-    def _name(self, value: Any, label: str) -> str | None:
-        text = answer_text(value, self.name, label)
-        if self.label_names is None or text is None:
-            return text
-        for key in (value, text):  # a mapping in YAML may spell the number 0 as "0"
-            if key in self.label_names:
-                return self.label_names[key]
-        if text in NO_LABEL:
-            return None
-        if value in self.label_names.values():  # a column of names
-            return text
-        known = ", ".join(map(str, self.label_names))
-        raise DataError(f"{self.name}: '{label}' holds {value!r}, which label_names does not name (it names: {known})")
+def _loaded(name: str, load: Callable[[], Any]) -> Any:
+    """What ``load`` loads of a data set.
 
-
-def _load(source: HubSource, split: str) -> tuple[Dataset, str]:
-    """A split, and how errors name it."""
-    import datasets
-
-    name = f"{source.dataset} ({source.config})" if source.config else source.dataset
-    name += f", split '{split}'"
+    Raises:
+        DataError: it cannot be loaded.
+    """
     try:
-        dataset = datasets.load_dataset(source.dataset, source.config, split=split, revision=source.revision)
+        return load()
+    except DataError:
+        raise
     except Exception as error:  # no narrower: network, disk and parsers below share no base class
         unreachable = isinstance(error, OSError)
         reason = " ".join(str(error if unreachable else error.__cause__ or error).split())
         advice = f"; {OTHER_SOURCES}" if unreachable else ""
         raise DataError(f"{name}: cannot be loaded ({reason}){advice}") from error
-    if not isinstance(dataset, datasets.Dataset):
-        raise DataError(f"{name}: names several splits; give one")
-    return dataset, name
 
 
-def _label_names(source: HubSource, dataset: Dataset, label: str) -> dict[int | str, str] | None:
-    names: Iterable[str] | dict[int | str, str] | None = source.label_names
+def _is_text(builder: DatasetBuilder) -> bool:
+    """Whether a data set is CSV or JSON files of which nobody says how to read them.
+
+    `datasets` would guess: `01` becomes 1, `None` and `NA` null, a date a time, and the labels of a CSV file whose
+    records have a field more than its header become the texts.
+    """
+    import datasets
+    from datasets.packaged_modules.csv.csv import CsvConfig
+    from datasets.packaged_modules.json.json import JsonConfig
+
+    config: Any = builder.config
+    if builder.info.features is not None or not isinstance(config, CsvConfig | JsonConfig):
+        return False
+    general = {field.name for field in fields(datasets.BuilderConfig)} | {"sep", "delimiter"}
+    return all(getattr(config, field.name) == field.default for field in fields(config) if field.name not in general)
+
+
+def _as_written(builder: DatasetBuilder, split: str, columns: Columns) -> Records:
+    """The records of a split of a data set of CSV or JSON files."""
+    import datasets
+
+    files = {str(one): list(paths) for one, paths in dict(builder.config.data_files or {}).items()}
+    manager = datasets.DownloadManager()
+
+    def records(one: str) -> Records:
+        for name, local in zip(files[one], manager.download_and_extract(files[one]), strict=True):
+            for path in manager.iter_files(local):
+                sep = getattr(builder.config, "sep", None)
+                file = Path(path)
+                yield from csv_records(file, columns.needed, sep, name) if sep else json_records(file, name)
+
+    if split in files:
+        return records(split)
+    read = {one: list(records(one)) if one in split else [] for one in files}
+    parts = datasets.ReadInstruction.from_spec(split).to_absolute({one: len(all_) for one, all_ in read.items()})
+    return (record for part in parts for record in read[part.splitname][part.from_ : part.to])
+
+
+def _by_value(names: Sequence[str] | dict[Any, str] | None) -> dict[str, str] | None:
+    """The names of labels by what stands for them in a column, as text."""
     if names is None:
-        names = getattr(dataset.features.get(label), "names", None)
-    if names is None or isinstance(names, dict):
-        return names
-    return dict(enumerate(names))
+        return None
+    return {str(value): name for value, name in (names.items() if isinstance(names, dict) else enumerate(names))}

@@ -20,7 +20,8 @@ from pydantic import Field
 from clkit.errors import DataError
 from clkit.section import did_you_mean
 from clkit.tasks.data import tables
-from clkit.tasks.rows import Columns, ReadRows, Source
+from clkit.tasks.records import Records
+from clkit.tasks.rows import Source
 from clkit.tasks.source import SourceSection, Wanted
 
 # Divisible by 3, 4 and 5, so that each task is balanced exactly.
@@ -29,8 +30,6 @@ TEST_ROWS = 120
 
 DISTRACTED = 0.35  # share of texts with one sentence of another label against two or three of the right one
 AMBIGUOUS = 0.06  # share of texts with one sentence of each of two labels: half of them cannot be told
-
-Split = Literal["train", "test"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class SampleSource(SourceSection):
     kind: Literal["sample"] = Field(description="The sample that is built into clkit.")
     task: str = Field(description="Name of a task of the built-in sample.")
 
-    def missing(self, wanted: Wanted) -> list[str]:
+    def lacks(self, wanted: Wanted) -> list[str]:
         known = sample_tasks()
         if self.task in known:
             return []
@@ -67,17 +66,18 @@ class SampleSource(SourceSection):
         return [f"task: the sample has no task '{self.task}'{hint} (tasks: {', '.join(known)})"]
 
     def read(self, wanted: Wanted) -> Source:
-        for missing in self.missing(wanted):
-            raise DataError(f"tasks.{wanted.task}.source.{missing}")
-        columns = Columns("text", None if wanted.plain_text else "label")
-        return Source(self._rows("train", columns), self._rows("test", columns), sample_tasks()[self.task].labels)
+        for line in self.lacks(wanted):
+            raise DataError(f"tasks.{wanted.task}.source.{line}")
+        columns = self.columns(wanted, "text", "label")
+        train, test = (self.rows(self._records(split), columns, self.task) for split in ("train", "test"))
+        return Source(train, test, sample_tasks()[self.task].labels)
 
-    def _rows(self, split: Split, columns: Columns) -> ReadRows:
-        records = enumerate({"text": text, "label": label} for text, label in sample_rows(self.task, split))
-        return ReadRows(records, columns, where=lambda row: f"sample task '{self.task}', split '{split}', row {row}")
+    def _records(self, split: str) -> Records:
+        for row, (text, label) in enumerate(sample_rows(self.task, split)):
+            yield f"sample task '{self.task}', split '{split}', row {row}", {"text": text, "label": label}
 
 
-def sample_rows(name: str, split: Split) -> list[tuple[str, str]]:
+def sample_rows(name: str, split: str) -> list[tuple[str, str]]:
     """The (text, label) pairs of one split of one task, the same in each call; no text is in both splits.
 
     Raises:

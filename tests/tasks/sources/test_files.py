@@ -34,7 +34,7 @@ def test_jsonl_is_read(tmp_path: Path) -> None:
 def test_csv_is_read(tmp_path: Path) -> None:
     rows = read(tmp_path, ".csv", b'\xef\xbb\xbftext,label\r\n"a, ""b""\r\nc",x\r\n\r\nd,\r\n')
     assert rows.texts([0, 1]) == ['a, "b"\r\nc', "d"]
-    assert rows.answers == ["x", ""]
+    assert rows.answers == ["x", None]
     assert [rows.where(index).rsplit(":")[-1] for index in range(2)] == ["2", "5"]
 
 
@@ -54,7 +54,10 @@ def test_a_template_joins_columns(tmp_path: Path) -> None:
 
 
 @given(
-    st.lists(st.tuples(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1), st.text("ab")), min_size=1)
+    st.lists(
+        st.tuples(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1), st.text("ab", min_size=1)),
+        min_size=1,
+    )
 )
 def test_csv_keeps_what_was_written(tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]]) -> None:
     pairs = [(f"{text}!", label) for text, label in pairs]
@@ -69,18 +72,22 @@ def test_csv_keeps_what_was_written(tmp_path_factory: pytest.TempPathFactory, pa
     [
         (".jsonl", "", ": the file is empty"),
         (".jsonl", '{"text": "a", "label": "x"}\n{"text": "b"', ":2: broken JSON"),
-        (".jsonl", '"a"', ":1: the record is no object"),
+        (".jsonl", '"a"', ":1: the record is text, not an object"),
         (".jsonl", '{"txt": "a", "label": "x"}', ":1: no column 'text', did you mean 'txt'? (columns: txt, label)"),
         (".jsonl", '{"text": {}, "label": "x"}', ":1: 'text' is an object, not text"),
         (".jsonl", b'{"text": "a"}\n\xff', ":2: byte 0xff is not UTF-8; save the file as UTF-8"),
         (".csv", "text,label\n", ": no records"),
-        (".csv", "text;label\na;b\n", ":1: no commas between the columns' names; write CSV with commas"),
+        (
+            ".csv",
+            "text;label\na;b\n",
+            ":1: no column 'text': the header has ';' as delimiter ('text;label'); write the file with commas",
+        ),
         (".csv", "text,label\na,x\na, b,x\n", ":3: the header has 2 fields, this record 3"),
         (".csv", "text,label\na\n", ":2: the header has 2 fields, this record 1"),
         (".csv", "text,text\na,x\n", ":1: a column's name stands twice"),
         (".csv", 'text,label\n"a,x\n', ":2: broken CSV"),
         (".csv", "text,label\n ,x\n", ":2: the text is empty"),
-        (".tsv", "text\tlabel\n", ": unknown kind of file '.tsv'; give a .jsonl or .csv file"),
+        (".xlsx", "text\tlabel\n", ": unknown kind of file '.xlsx'; give a .jsonl, .json, .csv or .tsv file"),
     ],
 )
 def test_what_is_broken_is_named(tmp_path: Path, suffix: str, content: str | bytes, message: str) -> None:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from clkit.errors import DataError
@@ -14,9 +16,12 @@ from clkit.tasks.source import Wanted
 from clkit.tasks.sources.hub import HubRows, HubSource
 
 
-def read(folder: Path, rows: list[dict[str, Any]], **options: Any) -> Source:
+def read(folder: Path, rows: list[dict[str, Any]], parquet: bool = False, **options: Any) -> Source:
     for split in ("train", "test"):
-        (folder / f"{split}.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+        if parquet:
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / f"{split}.parquet")
+        else:
+            (folder / f"{split}.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     return HubSource(kind="hub", dataset=str(folder), **{"text": "text", "label": "label", **options}).read(Wanted("t"))
 
 
@@ -27,13 +32,14 @@ def labelled(*labels: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("values", "names", "answers", "labels"),
     [
-        ([1, 0, -1], ["no", "yes"], ["yes", "no", None], ("no", "yes")),
+        ([1, 0, None], ["no", "yes"], ["yes", "no", None], ("no", "yes")),
         ([1, None, 5], {1: "bad", 5: "good"}, ["bad", None, "good"], ("bad", "good")),
         ([1, 2, 1], {1: "2", 2: "1"}, ["2", "1", "2"], ("2", "1")),
         ([0, 1, 0], {"0": "no", "1": "yes"}, ["no", "yes", "no"], ("no", "yes")),
         ([True, False], ["no", "yes"], ["yes", "no"], ("no", "yes")),
         ([1.0, None, 0.0], ["no", "yes"], ["yes", None, "no"], ("no", "yes")),
-        (["yes", "-", "no"], ["no", "yes"], ["yes", None, "no"], ("no", "yes")),
+        (["yes", "", "no"], ["no", "yes"], ["yes", None, "no"], ("no", "yes")),
+        (["01", "2020-01-01", 1], None, ["01", "2020-01-01", "1"], None),
         (["World", "Sports"], None, ["World", "Sports"], None),
         ([3, None, 4], None, ["3", None, "4"], None),
     ],
@@ -41,9 +47,14 @@ def labelled(*labels: Any) -> list[dict[str, Any]]:
 def test_label_values_get_their_names(
     tmp_path: Path, values: list[Any], names: Any, answers: list[str | None], labels: tuple[str, ...] | None
 ) -> None:
-    source = read(tmp_path, labelled(*values), label_names=names)
-    assert source.train.answers == answers
-    assert source.labels == labels
+    for parquet in (False, True):
+        if parquet and len({type(value) for value in values if value is not None}) > 1:
+            continue
+        source = read(tmp_path, labelled(*values), parquet, label_names=names)
+        assert source.train.answers == answers
+        assert source.labels == labels
+        for split in ("train", "test"):
+            (tmp_path / f"{split}.jsonl").unlink(missing_ok=True)
 
 
 def test_the_data_sets_own_names_are_used(tmp_path: Path) -> None:
@@ -59,7 +70,7 @@ def test_the_data_sets_own_names_are_used(tmp_path: Path) -> None:
 
 
 def test_only_wanted_texts_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = read(tmp_path, labelled(*range(3000)), text="{text}!").train
+    rows = read(tmp_path, labelled(*range(3000)), parquet=True, text="{text}!").train
     assert isinstance(rows, HubRows)
     rendered = []
     render = rows.columns.template.render
@@ -91,22 +102,27 @@ def test_a_test_split_can_be_cut_off_a_training_split(tmp_path: Path) -> None:
         (
             labelled("a"),
             {"text": "txt"},
-            r"split 'train': no column 'txt', did you mean 'text'\? \(columns: text, label",
+            r"train(\.jsonl:1|'): no column 'txt', did you mean 'text'\? \(columns: text, label",
         ),
         (labelled("a"), {"text": "{text} {body}"}, "no column 'body'"),
         (labelled("a"), {"label": "labels"}, "no column 'labels', did you mean 'label'"),
         (labelled("a"), {"train_split": "tran"}, r"split 'tran': cannot be loaded \(Unknown split \"tran\""),
         (labelled("a"), {"config": "big"}, r"\(big\), split 'train': cannot be loaded \(.*'big' not found"),
         (labelled(7), {"label_names": ["no", "yes"]}, r"'label' holds 7, which label_names does not name \(.*0, 1\)"),
-        (labelled(["a"]), {}, "'label' holds lists or objects"),
-        ([{"text": None, "label": "a"}, {"text": "b", "label": "a"}], {}, "row 0: 'text' is missing, not text"),
+        (labelled(["a"]), {}, "'label' (holds lists or objects|is a list)"),
+        (
+            [{"text": None, "label": "a"}, {"text": "b", "label": "a"}],
+            {},
+            "(row 0|jsonl:1): 'text' is missing, not text",
+        ),
     ],
 )
+@pytest.mark.parametrize("parquet", [False, True])
 def test_what_does_not_fit_is_named(
-    tmp_path: Path, rows: list[dict[str, Any]], options: dict[str, Any], message: str
+    tmp_path: Path, rows: list[dict[str, Any]], options: dict[str, Any], message: str, parquet: bool
 ) -> None:
     def read_all() -> None:
-        train = read(tmp_path, rows, **options).train
+        train = read(tmp_path, rows, parquet, **options).train
         train.texts(range(len(train.answers)))
 
     with pytest.raises(DataError, match=message) as error:
@@ -116,7 +132,7 @@ def test_what_does_not_fit_is_named(
 
 def test_broken_data_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text("{broken")
-    with pytest.raises(DataError, match=r"cannot be loaded .*JSON parse error"):
+    with pytest.raises(DataError, match=r"train.jsonl:1: broken JSON"):
         HubSource(kind="hub", dataset=str(tmp_path), text="text", label="label").read(Wanted("t"))
 
 
