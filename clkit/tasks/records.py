@@ -44,11 +44,13 @@ def json_records(path: Path, name: str | None = None) -> Records:
         DataError: a list is broken.
     """
     lines = text_lines(path)
+    begun = False
     for number, line in enumerate(lines, start=1):
         place = f"{name or path}:{number}"
-        if line.lstrip().startswith("["):
+        if not begun and line.lstrip().startswith("["):
             yield from _listed("\n" * (number - 1) + line + "".join(lines), name or str(path))
         elif line.strip():
+            begun = True
             try:
                 value = json.loads(line)
             except (ValueError, RecursionError) as error:
