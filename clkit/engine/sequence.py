@@ -24,6 +24,7 @@ from clkit.processes import processes
 from clkit.recipe.inputs import paths_read
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.saving import recipe_yaml
+from clkit.results.chance import chance_rows
 from clkit.results.kinds import UNBOUNDED, Row
 from clkit.results.matrix import AccuracyMatrix
 from clkit.run.atomic import write_jsonl
@@ -170,6 +171,7 @@ class _Sequence:
             higher_is_better=recipe.metric not in UNBOUNDED,
             counts=[self._examiner.examples(prepared.family, name) for name in names],
             protocol=recipe.protocol,
+            chance=chance_rows([self._examiner.chance(name) for name in names]),
         )
         self._main = processes().is_main_process
 

@@ -158,7 +158,7 @@ def general_table(general: GeneralAbility, width: int) -> Group:
         [(Text(label), [Text(cell) for cell in cells]) for label, cells in rows],
         width,
         head_width=HEAD_WIDTH,
-        last_apart=general.change is not None,
+        apart=int(general.change is not None),
     )
     unit = ", accuracies in percent" if any(_is_fraction(key) for key in keys) else ""
     return Group(Text(f"general ability, which no task taught{unit}; ↓ lower is better\n", style="italic"), *tables)

@@ -13,7 +13,16 @@ from clkit.errors import ClkitError, RunError
 from clkit.models.objective import HEADS
 from clkit.report.general_tables import GeneralAbility, general_table, read_general
 from clkit.report.pairs import Compared, Comparison, against_the_first, comparison_tables
-from clkit.report.tables import REFERENCE_HEADS, RunMetrics, SeedGroup, matrix_table, metrics_table, runs_table
+from clkit.report.tables import (
+    CHANCE,
+    REFERENCE_HEADS,
+    RunMetrics,
+    SeedGroup,
+    below_majority,
+    matrix_table,
+    metrics_table,
+    runs_table,
+)
 from clkit.results.matrix import AccuracyMatrix
 from clkit.results.metrics import Metric
 from clkit.results.spread import aggregate
@@ -49,11 +58,13 @@ class ComparedRuns:
         """What a terminal shows of them, one below the other, in at most ``width`` characters where that can be."""
         several = len(self.runs) > 1
         baselines = [RunMetrics(one.name, one.matrix.metrics(), one.matrix.metric, one.role) for one in self.references]
+        baselines += _chance([run.matrix for run in self.runs])
         for run in self.runs:
             if every_matrix or not several:
                 yield from (Text(run.name, style="bold"), "", matrix_table(run.matrix, width), "")
                 if run.heads:
                     yield from (Text(run.heads, style="italic"), "")
+            yield from (Text(f"{run.name}: {remark}", style="yellow") for remark in below_majority(run.matrix))
             if run.matrix.in_progress:
                 progress = f"{run.name}: {run.matrix.in_progress}; the metrics come with the last task"
                 yield Text(progress, style="yellow")
@@ -120,6 +131,17 @@ def compare_runs(
     return ComparedRuns(runs, references, means, against_the_first(finished))
 
 
+def _chance(matrices: Sequence[AccuracyMatrix]) -> Iterator[RunMetrics]:
+    """What guesses would score on average, where that is the same for all runs."""
+    first = matrices[0]
+    if any((one.guesses, one.counts) != (first.guesses, first.counts) for one in matrices):
+        return
+    for guess, row in first.guesses.items():
+        if None not in row:
+            guessed = AccuracyMatrix(first.tasks, first.counts, first.metric, zero_shot=row, protocol="zero_shot")
+            yield RunMetrics(CHANCE[guess], guessed.metrics(), first.metric, "chance")
+
+
 def _about_heads(folder: RunFolder) -> str | None:
     try:
         objective = folder.recipe().get("objective")
@@ -136,4 +158,5 @@ def _scores_as_json(name: str, matrix: AccuracyMatrix, metrics: dict[str, Metric
         "in_progress": matrix.in_progress is not None,
         "matrix": matrix.to_json(),
         "metrics": {key: metric.to_json() for key, metric in metrics.items()},
+        "below_majority": list(matrix.below_majority),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from rich import box
@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from clkit.results.chance import Guess
 from clkit.results.kinds import UNBOUNDED, Protocol, Row
 from clkit.results.matrix import AccuracyMatrix
 from clkit.results.metrics import Metric
@@ -37,6 +38,7 @@ LOWER_IS_BETTER = "lower is better"
 SIGNS = "; signs read as with accuracies: BWT above 0 is good"
 # They stand in a table of their own: beside the others they would not fit into 80 columns.
 REFERENCE_HEADS = {"intransigence": "intransi-\ngence", "upper_bound_distance": "distance to\nupper bound"}
+CHANCE: dict[Guess, str] = {"uniform": "uniform guesses", "majority": "most frequent label"}
 STATES: dict[State, str] = {"whole": "green", "missing": "bold red", "changed": "bold red"}  # and the others: yellow
 BASELINES: dict[Protocol, tuple[str, str]] = {
     "multi_task": ("all tasks learned together", "together"),
@@ -106,11 +108,22 @@ def matrix_table(matrix: AccuracyMatrix, width: int) -> RenderableType:
     return Group(title, *next((tables for tables in (by_name, by_number, narrow) if len(tables) == 1), by_number))
 
 
+def below_majority(matrix: AccuracyMatrix) -> Iterator[str]:
+    """A remark on each task that was learned to less than its most frequent training label scores."""
+    for task, scores in matrix.below_majority.items():
+        learned, guess = (show_score(score, matrix.metric) for score in scores)
+        yield (
+            f"'{task}' was learned to {learned} %, below the {guess} % of always answering its most frequent training "
+            "label; more epochs or another rate may teach it"
+        )
+
+
 def _baseline_table(matrix: AccuracyMatrix, head: str) -> Table:
     table = _table(gap=2)
     table.add_column(no_wrap=True, overflow="ellipsis", max_width=LABEL_WIDTH)
     rows = {"zero-shot": matrix.zero_shot} | ({head: matrix.outcome} if head else {})
     columns = {name: row for name, row in rows.items() if row is not None}
+    columns |= {CHANCE[guess]: row for guess, row in matrix.guesses.items()}
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     for index, task in enumerate(matrix.tasks):
@@ -137,8 +150,11 @@ def _sequence_tables(matrix: AccuracyMatrix, width: int, *, numbered: bool, narr
             for task, score in enumerate(row, start=1)
         ]
         labelled.append((Text(label, style="dim" if learned > len(matrix.rows) else ""), cells))
+    for guess, row in matrix.guesses.items():
+        cells = [Text(show_score(score, matrix.metric, narrow=narrow), style="dim") for score in row]
+        labelled.append((Text(CHANCE[guess], style="dim"), cells))
     heads = [str(number) if numbered else task for number, task in tasks]
-    return wide_table(heads, labelled, width, gap=1 if numbered else 2)
+    return wide_table(heads, labelled, width, gap=1 if numbered else 2, apart=len(matrix.guesses))
 
 
 def _style(learned: int, task: int) -> str:
@@ -256,13 +272,13 @@ def wide_table(
     *,
     gap: int = 2,
     head_width: int = 1000,
-    last_apart: bool = False,
+    apart: int = 0,
 ) -> list[Table]:
     """A table of rows with labels in at most ``width`` characters; columns that do not fit go on in another one below.
 
     Args:
         head_width: where a longer head is broken; one may also have several lines.
-        last_apart: whether a line sets the last row apart.
+        apart: how many of the last rows a line sets apart.
     """
     label_width = min(LABEL_WIDTH, max(len(label) for label, _ in rows))
     parts: list[list[int]] = [[]]
@@ -281,8 +297,8 @@ def wide_table(
         table.add_column(no_wrap=True, overflow="ellipsis", width=label_width)
         for column in columns:
             table.add_column(Text(heads[column]), justify="right", overflow="fold", max_width=head_width)
-        for label, cells in rows:
-            if last_apart and label is rows[-1][0]:
+        for place, (label, cells) in enumerate(rows):
+            if apart and place == len(rows) - apart:
                 table.add_section()
             table.add_row(label, *(cells[column] for column in columns))
         tables.append(table)

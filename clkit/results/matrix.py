@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
+from clkit.results.chance import Chance, Guess
 from clkit.results.kinds import UNBOUNDED, Protocol, Row
 from clkit.results.metrics import Metric, compute
 
@@ -30,6 +31,7 @@ class AccuracyMatrix:
         zero_shot: the row before any training; None where it was not measured.
         rows: sequential: a row after each task. multi_task: one row. per_task: a row after each task, with the score
             on that task alone. zero_shot: none. Fewer while a run is in progress.
+        chance: what guesses would score, by each metric of labels (`clkit.results.chance`); None where it is unknown.
 
     Raises:
         ValueError: shapes do not fit, or a score is not a number in the metric's range.
@@ -42,6 +44,7 @@ class AccuracyMatrix:
     zero_shot: Row | None = None
     rows: list[Row] = field(default_factory=list)
     protocol: Protocol = "sequential"
+    chance: Chance | None = None
 
     def __post_init__(self) -> None:
         self.tasks = _list_of(str, "tasks", self.tasks)
@@ -59,6 +62,8 @@ class AccuracyMatrix:
         if not isinstance(self.rows, list) or len(self.rows) > self._rows_due:
             raise ValueError(f"rows: needs a list of at most {self._rows_due} rows (protocol: {self.protocol})")
         self.rows = [self._checked_row(index, row) for index, row in enumerate(self.rows)]
+        if self.chance is not None:
+            self.chance = self._checked_chance(self.chance)
 
     @property
     def is_fraction(self) -> bool:
@@ -84,6 +89,23 @@ class AccuracyMatrix:
         else:
             done = [] if self.in_progress else self.rows[-1]
         return [*done, *[None] * (len(self.tasks) - len(done))]
+
+    @property
+    def guesses(self) -> dict[Guess, Row]:
+        """What guesses would score by this metric, one row each; nothing where that is unknown or has no meaning."""
+        return (self.chance or {}).get(self.metric, {})
+
+    @property
+    def below_majority(self) -> dict[str, tuple[float, float]]:
+        """Tasks that were learned to less than what their most frequent label scores: both scores by their names."""
+        if self.protocol == "zero_shot" or "majority" not in self.guesses:
+            return {}
+        learned = self.outcome if self.protocol == "multi_task" else [row[at] for at, row in enumerate(self.rows)]
+        return {
+            task: (score, guess)
+            for task, score, guess in zip(self.tasks, learned, self.guesses["majority"], strict=False)
+            if score is not None and guess is not None and score < guess
+        }
 
     @property
     def _rows_due(self) -> int:
@@ -135,11 +157,12 @@ class AccuracyMatrix:
             "zero_shot": self.zero_shot,
             "rows": self.rows,
             "counts": self.counts,
+            "chance": self.chance,
         }
 
     @classmethod
     def from_json(cls, data: Any) -> AccuracyMatrix:
-        """The matrix of a parsed `matrix.json`. Without a protocol it is of a sequence: there was no other once.
+        """The matrix of a parsed `matrix.json`. Without a protocol it is of a sequence, without chance of none known.
 
         Raises:
             ValueError: the first thing in it that is missing, unknown or malformed.
@@ -147,7 +170,7 @@ class AccuracyMatrix:
         if not isinstance(data, dict):
             raise ValueError("a matrix must be a JSON object")
         needed = ("tasks", "metric", "higher_is_better", "zero_shot", "rows", "counts")
-        known = ("protocol", *needed)
+        known = ("protocol", *needed, "chance")
         for key in data:
             if key not in known:
                 raise ValueError(f"unknown key '{key}' (known keys: {', '.join(known)})")
@@ -165,6 +188,16 @@ class AccuracyMatrix:
                 f"rows[{index}]: has scores on other tasks than '{self.tasks[index]}' (protocol: per_task)"
             )
         return checked
+
+    def _checked_chance(self, chance: Any) -> Chance:
+        if not isinstance(chance, dict) or any(
+            not isinstance(rows, dict) or rows.keys() != set(get_args(Guess)) for rows in chance.values()
+        ):
+            raise ValueError(f"chance: needs {' and '.join(get_args(Guess))} by metric, or null")
+        return {
+            metric: {guess: self._checked(f"chance.{metric}.{guess}", row) for guess, row in rows.items()}
+            for metric, rows in chance.items()
+        }
 
     def _checked(self, where: str, row: Sequence[float | None]) -> Row:
         if not isinstance(row, list | tuple) or len(row) != len(self.tasks):

@@ -15,6 +15,7 @@ from clkit.models.examples import Reading, encode, task_examples, task_prompts
 from clkit.models.family import Family
 from clkit.models.likelihood import IGNORED
 from clkit.processes import processes
+from clkit.results.chance import Guess, task_chance
 from clkit.results.kinds import UNBOUNDED, MetricName
 from clkit.results.scores import Answers, Likelihoods, Tested
 from clkit.tasks.task import Task
@@ -95,6 +96,13 @@ class Examiner:
         if self._recipe.objective.kind == "pretraining":
             return len(self._encode(family, task))
         return len(task.split(self._recipe.evaluation.split))
+
+    def chance(self, task_name: str) -> dict[str, dict[Guess, float]]:
+        """What guesses would score on the task, by metric; nothing where it has no labels, or is not scored by them."""
+        task = self._tasks[task_name]
+        if task.labels is None or self._recipe.metric in UNBOUNDED:
+            return {}
+        return task_chance(task.labels, task.train["answer"][:], task.split(self._recipe.evaluation.split)["answer"][:])
 
     def test(self, family: Family, task_name: str, listener: Listener | None = None) -> Tested:
         """The outcome over every example of the task's test split: answers or, for a loss, their likelihoods."""

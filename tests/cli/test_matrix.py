@@ -93,6 +93,27 @@ def test_groups_of_three_seeds_are_compared_by_their_pairs():
     assert json.loads(call(*plain, *unfair, "--json").output)["comparisons"] == []
 
 
+def test_chance_stands_below_and_a_task_below_it_is_remarked_on():
+    guesses = {"uniform": [0.5, 0.25], "majority": [0.625, 0.8]}
+    for seed in (1, 2):
+        folder = RunFolder.create(f"runs/x-{seed}", f"name: x\nseed: {seed}\n", {})
+        rows = [[1.0, None], [0.5, 0.75]]
+        matrix = AccuracyMatrix(tasks=["a", "b"], counts=[4, 4], rows=rows, chance={"exact_match": guesses})
+        folder.write_matrix(matrix)
+    remark = (
+        "runs/x-1: 'b' was learned to 75.0 %, below the 80.0 % of always answering its most frequent training label"
+    )
+    output = " ".join(call("runs/x-1").output.split())
+    assert "uniform guesses 50.0 25.0 most frequent label 62.5 80.0" in output
+    assert remark in output
+    assert "chance 37.5 average accuracy of uniform guesses" in output
+    both = " ".join(call("runs").output.split())
+    assert "chance: most frequent label 71.2" in both
+    assert remark in both
+    assert remark.replace("x-1", "x-2") in both
+    assert json.loads(call("runs/x-1", "--json").output)["runs"][0]["below_majority"] == ["b"]
+
+
 def test_one_seed_has_no_interval():
     output = call(make_run(1), make_run(1, name="other")).output
     assert "mean of" not in output

@@ -21,6 +21,7 @@ from clkit.run.doctor import examine, is_whole
 from clkit.run.folder import RunFolder
 from clkit.run.lock import LOCK_FILE, Holder, locked
 from clkit.strategies.builtin.migu import MIGU
+from clkit.tasks.loading import load_tasks
 from tests.toy import Finished, ToyRecipe, toy_recipe
 
 MIGU_UPDATE = [{"name": "migu", "threshold": 0.5, "mask": "update"}]
@@ -49,6 +50,8 @@ def test_a_run_holds_what_the_reference_says(toy: ToyRecipe, finished: Finished)
     assert [[score is None for score in row] for row in matrix.rows] == [[False, True], [False, False]]
     assert matrix.zero_shot is not None
     assert matrix.counts == [24, 24]
+    assert matrix.guesses["uniform"] == [1 / len(task.labels or ()) for task in load_tasks(toy())]
+    assert run.stages()[-1].payload["matrix"]["chance"] == matrix.chance
     assert sorted(path.name for path in run.path.iterdir()) == [
         "env.json", "log.jsonl", "matrix.json", "metrics.json", "recipe.yaml", "tasks",
     ]  # fmt: skip

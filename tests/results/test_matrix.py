@@ -264,7 +264,7 @@ class TestShape:
         matrix = example(rows=[[0.9, None, None]])
         assert AccuracyMatrix.from_json(json.loads(json.dumps(matrix.to_json()))) == matrix
         assert list(matrix.to_json()) == [
-            "protocol", "tasks", "metric", "higher_is_better", "zero_shot", "rows", "counts",
+            "protocol", "tasks", "metric", "higher_is_better", "zero_shot", "rows", "counts", "chance",
         ]  # fmt: skip
 
     def test_without_a_protocol_it_is_a_sequence(self):

@@ -99,6 +99,22 @@ def test_ranking_picks_the_label_with_the_largest_likelihood(toy: tuple[Family, 
         assert len(set(expected)) > 1 or task.name == "second"
 
 
+def test_chance_is_that_of_the_split_that_is_tested(toy: tuple[Family, list[Task]], recipe: Recipe) -> None:
+    _, (task, _) = toy
+    labels = task.labels or ()
+    learned, tested = ([labels[0]] + [labels[1]] * 2, [labels[0]] * 3 + [labels[1]])
+    free = replace(task, name="free", labels=None)
+    own = replace(
+        task,
+        train=Dataset.from_dict({"text": ["w1"] * 3, "answer": learned}),
+        test=Dataset.from_dict({"text": ["w1"] * 4, "answer": tested}),
+    )
+    examiner = Examiner([own, free], recipe)
+    assert examiner.chance(own.name)["exact_match"] == {"uniform": 1 / len(labels), "majority": 1 / 4}
+    assert examiner.chance("free") == {}
+    assert Examiner([own], evaluated(recipe, metric="loss")).chance(own.name) == {}
+
+
 def likelihoods(examiner: Examiner, loaded: Family, task: str, listener: Listener | None = None) -> Likelihoods:
     tested = examiner.test(loaded, task, listener)
     assert isinstance(tested, Likelihoods)
