@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Protocol
@@ -34,32 +34,38 @@ class Tested(Protocol):
         """One record per example, in the order of the data, for `predictions.jsonl`."""
 
 
+def _records(
+    task: str, rows: Sequence[Mapping[str, Any]], outcomes: Iterable[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    for index, outcome in enumerate(outcomes):
+        yield {"task": task, "index": index, **(rows[index] if rows else {}), **outcome}
+
+
 @dataclass(frozen=True)
 class Answers:
     """What a model answered on one task, in the order of the data.
 
     Attributes:
         labels: the labels that the answers are to be; None where they are free.
+        rows: of each example where it stands in the data and what it says, `place` and `text`, for the records.
     """
 
     task: str
     predictions: Sequence[str]
     gold: Sequence[str]
     labels: Sequence[str] | None = None
+    rows: Sequence[Mapping[str, Any]] = ()
 
     @property
     def examples(self) -> int:
         return len(self.gold)
 
     def records(self) -> Iterable[dict[str, Any]]:
-        for index, (prediction, gold) in enumerate(zip(self.predictions, self.gold, strict=True)):
-            yield {
-                "task": self.task,
-                "index": index,
-                "gold": gold,
-                "prediction": prediction,
-                "correct": normalise(prediction) == normalise(gold),
-            }
+        outcomes = (
+            {"gold": gold, "prediction": prediction, "correct": normalise(prediction) == normalise(gold)}
+            for prediction, gold in zip(self.predictions, self.gold, strict=True)
+        )
+        return _records(self.task, self.rows, outcomes)
 
     @property
     def exact_match(self) -> float:
@@ -94,19 +100,21 @@ class Likelihoods:
     Attributes:
         nll: −log p of each example in nats, summed over its tokens.
         tokens: how many tokens of each example were predicted.
+        rows: as of `Answers`; a block of text has the place of the row that it begins in.
     """
 
     task: str
     nll: Sequence[float]
     tokens: Sequence[int]
+    rows: Sequence[Mapping[str, Any]] = ()
 
     @property
     def examples(self) -> int:
         return len(self.nll)
 
     def records(self) -> Iterable[dict[str, Any]]:
-        for index, (nll, tokens) in enumerate(zip(self.nll, self.tokens, strict=True)):
-            yield {"task": self.task, "index": index, "nll": nll, "tokens": tokens}
+        outcomes = ({"nll": nll, "tokens": tokens} for nll, tokens in zip(self.nll, self.tokens, strict=True))
+        return _records(self.task, self.rows, outcomes)
 
     @property
     def loss(self) -> float:

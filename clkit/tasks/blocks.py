@@ -35,6 +35,13 @@ def blocks(texts: Sequence[str], tokenizer: Any, block_tokens: int) -> list[str]
     return [*made, rest] if rest else made
 
 
+def begins(texts: Sequence[str], made: Sequence[str]) -> list[int]:
+    """Which text each of its blocks begins in. White space aside, the blocks hold all letters in their order."""
+    ends = list(accumulate(len("".join(text.split())) for text in texts))
+    starts = accumulate((len("".join(block.split())) for block in made), initial=0)
+    return [bisect_right(ends, start) for start, _ in zip(starts, made, strict=False)]
+
+
 def _windows(texts: Sequence[str]) -> Iterator[str]:
     """The texts joined, in pieces of whole texts; each piece but the first begins with the separator."""
     piece = ""

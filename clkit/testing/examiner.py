@@ -18,6 +18,7 @@ from clkit.processes import processes
 from clkit.results.chance import Guess, task_chance
 from clkit.results.kinds import UNBOUNDED, MetricName
 from clkit.results.scores import Answers, Likelihoods, Tested
+from clkit.tasks.blocks import begins
 from clkit.tasks.task import Task
 from clkit.testing.section import EvaluationSection
 
@@ -69,6 +70,12 @@ def negative_log_likelihoods(family: Family, batch: Mapping[str, torch.Tensor]) 
     return list(zip(torch.stack(measured).tolist(), (labels != IGNORED).sum(dim=1).tolist(), strict=True))
 
 
+def _traces(rows: Dataset) -> list[dict[str, Any]]:
+    """Where each row stands in the data, and its text."""
+    traces: list[dict[str, Any]] = rows.select_columns(["place", "text"]).to_list()
+    return traces
+
+
 class Examiner:
     """Tests a model on any of the tasks, as often as wanted; prompts are built once.
 
@@ -85,6 +92,7 @@ class Examiner:
         self._between_batches = between_batches
         self._prompts: dict[str, tuple[list[str], list[int]]] = {}
         self._encoded: dict[str, Dataset] = {}
+        self._rows: dict[str, list[dict[str, Any]]] = {}
 
     def examples(self, family: Family, task_name: str) -> int:
         """How many examples the task has to be tested on; for pretraining these are blocks of text.
@@ -126,7 +134,8 @@ class Examiner:
             return family.answer(some, task, **how)
 
         predictions = self._over_batches(lengths, answer, listener)
-        return Answers(task.name, predictions, task.split(evaluation.split)["answer"][:], task.labels)
+        rows = task.split(evaluation.split)
+        return Answers(task.name, predictions, rows["answer"][:], task.labels, _traces(rows))
 
     def _likelihoods(self, family: Family, task: Task, listener: Listener) -> Likelihoods:
         encoded = self._encode(family, task)
@@ -138,13 +147,19 @@ class Examiner:
             return negative_log_likelihoods(family, rows)
 
         measured = self._over_batches([len(ids) for ids in encoded["input_ids"]], measure, listener)
-        return Likelihoods(task.name, [nll for nll, _ in measured], [tokens for _, tokens in measured])
+        rows = self._rows[task.name]
+        return Likelihoods(task.name, [nll for nll, _ in measured], [tokens for _, tokens in measured], rows)
 
     def _encode(self, family: Family, task: Task) -> Dataset:
         """The task's examples as the model reads them."""
         if task.name not in self._encoded:
             examples = task_examples(task, self._recipe.evaluation.split, family.tokenizer, self._recipe)
             self._encoded[task.name] = encode(family, examples)
+            rows = task.split(self._recipe.evaluation.split)
+            if self._recipe.objective.kind == "pretraining":
+                begun = rows.select(begins(rows["text"][:], examples["answer"][:]))
+                rows = Dataset.from_dict({"place": begun["place"][:], "text": examples["answer"][:]})
+            self._rows[task.name] = _traces(rows)
         return self._encoded[task.name]
 
     def _over_batches(self, lengths: Sequence[int], of: Callable[[list[int]], list[T]], listener: Listener) -> list[T]:

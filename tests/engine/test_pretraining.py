@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from pathlib import Path
@@ -80,6 +81,9 @@ def test_counts_are_of_blocks_and_each_has_its_likelihood(run: RunFolder) -> Non
     assert len(records) == 5
     kept = (run.stage_folder(1, "up") / "predictions.jsonl").read_text("utf-8").splitlines()
     assert len(kept) == 10
+    assert json.loads(kept[0]).keys() == {"task", "index", "place", "text", "nll", "tokens"}
+    file, line = records[0]["place"].rsplit(":", 1)
+    assert records[0]["text"].startswith(Path(file).read_text("utf-8").split("\n")[int(line) - 1].strip()[:5])
     nll, tokens = sum(record["nll"] for record in records), sum(record["tokens"] for record in records)
     assert math.exp(nll / tokens) == pytest.approx(run.read_matrix().rows[0][0])
 

@@ -59,6 +59,10 @@ def test_a_run_holds_what_the_reference_says(toy: ToyRecipe, finished: Finished)
     assert {"model", "predictions.jsonl", "done.json"} <= {path.name for path in second.iterdir()}
     lines = [json.loads(line) for line in (second / "predictions.jsonl").read_text().splitlines()]
     assert len(lines) == 48
+    for line in lines:
+        file, row = line["place"].rsplit(":", 1)
+        record = json.loads(Path(file).read_text("utf-8").splitlines()[int(row) - 1])
+        assert (line["text"], line["gold"]) == (record["text"], record["label"])
     for name in matrix.tasks:
         own = [line["correct"] for line in lines if line["task"] == name]
         assert sum(own) / len(own) == matrix.rows[1][matrix.tasks.index(name)]

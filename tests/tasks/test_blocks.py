@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 from clkit.errors import DataError
 from clkit.models.embedded import embedded_model_folder
 from clkit.tasks import blocks as module
-from clkit.tasks.blocks import SPARE, blocks
+from clkit.tasks.blocks import SPARE, begins, blocks
 from clkit.tasks.sources.sample import corpus
 
 # Words, wide spaces, line breaks, scripts without spaces, an emoji of several code points, a control sign, an accent.
@@ -146,3 +146,16 @@ def test_a_real_t5_tokenizer(t5_tiny: Path) -> None:
     found = lengths(made, tokenizer)
     assert solid(made) == solid(texts)
     assert 128 * (1 - SPARE) - 4 <= min(found[:-1]) <= max(found) <= 128
+
+
+def test_each_block_knows_the_text_that_it_begins_in(tokenizers: dict[str, Any]) -> None:
+    texts = ["", "one two three", "  \n", "four five six seven eight", "nine"]
+    made = blocks(texts, tokenizers["byte-level"], 14)
+    words = [word for text in texts for word in text.split()]
+    owner = [index for index, text in enumerate(texts) for _ in text.split()]
+    at = 0
+    for block, begun in zip(made, begins(texts, made), strict=True):
+        assert block.split()[0] == words[at]
+        assert begun == owner[at]
+        at += len(block.split())
+    assert len(made) > 1
