@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
+from peft import PeftModel
 
 from clkit.errors import ModelError
 from clkit.models.likelihood import IGNORED
@@ -95,6 +96,16 @@ class Family(ABC):
         Args:
             tasks: the name of each example's task, which classification needs.
         """
+
+    def probe(self, answers: Sequence[str] = ("a", "a b c d e"), tasks: Sequence[str] = ()) -> Batch:
+        """A batch of two short examples of unequal length, as the collator makes it."""
+        columns = self.encode(["a b c d e f g h i", "a b"], answers, tasks)
+        return self.collator()([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])
+
+    @property
+    def base(self) -> PreTrainedModel:
+        """The model that adapters are in, which knows nothing of them."""
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
 
     @abstractmethod
     def collator(self) -> Collator:

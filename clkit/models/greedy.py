@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from clkit.models.family import Family
@@ -59,7 +58,7 @@ def greedily(family: Family, max_new_tokens: int, decoder_start: int | None = No
         num_beams=1,
         use_cache=True,
     )
-    holders = [model, model.get_base_model()] if isinstance(model, PeftModel) else [model]
+    holders = dict.fromkeys((model, family.base))
     kept = [holder.generation_config for holder in holders]
     for holder in holders:
         holder.generation_config = config

@@ -6,16 +6,16 @@ divided by its sum over the units it is the L1-normalised magnitude n_i of the M
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-from clkit.errors import ModelError
-
-Batch = Mapping[str, torch.Tensor]
+from clkit.errors import ModelError, first_line
+from clkit.models.family import Batch, Family
+from clkit.models.trained import evaluation_mode
 
 
 class MagnitudeCollector:
@@ -58,14 +58,16 @@ class MagnitudeCollector:
         if self._token_mask is None:
             summed = torch.linalg.vector_norm(rows, ord=1, dim=0, dtype=total)
         else:
-            mask = self._token_mask(name, batch).reshape(-1)
-            if mask.numel() != rows.shape[0]:
+            mask = self._token_mask(name, batch)
+            # Some layers are given all texts' tokens in one row.
+            if output.shape[:-1] != mask.shape and (output.dim() > 2 or len(rows) != mask.numel()):
                 raise ModelError(
-                    f"layer {name} gave {rows.shape[0]} positions where the batch has {mask.numel()}; "
-                    "leave it out of `layers`, or set count_padding: true"
+                    f"layer {name} gives an output of {_times(output.shape[:-1])} positions where the batch has "
+                    f"{_times(mask.shape)}, so which of them are padding is not known; leave it out of `layers`, or "
+                    "set count_padding: true"
                 )
             # A matrix-vector product reads |h| once; indexing would copy it first.
-            summed = mask.to(total) @ rows.abs().to(total)
+            summed = mask.reshape(-1).to(total) @ rows.abs().to(total)
         self._sums[name] = self._sums[name] + summed if name in self._sums else summed
 
     @contextmanager
@@ -95,6 +97,33 @@ class MagnitudeCollector:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
+
+
+@torch.no_grad()
+def check_padding(family: Family, collector: MagnitudeCollector, key: str) -> None:
+    """Refuse layers whose padding a collector cannot tell from tokens: two short texts are tried with it.
+
+    Args:
+        key: where the layers are named, for the message.
+
+    Raises:
+        ModelError: naming the layer and the family.
+    """
+    batch = {name: tensor.to(family.model.device) for name, tensor in family.probe().items()}
+    try:
+        with evaluation_mode(family.model), collector.collecting(batch):
+            family.model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
+    except Exception as error:  # no narrower: a model's own code can raise anything
+        kind = f"this {family.name} model '{family.model.config.model_type}'"
+        if isinstance(error, ModelError):
+            raise ModelError(f"{key}: of {kind}, {error}") from error
+        raise ModelError(f"{key}: {kind} cannot read two short texts ({first_line(error)})") from error
+    finally:
+        collector.remove()
+
+
+def _times(shape: Sequence[int]) -> str:
+    return " × ".join(map(str, shape))
 
 
 def l1_normalised(magnitude: torch.Tensor) -> torch.Tensor:

@@ -100,6 +100,10 @@ class Classifier(Encoder):
         rows = [[self._row[pair]] for pair in zip(tasks, answers, strict=True)]
         return {"input_ids": self._ids(prompts), "labels": rows}
 
+    def probe(self, answers: Sequence[str] = (), tasks: Sequence[str] = ()) -> Batch:
+        task, label = next(iter(self._row))
+        return super().probe([label] * 2, [task] * 2)
+
     def _ids(self, prompts: Sequence[str]) -> list[list[int]]:
         ids: list[list[int]] = self.tokenizer(list(prompts), truncation=False)["input_ids"]
         check_lengths(ids, self._longest, "prompt.max_tokens")

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
-from peft import PeftModel
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedTokenizerBase
 
@@ -20,9 +19,10 @@ from clkit.models.objective import Objective
 from clkit.models.weights import Weights
 
 #: Inside them every linear layer belongs to the attention: Q, K, V and O, be they separate or fused.
-ATTENTION = r"\w*(attn|attention)\w*"
+ATTENTION = r"(^|\.)\w*([aA]ttn|[aA]ttention)\w*\."
 #: Inside them every linear layer belongs to the feed-forward network, but for a router or gate of experts.
-FEED_FORWARD = r"(\w*mlp|ff|ffn|feed_forward)"
+_PARTS = r"(\w*mlp|ff|ffn|feed_forward|DenseReluDense)"
+FEED_FORWARD = rf"(^|\.)({_PARTS}\.((?!\w*router\.)\w+\.)*(?!\w*(gate|router)$)\w+|fc1|fc2)$"
 
 
 class Decoder(Generating):
@@ -34,8 +34,8 @@ class Decoder(Generating):
     name: ClassVar[str] = "decoder"
     objective_kind: ClassVar[str] = "text_to_text"
     roles: ClassVar[Mapping[str, str]] = {
-        "attention": rf"(^|\.){ATTENTION}\.",
-        "feed_forward": rf"(^|\.)({FEED_FORWARD}\.(\w+\.)*(?!\w*(gate|router)$)\w+|fc1|fc2)$",
+        "attention": ATTENTION,
+        "feed_forward": FEED_FORWARD,
         "lm_head": r"(^|\.)(lm_head|embed_out)$",
     }
     converses: ClassVar[bool] = True
@@ -186,8 +186,7 @@ class Decoder(Generating):
         return {name: value for name, value in arguments.items() if name in known}
 
     def _forward_parameters(self) -> Mapping[str, inspect.Parameter]:
-        base = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
-        return inspect.signature(base.forward).parameters
+        return inspect.signature(self.base.forward).parameters
 
 
 def _separator(prompt: str) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
-from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
+from clkit.models.families.decoder import ATTENTION, FEED_FORWARD
 from clkit.models.family import UNFINISHED, Batch, Collator, Generating, LabelsOfTasks
 from clkit.models.greedy import greedily
 from clkit.models.likelihood import IGNORED
@@ -17,25 +20,19 @@ from clkit.models.weights import Weights
 
 #: Tokens that the encoder is given at once where there is no accelerator: with more its activations leave the cache.
 CPU_TOKENS = 2048
-
-
-def _decoder_start(model: PreTrainedModel) -> int:
-    """The token that the decoder begins with, as training shifts the labels."""
-    shifted = model.prepare_decoder_input_ids_from_labels(
-        labels=torch.zeros((1, 1), dtype=torch.long, device=model.device)
-    )
-    return int(shifted[0, 0])
+#: Keys and values of cross-attention are projections of the encoder's output.
+SOURCE_IN_DECODER = r"\.(EncDecAttention|encoder_attn|cross_attn|cross_attention)\.(k|v|key|value)(_proj)?$"
 
 
 class Seq2Seq(Generating):
-    """T5 and its relatives (mT5, Flan-T5, UL2, ...)."""
+    """T5 and its relatives (mT5, Flan-T5, UL2, T5Gemma, ...), BART and its own (mBART, Pegasus, M2M100, ...)."""
 
     name: ClassVar[str] = "seq2seq"
     objective_kind: ClassVar[str] = "text_to_text"
     roles: ClassVar[Mapping[str, str]] = {
-        "attention": r"\.(SelfAttention|EncDecAttention)\.[qkvo]$",
-        "feed_forward": r"\.DenseReluDense\.(wi|wi_0|wi_1|wo)$",
-        "lm_head": r"^lm_head$",
+        "attention": ATTENTION,
+        "feed_forward": FEED_FORWARD,
+        "lm_head": r"^lm_head(\.out_proj)?$",
     }
     lora_targets: ClassVar[Sequence[Sequence[str]]] = (("q", "v"), ("q_proj", "v_proj"))
 
@@ -50,12 +47,13 @@ class Seq2Seq(Generating):
         model = weights.read(AutoModelForSeq2SeqLM)
         if getattr(model.config, "decoder_start_token_id", None) is None:  # what training shifts the labels by
             model.config.decoder_start_token_id = model.generation_config.decoder_start_token_id
+        family = cls(model, tokenizer, objective, labels)
         try:
-            _decoder_start(model)
+            family._decoder_start()
         except (ValueError, TypeError, AttributeError):
             key = "decoder_start_token_id"
             raise ValueError(f"neither its generation_config.json nor its config.json has a {key}") from None
-        return cls(model, tokenizer, objective, labels)
+        return family
 
     def encode(self, prompts: Sequence[str], answers: Sequence[str], tasks: Sequence[str] = ()) -> dict[str, list[Any]]:
         # Prompts already fit; truncation would cut off "Answer:", so it stays off.
@@ -65,21 +63,46 @@ class Seq2Seq(Generating):
         }
 
     def collator(self) -> Collator:
-        # Given the model, it adds `decoder_input_ids`: the loss is computed outside the model's forward pass.
-        collator: Collator = DataCollatorForSeq2Seq(self.tokenizer, model=self.model, label_pad_token_id=IGNORED)
-        return collator
+        pad = DataCollatorForSeq2Seq(self.tokenizer, label_pad_token_id=IGNORED)
+
+        def collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+            # The loss is computed outside the model's forward pass, which would else shift the labels.
+            batch = pad(examples)
+            return {**batch, "decoder_input_ids": self._decoder_inputs(batch["labels"])}
+
+        return collate
+
+    def _decoder_inputs(self, labels: torch.Tensor) -> torch.Tensor:
+        """What the decoder reads to predict the labels: each one position later, as the model itself shifts them."""
+        shift = getattr(self.model, "prepare_decoder_input_ids_from_labels", None)
+        if shift is not None:
+            shifted: torch.Tensor = shift(labels=labels)
+            return shifted
+        config = self.model.config  # of M2M100 and Blenderbot, for two, which shift only where they compute the loss
+        starts = torch.full_like(labels[:, :1], config.decoder_start_token_id)
+        return torch.cat([starts, labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, config.pad_token_id)], dim=1)
+
+    def _decoder_start(self) -> int:
+        """The token that the decoder begins with. That of mBART is the one that ends the labels."""
+        end = torch.tensor([[self.tokenizer.eos_token_id or 0]], device=self.model.device)
+        return int(self._decoder_inputs(end)[0, 0])
 
     def token_mask(self, layer: str, batch: Batch) -> torch.Tensor:
-        # Keys and values of cross-attention are projections of the encoder's output.
-        reads_source = layer.startswith("encoder.") or ".EncDecAttention.k" in layer or ".EncDecAttention.v" in layer
+        reads_source = layer.startswith(f"{self._encoder}.") or re.search(SOURCE_IN_DECODER, layer)
         return batch["attention_mask"].bool() if reads_source else batch["labels"] != IGNORED
+
+    @cached_property
+    def _encoder(self) -> str:
+        """The encoder's name in the model."""
+        encoder = self.base.get_encoder()
+        return str(next(name for name, module in self.base.named_modules() if module is encoder))
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
         source = self._source(prompts)
-        with greedily(self, max_new_tokens, _decoder_start(self.model)) as ends:
+        with greedily(self, max_new_tokens, self._decoder_start()) as ends:
             tokens = self.model.generate(
-                encoder_outputs=BaseModelOutput(last_hidden_state=self._encoded(source)),
+                encoder_outputs=self._encoded(source),
                 attention_mask=source["attention_mask"],
             )[:, 1:]
         ended = torch.isin(tokens, torch.tensor(ends, device=tokens.device)).any(dim=1).tolist()
@@ -94,9 +117,9 @@ class Seq2Seq(Generating):
         for ids in self._target_ids(answers):  # one decoder pass per label over the whole batch of prompts
             repeated = torch.tensor(ids, device=model.device).expand(len(prompts), -1)
             logits = model(
-                encoder_outputs=(encoded,),
+                encoder_outputs=encoded,
                 attention_mask=source["attention_mask"],
-                decoder_input_ids=model.prepare_decoder_input_ids_from_labels(repeated),
+                decoder_input_ids=self._decoder_inputs(repeated),
                 use_cache=False,
             ).logits.float()
             losses = torch.nn.functional.cross_entropy(
@@ -123,8 +146,8 @@ class Seq2Seq(Generating):
         batch: Batch = self.tokenizer(list(prompts), padding=True, return_tensors="pt").to(self.model.device)
         return batch
 
-    def _encoded(self, source: Batch) -> torch.Tensor:
-        """The encoder's last hidden state: batch × sequence × d_model.
+    def _encoded(self, source: Batch) -> BaseModelOutput:
+        """The encoder's last hidden state, batch × sequence × d_model.
 
         Encoder and decoder want batches of different sizes on a CPU: a decoding step costs nearly the same for many
         examples as for few, while the encoder is fastest when its activations stay in the processor's cache.
@@ -133,4 +156,5 @@ class Seq2Seq(Generating):
         rows = max(CPU_TOKENS // ids.shape[1], 1) if self.model.device.type == "cpu" else len(ids)
         parts = zip(torch.split(ids, rows), torch.split(source["attention_mask"], rows), strict=True)
         encoder = self.model.get_encoder()
-        return torch.cat([encoder(input_ids=part, attention_mask=mask).last_hidden_state for part, mask in parts])
+        states = [encoder(input_ids=part, attention_mask=mask).last_hidden_state for part, mask in parts]
+        return BaseModelOutput(last_hidden_state=torch.cat(states))

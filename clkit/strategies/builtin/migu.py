@@ -6,7 +6,7 @@ Du et al., "Unlocking Continual Learning Abilities in Language Models", EMNLP 20
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -99,27 +99,36 @@ class MIGU(Strategy):
         self._frozen: list[tuple[torch.nn.Parameter, int, torch.Tensor, torch.Tensor]] = []
 
     def check(self, family: Family, tasks: int) -> None:
-        rows = [site.rows for site in self._choose_sites(family)]
+        sites = self._choose_sites(family)
+        rows = [site.rows for site in sites]
         threshold = self.options.threshold
         if threshold > 0 and not any(rows_masked(count, threshold) for count in rows):
             raise StrategyError(
                 f"strategies.migu.threshold: {threshold:g} of {max(rows)} rows, the most that one of these layers has, "
                 "is less than one, so nothing would be masked; raise it, or choose 0 to mask nothing"
             )
+        if self._measures():
+            magnitudes.check_padding(family, self._watch(family, sites), "strategies.migu.layers")
+
+    def _measures(self) -> bool:
+        return self.options.source not in ("random", "fixed_random")
+
+    def _watch(self, family: Family, sites: Sequence[layers.RowSite]) -> magnitudes.MagnitudeCollector:
+        layer_of = {site.name: site.layer for site in sites}
+
+        def token_mask(site: str, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+            return family.token_mask(layer_of[site], batch)
+
+        return magnitudes.MagnitudeCollector(
+            {site.name: site.module for site in sites}, None if self.options.count_padding else token_mask
+        )
 
     def before_task(self, context: Context) -> None:
         if context.task_index == 0 and self.options.first_task == "unmasked":
             return
         self._sites = self._choose_sites(context.family)
-        if self.options.source not in ("random", "fixed_random"):
-            layer_of = {site.name: site.layer for site in self._sites}
-
-            def token_mask(site: str, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-                return context.family.token_mask(layer_of[site], batch)
-
-            self._collector = magnitudes.MagnitudeCollector(
-                {site.name: site.module for site in self._sites}, None if self.options.count_padding else token_mask
-            )
+        if self._measures():
+            self._collector = self._watch(context.family, self._sites)
 
     def before_forward(self, context: Context, batch: Mapping[str, torch.Tensor]) -> None:
         if self._collector is not None:
