@@ -105,7 +105,7 @@ def _one_line(arguments: list[str]) -> int:
         return _failed(f"{error.format_message()}{see}", error.exit_code)
     except ClkitError as error:
         return _failed(str(error), error.exit_code)
-    except (BrokenPipeError, SystemExit):  # which Typer makes of it: the reader of a pipe, `head`, has had enough
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:  # no space left, no permission: nothing that clkit could do better

@@ -36,7 +36,6 @@ def train(
     from clkit.recipe.smoke import smoke_recipe
     from clkit.report.console import make_console, quiet_libraries, stderr
     from clkit.run.folder import RunFolder
-    from clkit.run.lock import LOCK_FILE, locked
 
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other: go on with the run, or replace it")
@@ -47,9 +46,6 @@ def train(
         # Before libraries are loaded for seconds. A recipe that is no file is a shipped one.
         reads = [Path(recipe), *paths_read(loaded)] if Path(recipe).is_file() else paths_read(loaded)
         RunFolder.check_free(run or loaded.run_path, overwrite=overwrite, reads=reads)
-    if dry_run and Path(run or loaded.run_path, LOCK_FILE).exists():
-        with locked(run or loaded.run_path):  # which says who holds it, and goes back at once
-            pass
 
     quiet_libraries()
     from clkit.engine.prepare import prepare

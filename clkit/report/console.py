@@ -6,8 +6,7 @@ import logging
 import os
 import sys
 import warnings
-from contextlib import suppress
-from typing import IO, Any, cast
+from typing import IO
 
 from rich.console import Console
 
@@ -28,31 +27,9 @@ def make_console(file: IO[str] | None = None) -> Console:
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
-class _Unfailing:
-    """A stream to which nothing more is written once that failed: no training ends because nobody reads its progress.
-
-    Everything else is the stream's own.
-    """
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        with suppress(OSError, ValueError):  # a pipe that nobody reads, a full disk; a terminal that was closed
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with suppress(OSError, ValueError):
-            self._stream.flush()
-
-
 def stderr() -> Console:
     """The console for progress and remarks."""
-    return make_console(cast(IO[str], _Unfailing(sys.stderr)))
+    return make_console(sys.stderr)
 
 
 def quiet_libraries() -> None:

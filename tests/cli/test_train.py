@@ -12,9 +12,8 @@ from safetensors.torch import load_file
 from clkit.cli.eval import evaluate
 from clkit.cli.inspect_magnitudes import inspect_magnitudes
 from clkit.cli.train import train
-from clkit.errors import ModelError, RunError, UsageError
+from clkit.errors import ModelError, UsageError
 from clkit.recipe.saving import recipe_yaml
-from clkit.run.lock import LOCK_FILE, locked
 from tests.cli.verbs import call
 from tests.toy import toy_recipe
 
@@ -67,22 +66,6 @@ def test_dry_run_shows_the_plan_and_writes_nothing(
     assert json.loads(call(train, recipe, "training.epochs=4", "--dry-run", "--json").stdout)["remarks"] == []
     refused = call(train, recipe, "strategies.migu.threshold=0.001", "--dry-run")
     assert isinstance(refused.exception, UsageError)  # and not the error of a run that failed
-
-
-def test_dry_run_looks_at_the_run_folder(recipe: str, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    with locked(run):
-        before = (run / LOCK_FILE).read_bytes()
-        held = call(train, recipe, "--dry-run", "--run", str(run))
-        assert isinstance(held.exception, RunError)
-        assert str(held.exception).startswith(f"{run} is being written by process ")
-        assert (run / LOCK_FILE).read_bytes() == before
-    assert not run.exists()
-    run.mkdir()
-    (run / "notes.txt").write_text("mine")
-    full = call(train, recipe, "--dry-run", "--run", str(run))
-    assert isinstance(full.exception, UsageError)
-    assert "is not empty" in str(full.exception)
 
 
 def test_smoke_runs_on_the_embedded_default(recipe: str, tmp_path: Path) -> None:
