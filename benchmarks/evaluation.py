@@ -21,7 +21,7 @@ from collections import Counter
 import torch
 
 from clkit.engine.evaluate import learned_stages
-from clkit.models.examples import task_prompts
+from clkit.models.examples import task_texts
 from clkit.models.family import UNFINISHED, Family
 from clkit.models.loading import load_model
 from clkit.recipe.recipe import Recipe
@@ -37,7 +37,7 @@ from clkit.testing.examiner import Examiner
 @torch.inference_mode()
 def naive(loaded: Family, task: Task, recipe: Recipe, batch_size: int) -> list[str]:
     """What most research code does."""
-    prompts = task_prompts(task, "test", loaded.tokenizer, recipe)
+    prompts = task_texts(task, "test", loaded, recipe).prompts
     answers: list[str] = []
     for start in range(0, len(prompts), batch_size):
         batch = loaded.tokenizer(prompts[start : start + batch_size], padding=True, return_tensors="pt")

@@ -10,7 +10,7 @@ import torch
 from clkit.models.family import Family
 from clkit.models.loading import load_model
 from clkit.recipe.recipe import Recipe
-from clkit.tasks.prompts import Prompt, in_chat_template
+from clkit.tasks.prompts import Prompt
 
 pytestmark = [
     pytest.mark.slow,
@@ -38,7 +38,9 @@ def test_it_is_read_whole_in_float32(smollm2: Family) -> None:
 
 def test_it_answers_in_its_chat_template_and_ranks_the_truth_first(smollm2: Family) -> None:
     questions = ["What is the capital of France?", "What colour is grass? Answer with one word."]
-    prompts = [str(one) for one in in_chat_template([Prompt(text, "", "") for text in questions], smollm2.tokenizer)]
+    smollm2.converse(True)
+    assert smollm2.chat is not None
+    prompts = [str(one) for one in smollm2.chat.frame([Prompt("", text, "") for text in questions], ["?", "?"], "")[0]]
     answers = smollm2.generate(prompts, 24)
     assert "Paris" in answers[0]
     assert "green" in answers[1].lower()

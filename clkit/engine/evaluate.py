@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from clkit.engine.limits import checked_texts
 from clkit.engine.prepare import load_learner
 from clkit.engine.protocols import lineage, planned_stages
 from clkit.errors import RunError, UsageError
@@ -51,6 +52,10 @@ def evaluate(
     family = load_stage(folder, own, stage)
     plain_text = recipe.objective.kind == "pretraining"
     examined = [load_task(chosen[name], recipe.data, recipe.seed, plain_text=plain_text) for name in tasks or chosen]
+    family.converse(recipe.prompt.chat_template)
+    for task in examined:
+        for remark in checked_texts(family, recipe, task, recipe.evaluation.split, tested=True)[1]:
+            (listener or Listener()).noted(remark)
     examiner = Examiner(examined, recipe)
     return [examiner.test(family, task.name, listener) for task in examined]
 

@@ -12,11 +12,12 @@ from pathlib import Path
 import torch
 from datasets import Dataset, concatenate_datasets
 
+from clkit.engine.limits import checked_texts
 from clkit.engine.protocols import PlannedStage, lineage, planned_stages
-from clkit.errors import ModelError, StrategyError, UsageError
+from clkit.errors import StrategyError, UsageError
 from clkit.events import Plan
 from clkit.general.ability import General
-from clkit.models.examples import refuse_unwritable_labels, task_examples, unwritable
+from clkit.models.examples import Texts, refuse_unwritable_labels, task_examples
 from clkit.models.family import Family
 from clkit.models.loading import describe, load_model
 from clkit.recipe.recipe import Recipe
@@ -24,7 +25,7 @@ from clkit.strategies.contract import Strategy
 from clkit.strategies.hooks import call, make
 from clkit.strategies.registry import load_strategy
 from clkit.tasks.loading import load_tasks
-from clkit.tasks.task import Task
+from clkit.tasks.task import Split, Task
 from clkit.training.arguments import check_training, task_steps
 from clkit.training.state import load_strategies
 
@@ -45,6 +46,17 @@ class Prepared:
     def __post_init__(self) -> None:
         self.stages = planned_stages(self.recipe)
         self._examples: dict[str, Dataset] = {}
+        self._remarks: list[str] = [] if self.family.chat is None else [*filter(None, [self.family.chat.remark])]
+        for task in self.tasks:
+            if self.stages:
+                texts = self._checked(task, "train", tested=False)
+                self._examples[task.name] = task_examples(task, texts)
+            self._checked(task, self.recipe.evaluation.split, tested=True)
+
+    def _checked(self, task: Task, split: Split, *, tested: bool) -> Texts:
+        texts, remarks = checked_texts(self.family, self.recipe, task, split, tested=tested)
+        self._remarks += [remark for remark in remarks if remark not in self._remarks]
+        return texts
 
     def renew(self) -> None:
         """Replace the model by a fresh copy of the pre-trained one, the same that `prepare` made."""
@@ -62,9 +74,6 @@ class Prepared:
 
     def examples(self, stage: PlannedStage) -> Dataset:
         """What a stage learns, the tasks one after the other: columns `prompt`, `answer` and `task`."""
-        for task in self.learned(stage):
-            if task.name not in self._examples:
-                self._examples[task.name] = task_examples(task, "train", self.family.tokenizer, self.recipe)
         return concatenate_datasets([self._examples[name] for name in stage.learned])
 
     def _steps(self) -> dict[str, int]:
@@ -75,19 +84,6 @@ class Prepared:
             replayed = sum(call(strategy, "replayed", so_far) for strategy in self.strategies)
             steps[stage.name] = task_steps(self.recipe, stage.name, own[index] + replayed)
         return steps
-
-    def _remarks(self, task: Task) -> Iterator[str]:
-        """What of a task's data cannot be learned or tested as it stands, a line each."""
-        if task.labels is not None or self.recipe.objective.kind != "text_to_text":
-            return
-        for split in dict.fromkeys(("train", self.recipe.evaluation.split)):
-            answers = task.split(split)["answer"][:]
-            lost = unwritable(self.family, answers)
-            if lost:
-                yield (
-                    f"task '{task.name}': the model's tokenizer cannot spell {len(lost):,} of {len(answers):,} {split} "
-                    f"answers, which so cannot be right; of {lost[0][0]!r} it reads {lost[0][1]!r}"
-                )
 
     def _sample(self, task: Task) -> tuple[str, str]:
         """Prompt and answer of the task's first training example."""
@@ -106,7 +102,7 @@ class Prepared:
             examples=[(len(task.train), len(task.split(self.recipe.evaluation.split))) for task in self.tasks],
             dropped=[task.dropped for task in self.tasks],
             model=describe(self.family),
-            remarks=[*(remark for task in self.tasks for remark in self._remarks(task)), *few_steps(steps)],
+            remarks=[*self._remarks, *few_steps(steps)],
             labels=[label_counts(task) for task in self.tasks],
             samples=[self._sample(task) for task in self.tasks if task.name in self._examples],
             memory={
@@ -184,9 +180,5 @@ def load_learner(recipe: Recipe, tasks: Sequence[Task], stages: Sequence[Path] =
     torch.manual_seed(recipe.seed)  # what is not pre-trained, an adapter's A or a head, is drawn while it is made
     labels = {task.name: task.labels for task in tasks if task.labels is not None}
     family = load_model(recipe.model, recipe.tuning, stages, recipe.objective, labels)
-    if recipe.prompt.chat_template and not family.converses:
-        raise ModelError(
-            f"prompt.chat_template: {family.name} models have no turns of a user and an assistant; set it to "
-            "false, or use a decoder that is tuned for conversations"
-        )
+    family.converse(recipe.prompt.chat_template)
     return family

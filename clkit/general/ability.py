@@ -20,6 +20,7 @@ from clkit.general.section import BUILTIN, GeneralSection
 from clkit.models.embedded import held_out_text
 from clkit.models.family import Family
 from clkit.models.objective import Pretraining, TextToText
+from clkit.models.positions import positions
 from clkit.models.registry import known_families
 from clkit.processes import processes
 from clkit.results.scores import Likelihoods
@@ -27,7 +28,7 @@ from clkit.tasks.blocks import blocks
 from clkit.tasks.values import read_utf8
 from clkit.testing.examiner import negative_log_likelihoods
 
-#: Tokens that the model reads at once: few enough for every model, enough to predict from.
+#: Tokens that the model reads at once, or fewer where it has no more positions: enough to predict from.
 BLOCK_TOKENS = 256
 #: Blocks per forward pass, at most: over a vocabulary of 128,000 their logits take 1 GB.
 BLOCKS = 8
@@ -98,7 +99,7 @@ class General:
     ) -> float | None:
         """Σ −log p / Σ tokens, over the tokens that the family's pre-training objective has the model predict."""
         predicting, rows_of = _predicting(family)
-        rows = rows_of(blocks([text], family.tokenizer, BLOCK_TOKENS))
+        rows = rows_of(blocks([text], family.tokenizer, positions(family.model).block(BLOCK_TOKENS)))
         collate = predicting.collator()
         listener.evaluating("held-out text", len(rows))
         measured: list[tuple[float, int]] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import repeat
-from typing import Any, Protocol
+from typing import NamedTuple, Protocol
 
 from datasets import Dataset
 
@@ -15,7 +15,7 @@ from clkit.results.answers import normalise
 from clkit.section import code_points
 from clkit.tasks.blocks import blocks
 from clkit.tasks.conversations import NO_TURNS
-from clkit.tasks.prompts import build_prompt, fit_all, in_chat_template
+from clkit.tasks.prompts import build_prompt, fit_all
 from clkit.tasks.sections import PromptSection
 from clkit.tasks.task import Split, Task
 
@@ -30,33 +30,47 @@ class Reading(Protocol):
     def objective(self) -> Objective: ...
 
 
-def task_prompts(task: Task, split: Split, tokenizer: Any, recipe: Reading) -> list[str]:
-    """The prompts of a split, each shortened to fit."""
-    rows = task.split(split)
-    turns = rows["turns"] if "turns" in rows.column_names else repeat(NO_TURNS)
-    prompts = [build_prompt(task, text, recipe.prompt, said) for text, said in zip(rows["text"], turns, strict=False)]
-    if recipe.prompt.chat_template:
-        prompts = in_chat_template(prompts, tokenizer)
-    return fit_all(prompts, tokenizer, recipe.prompt.max_tokens)
+class Texts(NamedTuple):
+    """The examples of a split as the model is to read and write them.
+
+    Attributes:
+        prompts: each shortened to fit; of a conversation, with all that stands before the answer.
+        answers: for pretraining, blocks of text, which answer no prompt.
+        cut: how many prompts were shortened.
+    """
+
+    prompts: list[str]
+    answers: list[str]
+    cut: int = 0
 
 
-def task_examples(task: Task, split: Split, tokenizer: Any, recipe: Reading) -> Dataset:
-    """The examples of a split, with the columns `prompt`, `answer` and `task`.
-
-    For pretraining an example is a block of text, which stands as the answer to no prompt.
+def task_texts(task: Task, split: Split, family: Family, recipe: Reading) -> Texts:
+    """The examples of a split.
 
     Raises:
-        DataError: a prompt is too long however much it is shortened, or the texts for pretraining hold no word.
+        DataError: a prompt is too long however much it is shortened, the chat template does not hold a conversation, or
+            the texts for pretraining hold no word.
     """
+    rows = task.split(split)
     if recipe.objective.kind == "pretraining":
-        answers = blocks(task.split(split)["text"], tokenizer, recipe.objective.block_tokens)
+        answers = blocks(rows["text"], family.tokenizer, recipe.objective.block_tokens)
         if not answers:
             raise DataError(f"task '{task.name}': the texts of the {split} split hold no word; choose another")
-        prompts = [""] * len(answers)
-    else:
-        prompts = task_prompts(task, split, tokenizer, recipe)
-        answers = task.split(split)["answer"][:]
-    return Dataset.from_dict({"prompt": prompts, "answer": answers, "task": [task.name] * len(answers)})
+        return Texts([""] * len(answers), answers)
+    turns = rows["turns"] if "turns" in rows.column_names else repeat(NO_TURNS)
+    prompts = [build_prompt(task, text, recipe.prompt, said) for text, said in zip(rows["text"], turns, strict=False)]
+    answers = rows["answer"][:]
+    if family.chat is not None:
+        prompts, answers = family.chat.frame(prompts, answers, f"task '{task.name}'")
+    fitted = fit_all(prompts, family.tokenizer, recipe.prompt.max_tokens, framed=family.chat is not None)
+    return Texts(fitted, answers, sum(str(whole) != text for whole, text in zip(prompts, fitted, strict=True)))
+
+
+def task_examples(task: Task, texts: Texts) -> Dataset:
+    """The examples as a table with the columns `prompt`, `answer` and `task`."""
+    return Dataset.from_dict(
+        {"prompt": texts.prompts, "answer": texts.answers, "task": [task.name] * len(texts.answers)}
+    )
 
 
 def refuse_unwritable_labels(family: Family, task: Task) -> None:

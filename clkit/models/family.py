@@ -15,6 +15,7 @@ from clkit.models.likelihood import IGNORED
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from clkit.models.chat import ChatTemplate
     from clkit.models.objective import Objective
     from clkit.models.weights import Weights
     from clkit.tasks.task import Task
@@ -46,8 +47,8 @@ class Family(ABC):
     #: Sets of endings of names, of which the first that the model has all of carry a LoRA adapter, unless the recipe
     #: names others: query and value, or the projection that holds both.
     lora_targets: ClassVar[Sequence[Sequence[str]]]
-    #: Whether prompts may stand in the tokenizer's chat template.
-    converses: ClassVar[bool] = False
+    #: The tokenizer's chat template, where prompts and answers stand in it.
+    chat: ChatTemplate | None = None
 
     def __init__(
         self,
@@ -84,6 +85,18 @@ class Family(ABC):
         Raises:
             ModelError: the model does not fit the objective.
         """
+
+    def converse(self, wanted: bool) -> None:
+        """Whether prompts and answers stand in the tokenizer's chat template from now on.
+
+        Raises:
+            ModelError: they cannot.
+        """
+        if wanted:
+            raise ModelError(
+                f"prompt.chat_template: {self.name} models have no turns of a user and an assistant; set it to false, "
+                "or use a decoder that is tuned for conversations"
+            )
 
     def see(self, tasks: Iterable[str]) -> None:
         """Take note of the tasks that the model has learned, the one in training included. Only heads depend on it."""
@@ -168,8 +181,7 @@ class Generating(Family):
         if rank:
             best = self.log_likelihood(prompts, task.labels).argmax(dim=1)
             return [task.labels[index] for index in best.tolist()]
-        longest = max(self.answer_tokens(label) for label in task.labels)
-        return self.generate(prompts, longest)
+        return self.generate(prompts, max(self.answer_tokens(task.labels)))
 
     @abstractmethod
     def generate(self, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
@@ -184,5 +196,5 @@ class Generating(Family):
         """What is read of each answer where the model writes just its tokens: without what has none."""
 
     @abstractmethod
-    def answer_tokens(self, answer: str) -> int:
-        """How many new tokens it takes to generate the answer, the end-of-sequence token included."""
+    def answer_tokens(self, answers: Sequence[str]) -> list[int]:
+        """How many new tokens it takes to generate each answer, the one that ends it included."""

@@ -6,12 +6,12 @@ measure those. Inside `greedily` the model has a generation config of clkit's ow
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from clkit.models.family import Family
+from clkit.models.family import UNFINISHED, Family
 
 
 def end_ids(family: Family) -> list[int]:
@@ -27,7 +27,20 @@ def end_ids(family: Family) -> list[int]:
         *tokenizer.added_tokens_decoder,
     }
     other_use = {tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id, tokenizer.mask_token_id}
-    return sorted({tokenizer.eos_token_id} | (further - other_use - {None}))
+    turn = {family.chat.end_id} if family.chat is not None else set()
+    return sorted({tokenizer.eos_token_id} | turn | (further - other_use - {None}))
+
+
+def texts_written(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]], ends: Sequence[int]) -> list[str]:
+    """What the model wrote, up to the first token that ends an answer; behind what has none stands `UNFINISHED`.
+
+    Args:
+        rows: token ids, answers × tokens.
+    """
+    lengths = [next((at for at, token in enumerate(row) if token in ends), None) for row in rows]
+    written = [row[:length] for row, length in zip(rows, lengths, strict=True)]
+    texts = tokenizer.batch_decode(written, skip_special_tokens=True)
+    return [text + UNFINISHED if length is None else text for text, length in zip(texts, lengths, strict=True)]
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:

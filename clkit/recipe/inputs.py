@@ -8,9 +8,9 @@ from pathlib import Path
 from clkit.errors import ModelError
 from clkit.general.lm_eval_tasks import lm_eval_problems
 from clkit.general.section import BUILTIN, GeneralSection
+from clkit.models.chat import NO_CHAT_TEMPLATE
 from clkit.models.folders import Origin, check_folder, check_tokenizer, evident, has_chat_template, lacks_weights
 from clkit.recipe.recipe import Recipe
-from clkit.tasks.prompts import NO_CHAT_TEMPLATE
 
 
 def paths_read(value: object) -> list[Path]:

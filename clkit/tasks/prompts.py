@@ -7,18 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clkit.errors import DataError, ModelError, first_line
+from clkit.errors import DataError
 from clkit.tasks.conversations import NO_TURNS
 from clkit.tasks.sections import PromptSection
 from clkit.tasks.task import Task
 
 _BATCH = 1024
-#: Stands for the prompt while a chat template is rendered; no template holds it, and none changes it.
-_PLACEHOLDER = "clkit0prompt0clkit"
-NO_CHAT_TEMPLATE = (
-    "prompt.chat_template: the model's tokenizer has no chat template; set it to false, or use a model that is "
-    "tuned for conversations"
-)
 
 
 @dataclass(frozen=True)
@@ -36,6 +30,12 @@ class Prompt:
 
     def __str__(self) -> str:
         return self.before + self.text + self.after
+
+    def stripped(self) -> Prompt:
+        """Without white space around the whole."""
+        before, after = self.before.lstrip(), self.after.rstrip()
+        text = self.text if before else self.text.lstrip()
+        return Prompt(before, text if after else text.rstrip(), after, self.turns)
 
 
 def build_prompt(task: Task, text: str, section: PromptSection, turns: str = NO_TURNS) -> Prompt:
@@ -59,67 +59,37 @@ def build_prompt(task: Task, text: str, section: PromptSection, turns: str = NO_
     before = "".join(f"{line}\n" for line in lines)
     if section.style == "paper":
         return Prompt(before, text, "\nAnswer:", turns)
-    return Prompt(before, text.strip(), "", turns)
+    return Prompt(before, text if section.chat_template else text.strip(), "", turns)
 
 
-def in_chat_template(prompts: Sequence[Prompt], tokenizer: Any) -> list[Prompt]:
-    """The prompts in the tokenizer's chat template: each a turn of the user, after which the assistant's begins; before
-    it, the turns that were before.
+def fit_all(prompts: Sequence[Prompt], tokenizer: Any, max_tokens: int, *, framed: bool = False) -> list[str]:
+    """The prompts, the sentence of each cut short where the whole is longer than ``max_tokens``, special ones included.
 
-    Special tokens such as the one that begins a sequence are written out as text.
-
-    Raises:
-        ModelError: the tokenizer has no chat template, or one that cannot hold a single turn of the user.
-    """
-    if not getattr(tokenizer, "chat_template", None):
-        raise ModelError(NO_CHAT_TEMPLATE)
-    around: dict[str, tuple[str, str]] = {}  # what stands around a user's turn, by the turns before it
-    for turns in dict.fromkeys(prompt.turns for prompt in prompts):
-        around[turns] = _around_turn(turns, tokenizer)
-    framed = []
-    for prompt in prompts:
-        before, after = around[prompt.turns]
-        framed.append(Prompt(before + prompt.before, prompt.text, prompt.after + after))
-    return framed
-
-
-def _around_turn(turns: str, tokenizer: Any) -> tuple[str, str]:
-    """What the chat template puts before and behind a turn of the user that follows these turns."""
-    conversation = [*json.loads(turns), {"role": "user", "content": _PLACEHOLDER}]
-    try:
-        rendered = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # no narrower: a template is a program, which can raise anything
-        raise ModelError(f"prompt.chat_template: the template cannot be rendered ({first_line(error)})") from error
-    before, found, after = rendered.partition(_PLACEHOLDER)
-    if not found or _PLACEHOLDER in after:
-        raise ModelError("prompt.chat_template: the template does not hold a user's turn exactly once; set it to false")
-    return before, after
-
-
-def fit(prompt: Prompt, tokenizer: Any, max_tokens: int) -> str:
-    """The prompt, its sentence cut short where the whole is longer than ``max_tokens``, special tokens included.
+    Args:
+        framed: by a chat template, so that the tokenizer adds no special tokens.
 
     Raises:
-        DataError: it is too long even without its sentence.
+        DataError: one is too long even without its sentence.
     """
-    return fit_all([prompt], tokenizer, max_tokens)[0]
-
-
-def fit_all(prompts: Sequence[Prompt], tokenizer: Any, max_tokens: int) -> list[str]:
-    """`fit` for many prompts: fast tokenizers are several times faster on batches."""
     fitted: list[str] = []
     for start in range(0, len(prompts), _BATCH):
-        fitted += _fit_batch(prompts[start : start + _BATCH], tokenizer, max_tokens)
+        fitted += _fit_batch(prompts[start : start + _BATCH], tokenizer, max_tokens, framed)
     return fitted
 
 
-def _fit_batch(prompts: Sequence[Prompt], tokenizer: Any, max_tokens: int) -> list[str]:
+def _fit_batch(prompts: Sequence[Prompt], tokenizer: Any, max_tokens: int, framed: bool) -> list[str]:
     """Drop as many tokens off a sentence's end as there are too many, and again until the result really fits.
 
     Once is nearly always enough, but the pieces at the cut may become other tokens than they were inside the whole.
     """
+
+    def excess_of(texts: list[str]) -> list[int]:
+        # verbose=False: the warning that a sequence is longer than the model takes is what is being dealt with here.
+        found = tokenizer(texts, add_special_tokens=not framed, verbose=False)["input_ids"]
+        return [len(ids) - max_tokens for ids in found]
+
     fitted = [str(prompt) for prompt in prompts]
-    excess = dict(enumerate(_excess(fitted, tokenizer, max_tokens)))
+    excess = dict(enumerate(excess_of(fitted)))
     long = [index for index in excess if excess[index] > 0]
     cuts = dict(zip(long, _cuts([prompts[index] for index in long], tokenizer), strict=True))
     kept = {index: len(cuts[index]) for index in long}
@@ -134,14 +104,9 @@ def _fit_batch(prompts: Sequence[Prompt], tokenizer: Any, max_tokens: int) -> li
             kept[index] = max(kept[index] - excess[index], 0)
             cut = cuts[index][kept[index]] if kept[index] else 0
             fitted[index] = str(Prompt(prompt.before, prompt.text[:cut].rstrip(), prompt.after))
-        excess.update(zip(long, _excess([fitted[index] for index in long], tokenizer, max_tokens), strict=True))
+        excess.update(zip(long, excess_of([fitted[index] for index in long]), strict=True))
         long = [index for index in long if excess[index] > 0]
     return fitted
-
-
-def _excess(texts: list[str], tokenizer: Any, max_tokens: int) -> list[int]:
-    # verbose=False: the warning that a sequence is longer than the model takes is what is being dealt with here.
-    return [len(ids) - max_tokens for ids in tokenizer(texts, verbose=False)["input_ids"]]
 
 
 def _cuts(prompts: list[Prompt], tokenizer: Any) -> list[list[int]]:

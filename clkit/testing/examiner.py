@@ -11,7 +11,7 @@ from datasets import Dataset
 from torch.nn import functional
 
 from clkit.events import Listener
-from clkit.models.examples import Reading, encode, task_examples, task_prompts
+from clkit.models.examples import Reading, encode, task_examples, task_texts
 from clkit.models.family import Family
 from clkit.models.likelihood import IGNORED
 from clkit.processes import processes
@@ -124,7 +124,7 @@ class Examiner:
 
     def _answers(self, family: Family, task: Task, listener: Listener) -> Answers:
         evaluation = self._recipe.evaluation
-        prompts, lengths = self._prepare(task, family.tokenizer)
+        prompts, lengths = self._prepare(task, family)
         listener.evaluating(task.name, len(prompts))
 
         how: dict[str, Any] = {"rank": evaluation.answer == "rank", "max_new_tokens": evaluation.max_new_tokens}
@@ -153,12 +153,12 @@ class Examiner:
     def _encode(self, family: Family, task: Task) -> Dataset:
         """The task's examples as the model reads them."""
         if task.name not in self._encoded:
-            examples = task_examples(task, self._recipe.evaluation.split, family.tokenizer, self._recipe)
-            self._encoded[task.name] = encode(family, examples)
+            texts = task_texts(task, self._recipe.evaluation.split, family, self._recipe)
+            self._encoded[task.name] = encode(family, task_examples(task, texts))
             rows = task.split(self._recipe.evaluation.split)
             if self._recipe.objective.kind == "pretraining":
-                begun = rows.select(begins(rows["text"][:], examples["answer"][:]))
-                rows = Dataset.from_dict({"place": begun["place"][:], "text": examples["answer"][:]})
+                begun = rows.select(begins(rows["text"][:], texts.answers))
+                rows = Dataset.from_dict({"place": begun["place"][:], "text": texts.answers})
             self._rows[task.name] = _traces(rows)
         return self._encoded[task.name]
 
@@ -175,9 +175,9 @@ class Examiner:
             found = gather_object(found)
         return [one for _, one in sorted(found, key=lambda pair: pair[0])]
 
-    def _prepare(self, task: Task, tokenizer: Any) -> tuple[list[str], list[int]]:
+    def _prepare(self, task: Task, family: Family) -> tuple[list[str], list[int]]:
         """The task's prompts, and the length of each in tokens."""
         if task.name not in self._prompts:
-            prompts = task_prompts(task, self._recipe.evaluation.split, tokenizer, self._recipe)
-            self._prompts[task.name] = prompts, [len(ids) for ids in tokenizer(prompts)["input_ids"]]
+            prompts = task_texts(task, self._recipe.evaluation.split, family, self._recipe).prompts
+            self._prompts[task.name] = prompts, [len(ids) for ids in family.tokenizer(prompts)["input_ids"]]
         return self._prompts[task.name]

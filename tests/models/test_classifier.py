@@ -174,13 +174,6 @@ def test_a_label_without_a_row_is_refused(toy_roberta: Path, heads: str, row: st
         loaded.answer(["w1"], task("a", ["yes", "up"]))
 
 
-def test_a_text_longer_than_the_model_reads_is_refused_by_its_key(toy_roberta: Path) -> None:
-    loaded = load(toy_roberta)
-    text = " ".join(["w1"] * 512)  # and two special tokens
-    with pytest.raises(ModelError, match=r"^prompt.max_tokens: the model reads at most 513 tokens, .* texts of 514"):
-        loaded.encode(["w1", text], ["yes", "no"], ["a", "a"])
-
-
 # --- which head is loaded, and which is drawn ---------------------------------------------------------------------
 
 

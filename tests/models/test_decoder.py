@@ -23,15 +23,17 @@ from transformers import (
 
 from clkit.engine.prepare import load_learner
 from clkit.errors import ModelError
-from clkit.models.examples import task_prompts
+from clkit.models.examples import Texts, task_texts
 from clkit.models.families.decoder import Decoder
 from clkit.models.families.next_token import DecoderPretraining
 from clkit.models.family import Family
+from clkit.models.greedy import end_ids
 from clkit.models.layers import linear_layers, select_layers
 from clkit.models.loading import load_model
 from clkit.models.objective import Pretraining, TextToText
 from clkit.models.sections import FullTuning, LoraTuning, ModelSection
 from clkit.tasks.loading import load_tasks
+from clkit.tasks.prompts import Prompt
 from clkit.testing.examiner import negative_log_likelihoods
 from tests.toy import toy_recipe
 from tests.toy_models import PAD, WORDS
@@ -200,7 +202,7 @@ def test_an_answer_that_ends_is_finished(toy: Family, monkeypatch: pytest.Monkey
     monkeypatch.setattr(toy.model.generation_config, "eos_token_id", [EOS, second])
     monkeypatch.setattr(toy.model.generation_config, "repetition_penalty", 50.0)  # no part of greedy decoding
     answer = toy.generate(PROMPTS[:1], 4)[0]
-    assert answer.split() == toy.tokenizer.decode([first] if first == second else [first, second]).split()
+    assert answer == toy.tokenizer.decode([] if first == second else [first])
 
 
 def summed_log_probability(model: PreTrainedModel, head: list[int], tail: list[int]) -> float:
@@ -239,36 +241,64 @@ def test_other_architectures_answer_alike(toy: Family, kind: str) -> None:
 
 
 def test_the_room_for_an_answer_is_that_of_its_tokens_and_the_end(toy: Family) -> None:
-    assert toy.answer_tokens("w1 w2 w3") == 4
+    assert toy.answer_tokens(["w1 w2 w3"]) == [4]
     tokenizer = byte_level()
     needed = {prompt: family(tokenizer).encode([prompt], ["sports"])["labels"][0] for prompt in ("A:", "A:\n")}
     lengths = [sum(label != -100 for label in labels) for labels in needed.values()]
-    assert lengths[0] < lengths[1] == family(tokenizer).answer_tokens("sports")
+    assert lengths[0] < lengths[1] == family(tokenizer).answer_tokens(["sports"])[0]
 
 
 # --- chat templates -----------------------------------------------------------------------------------------------
 
 
 def test_prompts_stand_in_the_models_chat_template(toy_llama: Path, toy_t5: Path, tmp_path: Path) -> None:
-    def prompts(model: Path) -> tuple[Family, list[str]]:
+    def texts(model: Path) -> tuple[Family, Texts]:
         recipe = toy_recipe(tmp_path, model, prompt={"chat_template": True, "max_tokens": 24})
         tasks = load_tasks(recipe)
         loaded = load_learner(recipe, tasks)
-        return loaded, task_prompts(tasks[0], "train", loaded.tokenizer, recipe)
+        return loaded, task_texts(tasks[0], "train", loaded, recipe)
 
     with pytest.raises(ModelError, match=r"^prompt.chat_template: seq2seq models have no turns of a user"):
-        prompts(toy_t5)
+        texts(toy_t5)
     with pytest.raises(ModelError, match=r"^prompt.chat_template: the model's tokenizer has no chat template"):
-        prompts(toy_llama)
+        texts(toy_llama)
     shutil.copytree(toy_llama, tmp_path / "chat")
-    template = "<s> {% for turn in messages %}{{ turn.role }}: {{ turn.content }} w9 {% endfor %}"
+    template = "<s> {% for turn in messages %}{{ turn.role }}: {{ turn.content }} w9 </s> {% endfor %}"
     (tmp_path / "chat" / "chat_template.jinja").write_text(template + "{% if add_generation_prompt %}w8\n{% endif %}")
-    loaded, found = prompts(tmp_path / "chat")
-    assert all(prompt.startswith("<s> user: Option: w1, w2 \nw") for prompt in found)
-    assert all(prompt.endswith("\nAnswer: w9 w8\n") for prompt in found)
-    ids = loaded.encode(found, ["w1"] * len(found))["input_ids"]
-    assert all(one.count(BOS) == 1 and one[-4:] == [*words("w9 w8 w1"), EOS] for one in ids)
-    assert max(map(len, ids)) <= 24 + 2
+    loaded, (prompts, answers, _) = texts(tmp_path / "chat")
+    assert all(prompt.startswith("<s> user: Option: w1, w2 \nw") for prompt in prompts)
+    # As the whole conversation has it, not as the template's prompt for generation.
+    assert all(prompt.endswith("\nAnswer: w9 </s> assistant: ") for prompt in prompts)
+    encoded = loaded.encode(prompts, answers)
+    for ids, labels, answer in zip(encoded["input_ids"], encoded["labels"], answers, strict=True):
+        assert ids.count(BOS) == 1
+        assert [label for label in labels if label != -100] == ids[-3:] == [*words(f"{answer} w9"), EOS]
+    assert max(map(len, encoded["input_ids"])) <= 24 + 3
+
+
+def test_in_a_chat_template_an_answer_is_written_and_ranked_as_it_is_trained(toy_llama: Path, tmp_path: Path) -> None:
+    shutil.copytree(toy_llama, tmp_path / "chat")
+    template = "{% for turn in messages %}{{ turn.role }} {{ turn.content }} <s> w9\n{% endfor %}"
+    (tmp_path / "chat" / "chat_template.jinja").write_text(template)
+    loaded: Any = load_model(ModelSection(name=str(tmp_path / "chat")), FullTuning())
+    loaded.converse(True)
+    with torch.no_grad():
+        for parameter in loaded.model.parameters():
+            parameter.mul_(6)
+    loaded.model.eval()
+    prompts, answers = loaded.chat.frame([Prompt("", text, "") for text in PROMPTS], ["w1 w2"] * 3, "here")
+    heads = [str(prompt) for prompt in prompts]
+    found = loaded.log_likelihood(heads, answers[:1])[:, 0].tolist()
+    for text, likelihood in zip(PROMPTS, found, strict=True):
+        said = [{"role": "user", "content": text}, {"role": "assistant", "content": "w1 w2"}]
+        ids = loaded.tokenizer.apply_chat_template(said, tokenize=True, return_dict=False)
+        before = len(loaded.tokenizer(f"user {text} <s> w9\nassistant", add_special_tokens=False)["input_ids"])
+        assert likelihood == pytest.approx(summed_log_probability(loaded.model, ids[:before], ids[before:]), rel=1e-4)
+    # The turn's end stops an answer, though the sequence's end is another token.
+    assert loaded.answer_tokens(["w1 w2"]) == [3]
+    assert end_ids(loaded) == sorted([EOS, BOS])
+    loaded.converse(False)
+    assert end_ids(loaded) == [EOS]
 
 
 # --- plain text ---------------------------------------------------------------------------------------------------

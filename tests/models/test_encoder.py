@@ -24,7 +24,7 @@ from transformers import (
 from clkit.errors import ModelError
 from clkit.models.adapters import add_adapter
 from clkit.models.families.classifier import Classifier
-from clkit.models.families.encoder import Encoder, longest_text
+from clkit.models.families.encoder import Encoder
 from clkit.models.families.masked_tokens import MaskedTokens
 from clkit.models.family import Family, LabelsOfTasks
 from clkit.models.layers import select_layers
@@ -184,21 +184,6 @@ def test_magnitudes_of_every_layer_of_a_classifier_leave_out_padding(kind: str, 
     for name, one in sums[0].items():
         torch.testing.assert_close(one, sums[1][name], rtol=1e-5, atol=1e-6)
         assert one.sum() > 0
-
-
-@pytest.mark.parametrize(
-    ("kind", "longest"), [("roberta", 64), ("bert", 64), ("distilbert", 64), ("electra", 64), ("modernbert", None)]
-)
-def test_the_longest_text_is_the_one_that_the_model_still_reads(
-    kind: str, longest: int | None, folders: dict[str, Path]
-) -> None:
-    model = AutoModelForMaskedLM.from_pretrained(folders[kind])
-    assert longest_text(model) == longest
-    with torch.no_grad():
-        model(input_ids=torch.full((1, longest or 200), 5))
-        if longest is not None:
-            with pytest.raises((IndexError, RuntimeError)):
-                model(input_ids=torch.full((1, longest + 1), 5))
 
 
 def test_padding_stands_on_the_right_whatever_the_tokenizer_says(toy_roberta: Path) -> None:

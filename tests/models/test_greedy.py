@@ -49,7 +49,7 @@ def test_labels_end_in_the_end_token_where_the_tokenizer_adds_none(toy_t5: Path)
     after = family.encode(["w1"], ["w2 w3"])["labels"]
     assert after == before
     assert after[0][-1] == ends
-    assert family.answer_tokens("w2 w3") == len(after[0])
+    assert family.answer_tokens(["w2 w3"]) == [len(after[0])]
 
 
 @pytest.mark.parametrize("family", ["toy_t5", "toy_llama"])

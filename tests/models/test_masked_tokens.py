@@ -197,11 +197,9 @@ def test_beside_adapters_a_new_head_is_trained_saved_and_merged_and_stays_tied(
 # --- what does not work -------------------------------------------------------------------------------------------
 
 
-def test_spans_blocks_too_long_and_answers_are_refused(toy_roberta: Path) -> None:
+def test_spans_and_answers_are_refused(toy_roberta: Path) -> None:
     with pytest.raises(ModelError, match=r"objective.span_length: an encoder masks single tokens, only T5 spans"):
         load(toy_roberta, span_length=3.0)
-    with pytest.raises(ModelError, match=r"objective.block_tokens: the model reads at most 513 tokens; set it to 513"):
-        load(toy_roberta, block_tokens=600)
     loaded = load(toy_roberta)
     with pytest.raises(ModelError, match=r"pretraining has no answers; set evaluation.metric to perplexity or loss"):
         loaded.answer(["w1"], None)  # type: ignore[arg-type]

@@ -11,10 +11,10 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clkit.errors import DataError, ModelError
+from clkit.errors import DataError
 from clkit.tasks.benchmarks import benchmark_tasks
 from clkit.tasks.loading import load_task
-from clkit.tasks.prompts import Prompt, build_prompt, fit, fit_all, in_chat_template
+from clkit.tasks.prompts import Prompt, build_prompt, fit_all
 from clkit.tasks.sections import DataSection, PromptSection
 from clkit.tasks.task import Task
 
@@ -56,7 +56,7 @@ class SlowTokenizer:
 
     is_fast = False
 
-    def __call__(self, texts: list[str], verbose: bool) -> dict[str, list[list[int]]]:
+    def __call__(self, texts: list[str], **_: bool) -> dict[str, list[list[int]]]:
         return {"input_ids": [[*text.encode(), 1] for text in texts]}
 
 
@@ -83,63 +83,11 @@ def test_turns_before_the_sentence_have_lines_of_their_own() -> None:
     )
 
 
-CHAT = (
-    "{{ bos_token }}{% for m in messages %}<{{ m['role'] }}>{{ m['content'] | trim }}</{{ m['role'] }}>{% endfor %}"
-    "{% if add_generation_prompt %}<assistant>{% endif %}"
-)
-
-
-@pytest.fixture
-def chatting(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(tokenizer, "chat_template", CHAT)
-    return tokenizer
-
-
-@pytest.mark.parametrize("style", ["paper", "text"])
-def test_a_chat_template_holds_what_it_renders_with_the_whole_prompt(chatting: Any, style: Any) -> None:
-    section = PromptSection(style=style)
-    prompts = [build_prompt(task(), text, section) for text in ("the quick fox", "dogs {{ jump }}")]
-    rendered = [
-        chatting.apply_chat_template([{"role": "user", "content": str(p)}], tokenize=False, add_generation_prompt=True)
-        for p in prompts
-    ]
-    assert [str(prompt) for prompt in in_chat_template(prompts, chatting)] == rendered
-    assert rendered[0].startswith("<s><user>")
-    assert rendered[0].endswith("</user><assistant>")
-
-
-def test_turns_before_the_prompt_go_into_the_chat_template(chatting: Any) -> None:
-    section = PromptSection(style="text", chat_template=True)
-    built = [build_prompt(task(), "And?", section, turns) for turns in (TURNS, "[]")]
-    assert [str(prompt) for prompt in in_chat_template(built, chatting)] == [
-        "<s><system>Be brief.</system><user>Hi</user><user>And?</user><assistant>",
-        "<s><user>And?</user><assistant>",
-    ]
-
-
-def test_a_prompt_in_a_chat_template_is_shortened_in_its_sentence_and_counted_whole(chatting: Any) -> None:
-    prompt = in_chat_template([build_prompt(task(), "fox " * 200, PromptSection())], chatting)[0]
-    fitted = fit(prompt, chatting, 120)
-    assert 110 <= len(chatting(fitted)["input_ids"]) <= 120
-    assert fitted.startswith("<s><user>Which one?\nOption: yes, no \nfox fox")
-    assert fitted.endswith("\nAnswer:</user><assistant>")
-
-
-@pytest.mark.parametrize(
-    ("template", "message"),
-    [
-        (None, "the model's tokenizer has no chat template; set it to false"),
-        ("{{ raise_exception('no system turn') }}", r"cannot be rendered \(no system turn\)"),
-        ("always the same", "does not hold a user's turn exactly once"),
-        ("{{ messages[0]['content'] * 2 }}", "does not hold a user's turn exactly once"),
-    ],
-)
-def test_a_template_that_will_not_do_is_one_line(
-    tokenizer: Any, monkeypatch: pytest.MonkeyPatch, template: str | None, message: str
-) -> None:
-    monkeypatch.setattr(tokenizer, "chat_template", template)
-    with pytest.raises(ModelError, match=f"^prompt.chat_template: .*{message}"):
-        in_chat_template([Prompt("", "a", "")], tokenizer)
+def test_a_framed_prompt_is_counted_without_what_the_tokenizer_adds(tokenizer: Any) -> None:
+    prompt = Prompt("<s>", "fox " * 40, "</s>")
+    whole = len(tokenizer(str(prompt), add_special_tokens=False)["input_ids"])
+    assert fit_all([prompt], tokenizer, whole, framed=True) == [str(prompt)]
+    assert fit_all([prompt], tokenizer, whole) != [str(prompt)]
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=80) | st.text("fox dogs\n.é👩‍🚀", max_size=80)
@@ -151,7 +99,7 @@ def test_a_prompt_fits_and_keeps_its_ends(tokenizer: Any, text: str, spare: int)
     prompt = build_prompt(task(), text, PromptSection())
     empty = Prompt(prompt.before, "", prompt.after)
     room = len(tokenizer(str(empty))["input_ids"]) + spare
-    fitted = fit(prompt, tokenizer, room)
+    fitted = fit_all([prompt], tokenizer, room)[0]
     assert len(tokenizer(fitted)["input_ids"]) <= room
     assert fitted.startswith(prompt.before)
     assert fitted.endswith(prompt.after)
@@ -163,18 +111,18 @@ def test_a_prompt_fits_and_keeps_its_ends(tokenizer: Any, text: str, spare: int)
 
 def test_no_room_is_left_unused(tokenizer: Any) -> None:
     prompt = Prompt("Which one?\n", "the quick brown fox jumps over dogs " * 20, "\nAnswer:")
-    assert 56 <= len(tokenizer(fit(prompt, tokenizer, 60))["input_ids"]) <= 60
+    assert 56 <= len(tokenizer(fit_all([prompt], tokenizer, 60))["input_ids"][0]) <= 60
 
 
 def test_many_prompts_fit_as_each_does(tokenizer: Any) -> None:
     prompts = [Prompt("Which one?\n", "fox " * count, "\nAnswer:") for count in range(1, 1100, 7)]
-    assert fit_all(prompts, tokenizer, 40) == [fit(prompt, tokenizer, 40) for prompt in prompts]
+    assert fit_all(prompts, tokenizer, 40) == [fit_all([prompt], tokenizer, 40)[0] for prompt in prompts]
     assert fit_all([], tokenizer, 40) == []
 
 
 def test_a_tokenizer_without_offsets_will_do() -> None:
     prompt = Prompt("Which?\n", "é" * 100, "\nAnswer:")
-    assert fit(prompt, SlowTokenizer(), 40) == f"Which?\n{'é' * 12}\nAnswer:"
+    assert fit_all([prompt], SlowTokenizer(), 40) == [f"Which?\n{'é' * 12}\nAnswer:"]
 
 
 def test_an_instruction_that_does_not_fit_is_an_error(tokenizer: Any) -> None:
@@ -182,9 +130,9 @@ def test_an_instruction_that_does_not_fit_is_an_error(tokenizer: Any) -> None:
     with pytest.raises(
         DataError, match=r"^prompt\.max_tokens: 16 tokens do not hold .* set it to \d+ or more$"
     ) as error:
-        fit(prompt, tokenizer, 16)
+        fit_all([prompt], tokenizer, 16)
     enough = int(str(error.value).split()[-3])
-    assert fit(prompt, tokenizer, enough).endswith("Answer:")
+    assert fit_all([prompt], tokenizer, enough)[0].endswith("Answer:")
 
 
 def test_real_prompts_fit_a_real_tokenizer(cl_benchmark: Path, t5_tiny: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from clkit.errors import DataError
 from clkit.events import Listener
-from clkit.models.examples import task_examples, task_prompts
+from clkit.models.examples import task_texts
 from clkit.models.family import Family
 from clkit.models.loading import load_model
 from clkit.models.sections import FullTuning, ModelSection
@@ -52,7 +52,7 @@ def one_by_one(loaded: Family, task: Task, recipe: Recipe, new_tokens: int) -> l
     """Greedy decoding written out: no batches, no cache, no padding."""
     model, tokenizer = loaded.model.eval(), loaded.tokenizer
     answers = []
-    for prompt in task_prompts(task, "test", tokenizer, recipe):
+    for prompt in task_texts(task, "test", loaded, recipe).prompts:
         source = tokenizer(prompt, return_tensors="pt")
         decoded = [model.config.decoder_start_token_id]
         for _ in range(new_tokens):
@@ -87,7 +87,7 @@ def test_ranking_picks_the_label_with_the_largest_likelihood(toy: tuple[Family, 
     model, tokenizer = loaded.model.eval(), loaded.tokenizer
     for task in tasks:
         expected = []
-        for prompt in task_prompts(task, "test", tokenizer, recipe):
+        for prompt in task_texts(task, "test", loaded, recipe).prompts:
             likelihood = []
             for label in task.labels or ():
                 labels = tokenizer(label, return_tensors="pt")["input_ids"]
@@ -130,7 +130,7 @@ def test_the_loss_is_that_of_the_answers_one_by_one(
     examiner = Examiner(tasks, evaluated(recipe, batch_size=batch_size, metric="loss"))
     for task in tasks:
         tested = likelihoods(examiner, loaded, task.name)
-        prompts = task_prompts(task, "test", tokenizer, recipe)
+        prompts = task_texts(task, "test", loaded, recipe).prompts
         for index, (prompt, answer) in enumerate(zip(prompts, task.test["answer"], strict=True)):
             labels = tokenizer(answer, return_tensors="pt")["input_ids"]
             with torch.no_grad():  # the model's own loss is a mean over the answer's tokens, the end of sequence too
@@ -184,7 +184,7 @@ def test_the_perplexity_of_plain_text_is_that_of_its_blocks_one_by_one(
     examiner = Examiner(tasks, recipe)
     for task in tasks:
         nll, tokens = 0.0, 0
-        blocks = task_examples(task, "test", tokenizer, recipe)["answer"]
+        blocks = task_texts(task, "test", loaded, recipe).answers
         for block in blocks:
             ids = tokenizer(block, return_tensors="pt")["input_ids"]
             with torch.no_grad():  # the model's own loss is a mean over all tokens but the first
@@ -230,7 +230,7 @@ def test_masked_spans_are_the_same_in_every_test_and_their_loss_the_models_own()
     tasks = load_tasks(recipe)
     tested = likelihoods(Examiner(tasks, recipe), loaded, "topics")
     assert likelihoods(Examiner(tasks, recipe), loaded, "topics") == tested
-    blocks = task_examples(tasks[0], "test", loaded.tokenizer, recipe)["answer"]
+    blocks = task_texts(tasks[0], "test", loaded, recipe).answers
     collate = loaded.collator()
     for index, block in enumerate(blocks):
         batch = collate([{"input_ids": loaded.tokenizer(block, add_special_tokens=False)["input_ids"]}])

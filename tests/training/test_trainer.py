@@ -16,7 +16,7 @@ from clkit.engine.prepare import load_learner
 from clkit.engine.sequence import train
 from clkit.errors import ClkitError, StrategyError
 from clkit.events import Listener
-from clkit.models.examples import encode, task_examples
+from clkit.models.examples import encode, task_examples, task_texts
 from clkit.run.folder import RunFolder
 from clkit.strategies import registry
 from clkit.strategies.contract import Context, Strategy
@@ -124,7 +124,7 @@ def test_every_label_of_a_causal_model_counts(tmp_path: Path, toy_llama: Path, k
     tasks = load_tasks(recipe)
     loaded = load_learner(recipe, tasks)
     nll = tokens = 0.0
-    for example in encode(loaded, task_examples(tasks[0], "train", loaded.tokenizer, recipe)):
+    for example in encode(loaded, task_examples(tasks[0], task_texts(tasks[0], "train", loaded, recipe))):
         ids, labels = (torch.tensor([example[name]]) for name in ("input_ids", "labels"))
         counted = int((labels[:, 1:] != -100).sum())
         nll += float(loaded.model(input_ids=ids, labels=labels).loss) * counted

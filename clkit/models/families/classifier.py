@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from clkit.errors import ModelError
-from clkit.models.families.encoder import HEAD_DRAWN, Encoder, check_lengths, head_modules, in_head, longest_text
+from clkit.models.families.encoder import HEAD_DRAWN, Encoder, head_modules, in_head
 from clkit.models.family import Batch, Collator, LabelsOfTasks
 from clkit.models.objective import HEADS, Classification, Objective
 from clkit.models.weights import Weights, draw_anew
@@ -63,7 +63,6 @@ class Classifier(Encoder):
         self._label = {row: label for (_, label), row in self._row.items()}
         # Where each task has rows of its own, each row has one task.
         self._task_of_row = torch.tensor([list(labels).index(task) for task, _ in pairs])
-        self._longest = longest_text(model)
         self._pooler = f"{model.base_model_prefix}.pooler"
         self._head = tuple(head_modules(model))
 
@@ -106,7 +105,6 @@ class Classifier(Encoder):
 
     def _ids(self, prompts: Sequence[str]) -> list[list[int]]:
         ids: list[list[int]] = self.tokenizer(list(prompts), truncation=False)["input_ids"]
-        check_lengths(ids, self._longest, "prompt.max_tokens")
         return ids
 
     def collator(self) -> Collator:

@@ -12,8 +12,9 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedTokenizerBase
 
-from clkit.models.family import UNFINISHED, Batch, Collator, Generating, LabelsOfTasks
-from clkit.models.greedy import greedily, pad_id
+from clkit.models.chat import ChatTemplate
+from clkit.models.family import Batch, Collator, Generating, LabelsOfTasks
+from clkit.models.greedy import end_ids, greedily, pad_id, texts_written
 from clkit.models.likelihood import IGNORED
 from clkit.models.objective import Objective
 from clkit.models.weights import Weights
@@ -38,7 +39,6 @@ class Decoder(Generating):
         "feed_forward": FEED_FORWARD,
         "lm_head": r"(^|\.)(lm_head|embed_out)$",
     }
-    converses: ClassVar[bool] = True
     lora_targets: ClassVar[Sequence[Sequence[str]]] = (
         ("q_proj", "v_proj"),
         ("qkv_proj",),
@@ -63,12 +63,10 @@ class Decoder(Generating):
         return cls(weights.read(AutoModelForCausalLM), tokenizer, objective, labels)
 
     def encode(self, prompts: Sequence[str], answers: Sequence[str], tasks: Sequence[str] = ()) -> dict[str, list[Any]]:
-        # Prompts already fit; truncation would cut off the answer, so it stays off.
-        heads = self._prompt_ids(prompts)
-        tails = self._answer_ids(prompts, answers)
+        pairs = self._pairs(prompts, answers)
         return {
-            "input_ids": [head + tail for head, tail in zip(heads, tails, strict=True)],
-            "labels": [[IGNORED] * len(head) + tail for head, tail in zip(heads, tails, strict=True)],
+            "input_ids": [head + tail for head, tail in pairs],
+            "labels": [[IGNORED] * len(head) + tail for head, tail in pairs],
         }
 
     def collator(self) -> Collator:
@@ -98,29 +96,30 @@ class Decoder(Generating):
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
-        ids, mask = self._left_padded(prompts)
+        ids, mask = self._left_padded(self._prompt_ids(prompts))
         with greedily(self, max_new_tokens) as ends:
             whole = self.model.generate(input_ids=ids, attention_mask=mask)
-        tokens = whole[:, ids.shape[1] :]
-        ended = torch.isin(tokens, torch.tensor(ends, device=tokens.device)).any(dim=1).tolist()
-        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return [
-            text.removeprefix(_separator(prompt)) + ("" if whole else UNFINISHED)
-            for prompt, text, whole in zip(prompts, texts, ended, strict=True)
-        ]
+        texts = texts_written(self.tokenizer, whole[:, ids.shape[1] :].tolist(), ends)
+        if self.chat is not None:
+            return [text.lstrip() for text in texts]
+        return [text.removeprefix(_separator(prompt)) for prompt, text in zip(prompts, texts, strict=True)]
 
     @torch.inference_mode()
     def log_likelihood(self, prompts: Sequence[str], answers: Sequence[str]) -> torch.Tensor:
         if "past_key_values" not in self._forward_parameters():  # such as Mamba, which keeps a state instead
             return torch.stack([self._log_likelihood_of_whole(prompts, answer) for answer in answers], dim=1)
         pad, device = pad_id(self.tokenizer), self.model.device
-        ids, mask = self._left_padded(prompts)
+        prompt_ids = self._prompt_ids(prompts)
+        ids, mask = self._left_padded(prompt_ids)
         # The prompts are read once, whatever the number of answers.
         arguments = self._accepted(position_ids=_positions(mask), logits_to_keep=1)
         read = self.model(input_ids=ids, attention_mask=mask, use_cache=True, **arguments)
         scores = []
         for answer in answers:
-            tails = self._answer_ids(prompts, [answer] * len(prompts))
+            heads, tails = zip(*self._pairs(prompts, [answer] * len(prompts)), strict=True)
+            if list(heads) != prompt_ids:  # white space at an answer's beginning that joined the end of the prompt
+                scores.append(self._log_likelihood_of_whole(prompts, answer))
+                continue
             target, known = (part.to(device) for part in _padded(tails, pad))
             logits = read.logits[:, -1:]
             if target.shape[1] > 1:
@@ -147,38 +146,53 @@ class Decoder(Generating):
         return -functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none").sum(dim=1)
 
     def as_written(self, answers: Sequence[str]) -> list[str]:
-        tails = self._answer_ids(["Answer:"] * len(answers), answers)
-        texts: list[str] = self.tokenizer.batch_decode(tails, skip_special_tokens=True)
-        return [text.removeprefix(" ") for text in texts]
+        pairs = self._behind("Answer:", answers)
+        texts = texts_written(self.tokenizer, [tail for _, tail in pairs], end_ids(self))
+        return [text.strip() for text in texts]
 
-    def answer_tokens(self, answer: str) -> int:
-        prompts = ["Answer:", "Answer:\n"]  # after white space an answer may begin with other tokens
-        return max(map(len, self._answer_ids(prompts, [answer] * 2)))
+    def answer_tokens(self, answers: Sequence[str]) -> list[int]:
+        # After white space an answer may begin with other tokens. What a template writes behind the end is not needed.
+        end = self.tokenizer.eos_token_id if self.chat is None else self.chat.end_id
+        begun = [self._behind(prompt, answers) for prompt in ("Answer:", "Answer:\n")]
+        return [max(tail.index(end) + 1 for _, tail in pairs) for pairs in zip(*begun, strict=True)]
+
+    def converse(self, wanted: bool) -> None:
+        self.chat = ChatTemplate(self.tokenizer) if wanted else None
+
+    def _behind(self, prompt: str, answers: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        """The tokens of each answer behind some prompt."""
+        if self.chat is not None:
+            return self.chat.ids(*self.chat.alone(answers))
+        return self._pairs([prompt] * len(answers), answers)
 
     def _prompt_ids(self, prompts: Sequence[str]) -> list[list[int]]:
         """The tokens of the prompts, each at least one: an answer's first token must be predicted from something."""
+        if self.chat is not None:
+            return self.chat.prompt_ids(prompts)
         return [ids or [first_id(self.tokenizer)] for ids in token_ids(self.tokenizer, prompts)]
 
-    def _left_padded(self, prompts: Sequence[str]) -> list[torch.Tensor]:
-        """The tokens of the prompts behind their padding, and 1 where they are tokens; on the model's device."""
-        padded = _padded(self._prompt_ids(prompts), pad_id(self.tokenizer), left=True)
-        return [part.to(self.model.device) for part in padded]
+    def _pairs(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        """The tokens of each prompt, and those of its answer with the token that ends it.
 
-    def _answer_ids(self, prompts: Sequence[str], answers: Sequence[str]) -> list[list[int]]:
-        """The tokens of each answer behind its prompt, and the token that ends a sequence.
-
-        They are what follows the prompt's tokens in those of prompt and answer together; where the two grow together at
-        the seam, the tokens of the answer by itself.
+        Prompt and answer are read together; where they grow together at the seam, the answer is read by itself.
+        Prompts already fit; truncation would cut off the answer, so it stays off.
         """
-        heads = token_ids(self.tokenizer, prompts)
+        if self.chat is not None:
+            return self.chat.ids(prompts, answers)
         both = (prompt + _separator(prompt) + answer for prompt, answer in zip(prompts, answers, strict=True))
         found = []
+        heads = token_ids(self.tokenizer, prompts)
         for head, whole, answer in zip(heads, token_ids(self.tokenizer, both), answers, strict=True):
             tail = whole[len(head) :]
             if whole[: len(head)] != head:
                 tail = self.tokenizer(answer, add_special_tokens=False, verbose=False)["input_ids"]
-            found.append([*tail, self.tokenizer.eos_token_id])
+            found.append((head or [first_id(self.tokenizer)], [*tail, self.tokenizer.eos_token_id]))
         return found
+
+    def _left_padded(self, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """The tokens of prompts behind their padding, and 1 where they are tokens; on the model's device."""
+        padded = _padded(rows, pad_id(self.tokenizer), left=True)
+        return [part.to(self.model.device) for part in padded]
 
     def _accepted(self, **arguments: Any) -> dict[str, Any]:
         """Those of the arguments that the model knows. Bloom, for one, goes by the mask and has no positions."""

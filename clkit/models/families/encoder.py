@@ -10,7 +10,6 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from clkit.errors import ModelError
 from clkit.models.family import Batch, Family
 
 HEAD_DRAWN = "head drawn at random"
@@ -63,23 +62,3 @@ def head_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
     """The parts of the model that come behind the encoder, by name, as far as they have weights."""
     parts = dict(model.named_children())
     return {name: part for name, part in parts.items() if name != model.base_model_prefix and [*part.parameters()]}
-
-
-def longest_text(model: PreTrainedModel) -> int | None:
-    """How many tokens the model can read at once, special ones included; None where any number."""
-    positions = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
-    if not isinstance(positions, nn.Embedding):
-        return None
-    # RoBERTa counts positions from behind the id of its padding token.
-    return positions.num_embeddings - (0 if positions.padding_idx is None else positions.padding_idx + 1)
-
-
-def check_lengths(texts: Iterable[Sequence[int]], longest: int | None, key: str) -> None:
-    """Refuse texts that the model has no positions for.
-
-    Raises:
-        ModelError: naming the key of the recipe that sets their length.
-    """
-    most = max(map(len, texts), default=0)
-    if longest is not None and most > longest:
-        raise ModelError(f"{key}: the model reads at most {longest} tokens, and there are texts of {most}; lower it")

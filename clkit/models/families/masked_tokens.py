@@ -14,7 +14,7 @@ from transformers import AutoModelForMaskedLM, DataCollatorForLanguageModeling, 
 
 from clkit.draws import drawn_from
 from clkit.errors import ModelError
-from clkit.models.families.encoder import HEAD_DRAWN, Encoder, in_head, longest_text
+from clkit.models.families.encoder import HEAD_DRAWN, Encoder, in_head
 from clkit.models.family import Collator, LabelsOfTasks
 from clkit.models.objective import Objective, Pretraining
 from clkit.models.weights import Weights
@@ -62,9 +62,6 @@ class MaskedTokens(Encoder):
                 type(model).__name__ not in (model.config.architectures or ()) and in_head(model, weight)
             ),
         )
-        longest = longest_text(model)
-        if longest is not None and objective.block_tokens > longest:
-            raise ModelError(f"objective.block_tokens: the model reads at most {longest} tokens; set it to {longest}")
         family = cls(model, tokenizer, objective, labels)
         embeddings = model.get_input_embeddings().weight
         owners = dict.fromkeys(weight.rpartition(".")[0] for weight in drawn)

@@ -12,8 +12,8 @@ from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, PreTrain
 from transformers.modeling_outputs import BaseModelOutput
 
 from clkit.models.families.decoder import ATTENTION, FEED_FORWARD
-from clkit.models.family import UNFINISHED, Batch, Collator, Generating, LabelsOfTasks
-from clkit.models.greedy import greedily
+from clkit.models.family import Batch, Collator, Generating, LabelsOfTasks
+from clkit.models.greedy import end_ids, greedily, texts_written
 from clkit.models.likelihood import IGNORED
 from clkit.models.objective import Objective
 from clkit.models.weights import Weights
@@ -105,9 +105,7 @@ class Seq2Seq(Generating):
                 encoder_outputs=self._encoded(source),
                 attention_mask=source["attention_mask"],
             )[:, 1:]
-        ended = torch.isin(tokens, torch.tensor(ends, device=tokens.device)).any(dim=1).tolist()
-        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return [text if whole else text + UNFINISHED for text, whole in zip(texts, ended, strict=True)]
+        return texts_written(self.tokenizer, tokens.tolist(), ends)
 
     @torch.inference_mode()
     def log_likelihood(self, prompts: Sequence[str], answers: Sequence[str]) -> torch.Tensor:
@@ -128,12 +126,11 @@ class Seq2Seq(Generating):
             scores.append(-losses.sum(dim=1))
         return torch.stack(scores, dim=1)
 
-    def answer_tokens(self, answer: str) -> int:
-        return len(self._target_ids([answer])[0])
+    def answer_tokens(self, answers: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in self._target_ids(answers)]
 
     def as_written(self, answers: Sequence[str]) -> list[str]:
-        texts: list[str] = self.tokenizer.batch_decode(self._target_ids(answers), skip_special_tokens=True)
-        return texts
+        return texts_written(self.tokenizer, self._target_ids(answers), end_ids(self))
 
     def _target_ids(self, answers: Sequence[str]) -> list[list[int]]:
         """The tokens of each answer; the last is the one that ends it, whether the tokenizer adds it or not."""

@@ -1,0 +1,199 @@
+"""What of the tasks' texts does not fit: into the longest prompt or answer, the tokenizer's words, the positions.
+
+What could never be learned or tested is refused, before anything is trained; what is lost of the rest is counted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from clkit.errors import DataError, ModelError
+from clkit.models.examples import Texts, task_texts, unwritable
+from clkit.models.family import Family, Generating
+from clkit.models.likelihood import IGNORED
+from clkit.models.positions import positions
+from clkit.recipe.recipe import Recipe
+from clkit.results.kinds import UNBOUNDED
+from clkit.tasks.conversations import NO_TURNS
+from clkit.tasks.task import Split, Task
+
+#: What `prompt.max_tokens` is at least.
+SHORTEST = 16
+#: Tokens by which prompt and answer may be longer together than each by itself.
+SPARE = 8
+
+
+def checked_texts(family: Family, recipe: Recipe, task: Task, split: Split, *, tested: bool) -> tuple[Texts, list[str]]:
+    """The examples of a split, and what the user should know of them, a line each.
+
+    Args:
+        tested: whether the model is tested on them, rather than trained.
+
+    Raises:
+        ModelError: the model has no positions for one.
+        DataError: they cannot be made, or no answer of a test could be right.
+    """
+    if recipe.objective.kind == "pretraining":
+        remarks = [*_check_blocks(family, recipe.objective.block_tokens)]
+        return task_texts(task, split, family, recipe), remarks
+    texts = task_texts(task, split, family, recipe)
+    return texts, [*_Limits(family, recipe, task, split, texts, tested).remarks()]
+
+
+def _check_blocks(family: Family, block_tokens: int) -> Iterator[str]:
+    found = positions(family.model)
+    most, trained = found.block(block_tokens), found.trained
+    if block_tokens > most:
+        raise ModelError(
+            f"objective.block_tokens: the model has positions for {most} tokens, not for {block_tokens}; set it to "
+            f"{most}"
+        )
+    if trained is not None and block_tokens > trained:
+        yield f"objective.block_tokens: {block_tokens:,} is more than the {trained:,} that the model was trained with"
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """A split of a task, held against what its recipe and model allow."""
+
+    family: Family
+    recipe: Recipe
+    task: Task
+    split: Split
+    texts: Texts
+    tested: bool
+
+    def remarks(self) -> Iterator[str]:
+        for remark in (self._cut, self._spelt, self._misspelt, self._too_long):
+            count, said = remark()
+            if count:
+                share = count / len(self.texts.prompts)
+                yield (
+                    f"task '{self.task.name}': {count:,} of {len(self.texts.prompts):,} {self.split} examples "
+                    f"({share:.1%}) {said}"
+                )
+        yield from self._beyond_positions()
+
+    @property
+    def _answers_are_compared(self) -> bool:
+        return self.tested and isinstance(self.family, Generating) and self.recipe.metric not in UNBOUNDED
+
+    def _cut(self) -> tuple[int, str]:
+        longest = self.recipe.prompt.max_tokens
+        return self.texts.cut, f"have prompts longer than prompt.max_tokens ({longest}), cut at the sentence's end"
+
+    def _spelt(self) -> tuple[int, str]:
+        """Inputs that spell tokens with a meaning of their own, such as the end of a turn."""
+        tokenizer, rows = self.family.tokenizer, self.task.split(self.split)
+        added = tokenizer.added_tokens_decoder.values()
+        special = {*tokenizer.all_special_tokens, *(token.content for token in added if token.special)}
+        pattern = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or "(?!)")
+        said = rows["turns"] if "turns" in rows.column_names else [NO_TURNS] * len(rows)
+        inputs = (
+            "\n".join([text, *(turn["content"] for turn in json.loads(turns))])
+            for text, turns in zip(rows["text"], said, strict=True)
+        )
+        found = [match[0] for match in map(pattern.search, inputs) if match]
+        ends = "; it may end a turn" if self.recipe.prompt.chat_template else ""
+        return len(found), f"have text that the tokenizer reads as a special token, such as {found[:1]}{ends}"
+
+    def _misspelt(self) -> tuple[int, str]:
+        """Answers that the tokenizer, or the chat template, makes something else of."""
+        if self.task.labels is not None or not self.texts.prompts:
+            return 0, ""
+        answers = self.task.split(self.split)["answer"][:]
+        lost = unwritable(self.family, answers)
+        if lost and len(lost) == len(answers) and self._answers_are_compared:
+            raise DataError(
+                f"task '{self.task.name}': the model cannot write any of the {self.split} answers: of {lost[0][0]!r} "
+                f"it reads {lost[0][1]!r}; use another model, or other answers"
+            )
+        shown = f"of {lost[0][0]!r} it reads {lost[0][1]!r}" if lost else ""
+        return len(lost), f"have answers that the model's tokenizer cannot spell, and which so cannot be right: {shown}"
+
+    def _too_long(self) -> tuple[int, str]:
+        """Answers that need more tokens than a test lets the model write."""
+        if self.task.labels is not None or not self._answers_are_compared:
+            return 0, ""
+        assert isinstance(self.family, Generating)
+        allowed = self.recipe.evaluation.max_new_tokens
+        needed = self.family.answer_tokens(self.task.split(self.split)["answer"][:])
+        long = [tokens for tokens in needed if tokens > allowed]
+        if long and len(long) == len(needed):
+            raise DataError(
+                f"evaluation.max_new_tokens: {allowed} tokens hold none of the {self.split} answers of task "
+                f"'{self.task.name}', which take {min(long):,} to {max(long):,}; set it to {max(long)}"
+            )
+        longest = max(long, default=0)
+        return len(long), (
+            f"have answers longer than evaluation.max_new_tokens ({allowed}), which so cannot be right; the longest "
+            f"takes {longest:,}"
+        )
+
+    def _beyond_positions(self) -> Iterator[str]:
+        """Examples longer than the model was trained with; those that it has no positions for are refused."""
+        read, written, trained = positions(self.family.model)
+        name, room = f"task '{self.task.name}'", self._room()
+        if written is not None and room > written:
+            raise ModelError(
+                f"{name}: {self._answer_of(room)} is more than the decoder's {written} positions; "
+                f"{self._ways(None, written)}"
+            )
+        joined = isinstance(self.family, Generating) and not self.family.model.config.is_encoder_decoder
+        behind = room - self._answers_are_compared if joined else 0  # a test does not read its last token
+        limit = trained if read is None else read
+        if limit is None or self.recipe.prompt.max_tokens + behind + SPARE <= limit:
+            return
+        sizes = self._sizes(joined)
+        taken = [prompt + (behind if self._answers_are_compared else answer) for prompt, answer in sizes]
+        most = max(taken)
+        if read is not None and most > read:
+            prompt, answer = sizes[taken.index(most)]
+            together = f"with {self._answer_of(room if self._answers_are_compared else answer)} " if joined else ""
+            raise ModelError(
+                f"{name}: a {self.split} prompt of {prompt} tokens {together}takes {most} positions, and "
+                f"the model has {read}; {self._ways(read - behind, read - prompt + 1 if joined else None)}"
+            )
+        beyond = sum(size > limit for size in taken)
+        if beyond:
+            yield (
+                f"{name}: {beyond:,} of {len(taken):,} {self.split} examples take up to {most:,} tokens, more than the "
+                f"{limit:,} that the model was trained with"
+            )
+
+    def _answer_of(self, tokens: int) -> str:
+        if self.task.labels is not None:
+            return f"a label of {tokens} tokens"
+        if self._answers_are_compared:
+            return f"evaluation.max_new_tokens of {tokens}"
+        return f"an answer of {tokens} tokens"
+
+    def _ways(self, prompt: int | None, answer: int | None) -> str:
+        """What to change so that prompts of at most so many tokens, or answers, fit; None where that does not help."""
+        ways = [f"set prompt.max_tokens to {prompt}"] if prompt is not None and prompt >= SHORTEST else []
+        if answer is not None and self.task.labels is not None:
+            ways.append("use shorter labels")
+        elif answer is not None and not self._answers_are_compared:
+            ways.append("shorten the answer or leave it out")
+        elif answer is not None and answer > 0:
+            ways.append(f"set evaluation.max_new_tokens to {answer}")
+        return ", or ".join(ways) or "use a model with more"
+
+    def _room(self) -> int:
+        """Tokens of the longest answer that is read or written, its end included."""
+        if not isinstance(self.family, Generating):
+            return 0
+        if self.task.labels is not None:
+            return max(self.family.answer_tokens(self.task.labels))
+        if self._answers_are_compared:
+            return self.recipe.evaluation.max_new_tokens
+        return max(self.family.answer_tokens(self.texts.answers), default=0)
+
+    def _sizes(self, joined: bool) -> list[tuple[int, int]]:
+        """Tokens of each prompt, and of its answer where that is read with it."""
+        columns = self.family.encode(self.texts.prompts, self.texts.answers, [self.task.name] * len(self.texts.prompts))
+        learned = [sum(label != IGNORED for label in labels) if joined else 0 for labels in columns["labels"]]
+        return [(len(ids) - tokens, tokens) for ids, tokens in zip(columns["input_ids"], learned, strict=True)]
