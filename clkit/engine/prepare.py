@@ -90,6 +90,21 @@ class Prepared:
         first = self._examples[task.name][0]
         return first["prompt"], first["answer"]
 
+    def _remarks_of_strategies(self) -> Iterator[str]:
+        for strategy in self.strategies:
+            told = call(strategy, "remarks", self.family, len(self.tasks))
+            yield from (f"{strategy.options.name}: {remark}" for remark in told)
+
+    def _memory(self) -> dict[str, int]:
+        """Bytes by strategy; none where no task follows that what is kept would serve."""
+        if len(self.tasks) < 2:
+            return {}
+        found = {
+            strategy.options.name: call(strategy, "memory", self.family, len(self.tasks))
+            for strategy in self.strategies
+        }
+        return {name: size for name, size in found.items() if size}
+
     def plan(self) -> Plan:
         """What training is going to do."""
         steps = self._steps()
@@ -102,14 +117,10 @@ class Prepared:
             examples=[(len(task.train), len(task.split(self.recipe.evaluation.split))) for task in self.tasks],
             dropped=[task.dropped for task in self.tasks],
             model=describe(self.family),
-            remarks=[*self._remarks, *few_steps(steps)],
+            remarks=[*self._remarks, *few_steps(steps), *self._remarks_of_strategies()],
             labels=[label_counts(task) for task in self.tasks],
             samples=[self._sample(task) for task in self.tasks if task.name in self._examples],
-            memory={
-                strategy.options.name: bytes_kept
-                for strategy in self.strategies
-                if (bytes_kept := call(strategy, "memory", self.family, len(self.tasks)))
-            },
+            memory=self._memory(),
         )
 
 

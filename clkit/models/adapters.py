@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from clkit.errors import ModelError, first_line
+from clkit.models.coverage import BLOCKS, coverage
 from clkit.models.family import Family
 from clkit.models.layers import linear_layers
 from clkit.models.sections import AdapterTuning
@@ -38,34 +40,51 @@ def add_adapter(family: Family, tuning: AdapterTuning) -> None:
             f"carry an adapter (linear layers found: {', '.join(endings)})"
         )
     outside = " outside its head" if whole else ""
+    carriers: dict[str, nn.Module] = {}
     for target in targets:
-        if target not in endings:
+        fitting = {name: layer for name, layer in layers.items() if f".{name}".endswith(f".{target}")}
+        if not fitting:
             raise ModelError(
                 f"tuning.targets: '{target}' names no linear layer of this model{outside}"
                 f"{did_you_mean(target, endings)} (linear layers found: {', '.join(endings)})"
             )
+        if "." not in target:
+            _refuse_partial(family, list(fitting), layers)
+        carriers |= fitting
     if tuning.method == "incremental_lora":
-        _refuse_tied(model, targets, layers)
+        _refuse_tied(model, carriers)
     config = LoraConfig(
         r=tuning.rank,
         lora_alpha=tuning.alpha,
         lora_dropout=tuning.dropout,
         target_modules=targets,
         modules_to_save=list(family.trained_whole) or None,
-        fan_in_fan_out=any(
-            isinstance(layer, Conv1D) for name, layer in layers.items() if name.split(".")[-1] in targets
-        ),
+        fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in carriers.values()),
         bias="none",
     )
     family.model = get_peft_model(model, config)
 
 
-def _refuse_tied(model: PreTrainedModel, targets: Sequence[str], layers: Mapping[str, nn.Module]) -> None:
+def _refuse_partial(family: Family, fitting: Sequence[str], layers: Mapping[str, nn.Module]) -> None:
+    """Refuse a target that fits single layers beside fused experts, unless its owner is written too (`shared.up`)."""
+    linear = coverage(family, (cast(nn.Parameter, layer.weight) for layer in layers.values()))
+    for role in BLOCKS:
+        fused, _ = linear.left_out([role])
+        if fused and any(re.search(family.roles[role], name) for name in fitting):
+            owner, _, target = fitting[0].rpartition(".")
+            raise ModelError(
+                f"tuning.targets: '{target}' fits linear layers such as '{fitting[0]}', but not '{fused[0]}', which "
+                f"cannot carry an adapter; to leave such parts of the {role} as they are, write the layer's owner too: "
+                f"'{owner.rpartition('.')[2]}.{target}'"
+            )
+
+
+def _refuse_tied(model: PreTrainedModel, carriers: Mapping[str, nn.Module]) -> None:
     # Merged into a head, an adapter would change the word embeddings that share its weight, and so every answer.
     embeddings = model.get_input_embeddings().weight
-    for name, layer in layers.items():
-        ending = name.split(".")[-1]
-        if ending in targets and layer.weight is embeddings:
+    for name, layer in carriers.items():
+        if layer.weight is embeddings:
+            ending = name.split(".")[-1]
             raise ModelError(
                 f"tuning.targets: '{ending}' shares its weight with the word embeddings, so earlier tasks' adapters "
                 "cannot be merged into it; leave it out, or use tuning.method: lora"

@@ -22,12 +22,12 @@ def parameter_groups(family: Family) -> dict[str, list[str]]:
     `embeddings` (of words, with a head that is tied to them, and of positions), `position_bias` (T5's), `norms`, and
     `other`.
     """
-    model = family.model
+    model = family.base
     kinds = {name: module for name, module in model.named_modules() if name}
     word_embeddings = model.get_input_embeddings().weight
     groups: dict[str, list[str]] = {}
     for name, parameter in model.named_parameters():
-        module = name.rpartition(".")[0]
+        module = name.rpartition(".")[0].partition(".lora_")[0]  # an adapter's belongs to its layer's group
         tied = parameter is word_embeddings
         group = "embeddings" if tied else _group(module, kinds.get(module), family)
         groups.setdefault(group, []).append(name)

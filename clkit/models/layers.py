@@ -81,9 +81,11 @@ def select_layers(family: Family, layers: Sequence[str], key: str = "layers") ->
         if not fitting:
             endings = sorted({name.split(".")[-1] for name in known})
             if role:
+                names = (name for name, _ in family.base.named_parameters())
+                other = next((f" ('{name}' is none)" for name in names if re.search(role, name.rpartition(".")[0])), "")
                 raise ModelError(
-                    f"{key}: no linear layer of this model is recognised as '{entry}'; name in `layers:` those that "
-                    f"you mean (linear layers found: {', '.join(endings)})"
+                    f"{key}: no linear layer of this model is recognised as '{entry}'{other}; name in `layers:` those "
+                    f"that you mean (linear layers found: {', '.join(endings)})"
                 )
             raise ModelError(
                 f"{key}: '{entry}' fits no linear layer of this model; roles: {', '.join(family.roles)}; "

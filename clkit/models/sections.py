@@ -54,7 +54,9 @@ class AdapterTuning(Section):
     alpha: Annotated[float, Field(gt=0)] = Field(32.0, description="Scale α: the adapter's output is times α/r.")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="Dropout before the adapter.")
     targets: list[str] | None = Field(
-        None, min_length=1, description="Linear layers that carry an adapter, by name; without it, query and value."
+        None,
+        min_length=1,
+        description="Linear layers that carry an adapter, by name (`q`, `self_attn.q`); without it, query and value.",
     )
 
 

@@ -27,7 +27,7 @@ a strategy knows. A task that was interrupted goes on like this, in a new proces
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -206,6 +206,10 @@ class Strategy:
 
     def after_task(self, context: Context) -> None:
         """The task is learned; the model is not yet evaluated or saved."""
+
+    def remarks(self, family: Family, tasks: int) -> Iterator[str]:
+        """What the user should know of what it does to this model, or cannot do; shown before the run, a line each."""
+        yield from ()
 
     def memory(self, family: Family, tasks: int) -> int:
         """Bytes that the strategy keeps beside the model at the end of that many tasks; shown before the run."""

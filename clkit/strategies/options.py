@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from typing import Annotated
+
+from pydantic import Field
 
 from clkit.section import Section
 
@@ -24,3 +27,18 @@ class StrategyOptions(Section):
             unlabelled: of them those without labels: free-form answers, or texts to be pre-trained on.
         """
         yield from ()
+
+
+class LayerOptions(StrategyOptions):
+    """Options of a strategy that works on linear layers of the model."""
+
+    layers: Annotated[list[str], Field(min_length=1)] = Field(
+        ["attention", "feed_forward"],
+        description="Linear layers that are worked on: roles (`attention`, `feed_forward`, `lm_head`), names (`q`) or "
+        "patterns over full names (`decoder.*`).",
+    )
+    partial: bool = Field(
+        False,
+        description="Go on where `layers` leaves out a part of attention or feed-forward (the fused experts of a "
+        "mixture, the convolutions of a hybrid), instead of refusing the model.",
+    )

@@ -188,7 +188,7 @@ def test_the_later_of_two_overrides_holds(base: Path) -> None:
         ("tasks.other.labels=[a]", "tasks.other.labels: the recipe has no task named 'other' (it has: tickets, v1.2)"),
         (
             "strategies.migu.threshold=2",
-            "strategies.migu.threshold: 2 is out of range (allowed: a number from 0, below 1)",
+            "strategies.migu.threshold: 2 is out of range (allowed: a number above 0, below 1)",
         ),
     ],
 )

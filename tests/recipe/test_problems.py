@@ -16,7 +16,7 @@ SECTIONS = (
     "general, saving"
 )
 KNOWN = ", ".join(sorted(strategy_names()))
-MIGU_KEYS = "name, threshold, mask, layers, count_padding, first_task, source"
+MIGU_KEYS = "name, layers, partial, threshold, mask, count_padding, first_task, source"
 UNKNOWN_TAG = "not valid YAML: could not determine a constructor for the tag"
 NAME = "letters, digits, dots, dashes and underscores, beginning with a letter or digit, at most 80 characters"
 
@@ -117,7 +117,7 @@ def problems_of(text: str | bytes) -> list[str]:
         ),
         (
             "strategies: [{name: migu, threshold: 1}]",
-            "strategies.migu.threshold: 1 is out of range (allowed: a number from 0, below 1)",
+            "strategies.migu.threshold: 1 is out of range (allowed: a number above 0, below 1)",
         ),
         (
             "strategies: [{name: migu}, {name: migu}]",

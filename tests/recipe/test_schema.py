@@ -76,5 +76,5 @@ def test_the_reference_has_a_row_for_every_key() -> None:
     reference = field_reference()
     for name, _ in properties(described_schema(Recipe)):
         assert f"\n| `{name}` | " in reference
-    assert "| `threshold` | a number from 0, below 1 | `0.7` | Share T of each layer's rows" in reference
+    assert "| `threshold` | a number above 0, below 1 | `0.7` | Share T of each layer's rows" in reference
     assert "| `method` | lora | required |" in reference

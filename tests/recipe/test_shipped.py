@@ -99,6 +99,7 @@ def test_the_orders_share_the_papers_settings(order: int) -> None:
         "threshold": 0.7,
         "mask": "gradient",
         "layers": ["attention", "feed_forward"],
+        "partial": False,
         "count_padding": True,
         "first_task": "unmasked",
         "source": "magnitude",

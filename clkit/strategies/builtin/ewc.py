@@ -7,7 +7,7 @@ form: Schwarz et al., "Progress & Compress", ICML 2018 (arXiv 1805.06370).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import Field, model_validator
@@ -138,6 +138,10 @@ class EWC(Strategy):
                     own.add_(earlier.fisher[name].to(own), alpha=cast(float, self.options.decay))
             self._anchors.clear()
         self._anchors.append(importance.Anchor(fisher, center).to(self._device(context)))
+
+    def remarks(self, family: Family, tasks: int) -> Iterator[str]:
+        if tasks == 1:
+            yield "there is no earlier task to protect, so it changes nothing"
 
     def memory(self, family: Family, tasks: int) -> int:
         parameters = trained.trained_parameters(family.model).values()

@@ -5,7 +5,7 @@ Li & Hoiem, "Learning without Forgetting", ECCV 2016 (arXiv 1606.09282).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -114,6 +114,10 @@ class LwF(Strategy):
                 f"'{context.task.name}', so nothing was distilled; check that its answers are not empty and that "
                 "training moves the model"
             )
+
+    def remarks(self, family: Family, tasks: int) -> Iterator[str]:
+        if tasks == 1:
+            yield "there is no earlier task whose answers could be kept, so it changes nothing"
 
     def memory(self, family: Family, tasks: int) -> int:
         return (

@@ -6,7 +6,8 @@ Du et al., "Unlocking Continual Learning Abilities in Language Models", EMNLP 20
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -15,34 +16,30 @@ from clkit.draws import torch_seeded
 from clkit.errors import StrategyError
 from clkit.lazy import LazyModule
 from clkit.strategies.contract import Context, Strategy
-from clkit.strategies.options import StrategyOptions
+from clkit.strategies.options import LayerOptions
 
 if TYPE_CHECKING:
     import torch
 
-    from clkit.models import layers, magnitudes
+    from clkit.models import coverage, layers, magnitudes
     from clkit.models.family import Family
 else:
     torch = LazyModule("torch")
-    layers, magnitudes = LazyModule("clkit.models.layers"), LazyModule("clkit.models.magnitudes")
+    coverage, layers = LazyModule("clkit.models.coverage"), LazyModule("clkit.models.layers")
+    magnitudes = LazyModule("clkit.models.magnitudes")
 
 
-class MIGUOptions(StrategyOptions):
+class MIGUOptions(LayerOptions):
     """Magnitude-based gradient updating: only rows with a large output are updated in a step."""
 
     name: Literal["migu"] = Field(description="Magnitude-based gradient updating.")
-    threshold: Annotated[float, Field(ge=0, lt=1)] = Field(
+    threshold: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.7, description="Share T of each layer's rows that is masked: 0.7 updates the 30 % with the largest output."
     )
     mask: Literal["gradient", "update"] = Field(
         "gradient",
         description="`gradient`: masked rows of the weight get no gradient, as published; AdamW's momentum and weight "
         "decay still move them. `update`: masked rows and their biases do not move at all in this step.",
-    )
-    layers: Annotated[list[str], Field(min_length=1)] = Field(
-        ["attention", "feed_forward"],
-        description="Linear layers whose rows are masked: roles (`attention`, `feed_forward`, `lm_head`), names (`q`) "
-        "or patterns over full names (`decoder.*`).",
     )
     count_padding: bool = Field(
         False, description="Count padding positions in the magnitudes, as the published code does."
@@ -100,15 +97,28 @@ class MIGU(Strategy):
 
     def check(self, family: Family, tasks: int) -> None:
         sites = self._choose_sites(family)
-        rows = [site.rows for site in sites]
-        threshold = self.options.threshold
-        if threshold > 0 and not any(rows_masked(count, threshold) for count in rows):
+        rows, threshold = [site.rows for site in sites], self.options.threshold
+        if not any(rows_masked(count, threshold) for count in rows):
             raise StrategyError(
                 f"strategies.migu.threshold: {threshold:g} of {max(rows)} rows, the most that one of these layers has, "
-                "is less than one, so nothing would be masked; raise it, or choose 0 to mask nothing"
+                "is less than one, so nothing would be masked; raise it"
             )
+        if not self.options.partial:
+            found = coverage.coverage(family, (site.weight for site in sites))
+            coverage.refuse_partial(found, self.options.layers, "strategies.migu", "would be updated unmasked")
         if self._measures():
             magnitudes.check_padding(family, self._watch(family, sites), "strategies.migu.layers")
+
+    def remarks(self, family: Family, tasks: int) -> Iterator[str]:
+        if tasks == 1 and self.options.first_task == "unmasked":
+            yield "no task follows the first, which is unmasked, so it changes nothing (first_task: masked)"
+            return
+        sites = self._choose_sites(family)
+        yield f"masks rows in {coverage.coverage(family, (site.weight for site in sites))}"
+        for rows, count in sorted(Counter(site.rows for site in sites).items()):
+            masked = rows_masked(rows, self.options.threshold)
+            what = f"{masked:,} of {rows:,} rows" if masked else f"none of {rows:,} rows, too few for this threshold,"
+            yield f"masks {what} in {count:,} {'weight' if count == 1 else 'weights'}"
 
     def _measures(self) -> bool:
         return self.options.source not in ("random", "fixed_random")

@@ -53,6 +53,14 @@ class OLoRAOptions(StrategyOptions):
             if name not in tasks:
                 yield f"per_task: no task named '{name}'{did_you_mean(name, tasks)} (tasks: {', '.join(tasks)})"
 
+    def weights_in(self, task: str) -> tuple[float, float]:
+        """λ1 and λ2 on that task."""
+        own = self.per_task.get(task, OLoRATaskOptions())
+        return (
+            self.lambda1 if own.lambda1 is None else own.lambda1,
+            self.lambda2 if own.lambda2 is None else own.lambda2,
+        )
+
 
 def adapter_matrices(model: PreTrainedModel) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
     """A (r × d_in) and B (d_out × r) of the adapter in training, by its layer's name in the base model."""
@@ -89,9 +97,7 @@ class OLoRA(Strategy):
         self._lambda1 = self._lambda2 = 0.0
 
     def before_task(self, context: Context) -> None:
-        own = self.options.per_task.get(context.task.name, OLoRATaskOptions())
-        self._lambda1 = self.options.lambda1 if own.lambda1 is None else own.lambda1
-        self._lambda2 = self.options.lambda2 if own.lambda2 is None else own.lambda2
+        self._lambda1, self._lambda2 = self.options.weights_in(context.task.name)
         self._adapter = adapter_matrices(context.model)
         if not self._adapter:
             raise StrategyError(
@@ -133,6 +139,12 @@ class OLoRA(Strategy):
                 earlier = self._earlier.get(layer, a[:0])
                 self._earlier[layer] = torch.cat([earlier.to(a), a])
         self._adapter = {}
+
+    def remarks(self, family: Family, tasks: int) -> Iterator[str]:
+        if tasks == 1:
+            yield "there is no earlier task to be orthogonal to, so λ1 changes nothing"
+        if not any(map(any, map(self.options.weights_in, ["", *self.options.per_task]))):
+            yield "λ1 and λ2 are 0 on every task, so it changes nothing"
 
     def memory(self, family: Family, tasks: int) -> int:
         return tasks * sum(a.numel() * a.element_size() for a, _ in adapter_matrices(family.model).values())

@@ -16,7 +16,7 @@ from pydantic import Field
 from clkit.errors import StrategyError
 from clkit.lazy import LazyModule
 from clkit.strategies.contract import Context, Strategy
-from clkit.strategies.options import StrategyOptions
+from clkit.strategies.options import LayerOptions
 
 if TYPE_CHECKING:
     import torch
@@ -24,17 +24,18 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
+    from clkit.models import coverage, trained
     from clkit.models import layers as model_layers
-    from clkit.models import trained
     from clkit.models.family import Family
 else:
     torch, nn, osf = LazyModule("torch"), LazyModule("torch.nn"), LazyModule("peft.tuners.osf")
     model_layers, trained = LazyModule("clkit.models.layers"), LazyModule("clkit.models.trained")
+    coverage = LazyModule("clkit.models.coverage")
 
 ADAPTER = "default"
 
 
-class OSFOptions(StrategyOptions):
+class OSFOptions(LayerOptions):
     """Orthogonal subspace fine-tuning: each layer's largest singular directions are frozen, the rest is trained."""
 
     name: Literal["osf"] = Field(description="Orthogonal subspace fine-tuning.")
@@ -50,11 +51,6 @@ class OSFOptions(StrategyOptions):
         "update",
         description="`update`: what AdamW makes of the projected gradient is projected too, so frozen directions do "
         "not move at all. `gradient`: only the gradient is, as peft does; AdamW leaks into frozen directions.",
-    )
-    layers: Annotated[list[str], Field(min_length=1)] = Field(
-        ["attention", "feed_forward"],
-        description="Linear layers that are decomposed: roles (`attention`, `feed_forward`), names (`q`) or patterns "
-        "over full names (`decoder.*`); in a protected task nothing else is trained but a classifier's head.",
     )
     first_task: Literal["unprotected", "protected"] = Field(
         "unprotected",
@@ -116,6 +112,19 @@ class OSF(Strategy):
         share = self._first_share(tasks)
         if share is not None:
             self._check(family.model, self._layers(family), share)
+            if not self.options.partial:
+                found = self._coverage(family)
+                coverage.refuse_partial(found, self.options.layers, "strategies.osf", "would be frozen")
+
+    def remarks(self, family: Family, tasks: int) -> Iterator[str]:
+        if self._first_share(tasks) is None:
+            yield "no task follows the first, which is unprotected, so it changes nothing (first_task: protected)"
+            return
+        yield f"decomposes {self._coverage(family)}; the rest is frozen in a protected task, but for a new head"
+
+    def _coverage(self, family: Family) -> coverage.Coverage:
+        weights = (cast("nn.Parameter", layer.weight) for layer in self._layers(family).values())
+        return coverage.coverage(family, weights)
 
     def before_task(self, context: Context) -> None:
         share = self.options.share(context.task_index)

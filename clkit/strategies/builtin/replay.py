@@ -22,6 +22,8 @@ from clkit.strategies.options import StrategyOptions
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from clkit.models.family import Family
+
 
 class ReplayOptions(StrategyOptions):
     """Experience replay: some examples of each finished task are trained on again with the next tasks."""
@@ -149,6 +151,10 @@ class Replay(Strategy):
         self._seen = 0  # examples of all finished tasks
         self._own: Dataset | None = None
         self._replayed_share = 0.0
+
+    def remarks(self, family: Family, tasks: int) -> Iterator[str]:
+        if tasks == 1:
+            yield "there is no earlier task to replay, so it changes nothing"
 
     def replayed(self, examples: Sequence[int]) -> int:
         *finished, own = examples
