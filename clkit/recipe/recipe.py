@@ -13,7 +13,7 @@ from clkit.general.section import GeneralSection
 from clkit.models.objective import METRICS_OF, Objective, TextToText
 from clkit.models.sections import FullTuning, ModelSection, Tuning
 from clkit.recipe.loading import load
-from clkit.results.kinds import MetricName, Protocol
+from clkit.results.kinds import UNBOUNDED, MetricName, Protocol
 from clkit.section import NOT_THE_RESULT, Section, did_you_mean
 from clkit.strategies.registry import check_composition
 from clkit.strategies.section import Strategies
@@ -135,6 +135,8 @@ class Recipe(Section):
                 yield "data.train_per_label: objective.kind: pretraining reads no labels; use data.train_per_task"
         if kind != "text_to_text":
             yield from self._unused_of_evaluation(f"objective.kind: {kind}")
+        elif self.metric in UNBOUNDED:
+            yield from self._unused_of_evaluation(f"evaluation.metric: {self.metric}")
         if kind == "classification" and self.prompt.chat_template:
             yield "prompt.chat_template: classification has no turns of a user and an assistant; set it to false"
         if self.prompt.task_name and self.prompt.style == "text":
@@ -181,8 +183,9 @@ class Recipe(Section):
         free = next((task.name for task in self.task_recipes() if task.answers == "free"), None)
         if free is not None and self.data.train_per_label is not None and kind == "text_to_text":
             yield f"data.train_per_label: task '{free}' has none (answers: free); use data.train_per_task"
-        if kind == "text_to_text" and self.evaluation.answer == "rank" and self._all_free:
-            yield "evaluation.answer: 'rank' chooses among labels, and no task has any (answers: free); leave it out"
+        way = self.evaluation.answer
+        if kind == "text_to_text" and way != "generate" and self._all_free:
+            yield f"evaluation.answer: '{way}' chooses among labels, and no task has any (answers: free); leave it out"
         if self.prompt.style == "text" and kind != "pretraining":
             for task in self.tasks or []:
                 if task.instruction is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,13 +22,16 @@ from clkit.report.tables import (
     matrix_table,
     metrics_table,
     runs_table,
+    show_score,
 )
+from clkit.results.kinds import OUTSIDE, RANKED, Row
 from clkit.results.matrix import AccuracyMatrix
-from clkit.results.metrics import Metric
+from clkit.results.metrics import Metric, split_forgetting
 from clkit.results.spread import aggregate
 from clkit.run.baselines import Reference, reference_rows
 from clkit.run.comparison import seed_groups
 from clkit.run.folder import RunFolder
+from clkit.run.recovery import recover_matrix
 
 
 class RunResult(NamedTuple):
@@ -36,6 +39,7 @@ class RunResult(NamedTuple):
 
     Attributes:
         heads: what a classifier's kind of head means for its scores; None for other runs.
+        ranked: the metrics where labels are ranked; None where only what was generated is scored.
     """
 
     name: str
@@ -43,6 +47,7 @@ class RunResult(NamedTuple):
     metrics: dict[str, Metric]
     general: GeneralAbility | None
     heads: str | None
+    ranked: dict[str, Metric] | None
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,9 @@ class ComparedRuns:
                 yield Text(progress, style="yellow")
             elif not several:
                 yield metrics_table(run.metrics, run.matrix.metric, baselines)
+                if run.ranked:
+                    shown = (f"{name} {show_score(one.value, RANKED)}" for name, one in run.ranked.items() if one.value)
+                    yield Text(f"the labels ranked (--metric {RANKED}): {', '.join(shown)}", style="italic")
             if run.general is not None and (every_matrix or not several):
                 yield from ("", general_table(run.general, width))
         if several:
@@ -87,6 +95,7 @@ class ComparedRuns:
                 {
                     **_scores_as_json(run.name, run.matrix, run.metrics),
                     "general": run.general.to_json() if run.general else None,
+                    "ranked": {name: one.to_json() for name, one in run.ranked.items()} if run.ranked else None,
                 }
                 for run in self.runs
             ],
@@ -112,12 +121,7 @@ def compare_runs(
         UsageError: a reference does not fit a run.
     """
     given = {name: reference_rows(references, matrix, name) for name, (_, matrix) in matrices.items()}
-    runs = [
-        RunResult(
-            name, matrix, matrix.metrics(**given[name]), read_general(folder, matrix.protocol), _about_heads(folder)
-        )
-        for name, (folder, matrix) in matrices.items()
-    ]
+    runs = [_result(folder, matrix, given[name]) for name, (folder, matrix) in matrices.items()]
     means = []
     for group in seed_groups(folder for folder, _ in matrices.values()) if len(runs) > 1 else []:
         names = [str(folder.path) for folder in group]
@@ -129,6 +133,25 @@ def compare_runs(
     several = matrices.items() if len(runs) > 1 else ()
     finished = [Compared(name, run.recipe(), matrix) for name, (run, matrix) in several if not matrix.in_progress]
     return ComparedRuns(runs, references, means, against_the_first(finished))
+
+
+def _result(folder: RunFolder, matrix: AccuracyMatrix, given: Mapping[str, Row]) -> RunResult:
+    outside, ranked = (_rescored(folder, matrix, metric) for metric in (OUTSIDE, RANKED))
+    metrics = matrix.metrics(**given) | (split_forgetting(matrix, outside) if outside else {})
+    general = read_general(folder, matrix.protocol)
+    return RunResult(
+        str(folder.path), matrix, metrics, general, _about_heads(folder), ranked.metrics() if ranked else None
+    )
+
+
+def _rescored(folder: RunFolder, matrix: AccuracyMatrix, metric: str) -> AccuracyMatrix | None:
+    """The scores that accompany exact match, where the run has them."""
+    if matrix.metric != "exact_match":
+        return None
+    try:
+        return recover_matrix(folder, metric).matrix
+    except ClkitError:
+        return None
 
 
 def _chance(matrices: Sequence[AccuracyMatrix]) -> Iterator[RunMetrics]:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clkit.results.chance import Guess
-from clkit.results.kinds import UNBOUNDED, Protocol, Row
+from clkit.results.kinds import LOWER_IS_BETTER, OUTSIDE, RANKED, UNBOUNDED, Protocol, Row
 from clkit.results.matrix import AccuracyMatrix
 from clkit.results.metrics import Metric
 from clkit.results.paired import Paired
@@ -22,7 +22,7 @@ MISSING = "–"
 LABEL_WIDTH = 24  # longer task names are cut
 SIGNED = frozenset({"bwt", "fwt"})
 #: What stands for `accuracy` in the names of a run's metrics, where its scores are others.
-NOUNS = {"exact_match": "accuracy", "macro_f1": "macro F1"}
+NOUNS = {"exact_match": "accuracy", "macro_f1": "macro F1", RANKED: "accuracy, ranked", OUTSIDE: "outside labels"}
 #: Decimals of a percentage and of other scores, and those where space is scarce.
 DECIMALS = {"perplexity": (2, 1), "loss": (3, 2)}
 PERCENT_DECIMALS = (1, 0)
@@ -34,7 +34,7 @@ HEADS = {
     "forgetting": "forget-\nting",
     "learning_accuracy": "learning\n{noun}",
 }
-LOWER_IS_BETTER = "lower is better"
+LOWER = "lower is better"
 SIGNS = "; signs read as with accuracies: BWT above 0 is good"
 # They stand in a table of their own: beside the others they would not fit into 80 columns.
 REFERENCE_HEADS = {"intransigence": "intransi-\ngence", "upper_bound_distance": "distance to\nupper bound"}
@@ -98,7 +98,7 @@ def matrix_table(matrix: AccuracyMatrix, width: int) -> RenderableType:
     heads, their numbers stand there; where that is still too wide, scores lose a decimal; and where even that is, the
     columns go on in another table below.
     """
-    unit = " in percent" if matrix.is_fraction else "" if matrix.higher_is_better else f" ({LOWER_IS_BETTER})"
+    unit = f"{' in percent' if matrix.is_fraction else ''}{'' if matrix.higher_is_better else f' ({LOWER})'}"
     if matrix.protocol != "sequential":
         about, head = BASELINES[matrix.protocol]
         return Group(Text(f"{matrix.metric}{unit}; {about}\n", style="italic"), _baseline_table(matrix, head))
@@ -182,9 +182,9 @@ def metrics_table(metrics: Mapping[str, Metric], scored_by: str, references: Seq
 
 def _explain(table: Table, scored_by: Iterable[str], further: str = SIGNS) -> None:
     """Say below a table which scores are better when they are lower, if any."""
-    lower = [kind for kind in dict.fromkeys(scored_by) if kind in UNBOUNDED]
+    lower = [kind for kind in dict.fromkeys(scored_by) if kind in LOWER_IS_BETTER]
     if lower:
-        table.caption = Text(f"{' and '.join(lower)}: {LOWER_IS_BETTER}{further}", style="italic")
+        table.caption = Text(f"{' and '.join(lower)}: {LOWER}{further}", style="italic")
         table.caption_justify = "left"
 
 

@@ -12,5 +12,9 @@ Protocol = Literal["sequential", "multi_task", "per_task", "zero_shot"]
 #: What a task can be scored by.
 MetricName = Literal["exact_match", "macro_f1", "loss", "perplexity"]
 
-# Lower is better for these. Every other metric is a fraction: its scores lie between 0 and 1 and are shown in percent.
+# Every other metric is a fraction: its scores lie between 0 and 1 and are shown in percent.
 UNBOUNDED = frozenset({"loss", "perplexity"})
+#: Scores that a test gives besides: answers that are none of the task's labels, and the right ones where labels are
+#: ranked by their likelihood while the matrix holds what was generated (`evaluation.answer: both`).
+OUTSIDE, RANKED = "outside_labels", "accuracy_ranked"
+LOWER_IS_BETTER = UNBOUNDED | {OUTSIDE}

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from clkit.results.chance import Chance, Guess
-from clkit.results.kinds import UNBOUNDED, Protocol, Row
+from clkit.results.kinds import RANKED, UNBOUNDED, Protocol, Row
 from clkit.results.metrics import Metric, compute
 
 
@@ -93,7 +93,7 @@ class AccuracyMatrix:
     @property
     def guesses(self) -> dict[Guess, Row]:
         """What guesses would score by this metric, one row each; nothing where that is unknown or has no meaning."""
-        return (self.chance or {}).get(self.metric, {})
+        return (self.chance or {}).get("exact_match" if self.metric == RANKED else self.metric, {})
 
     @property
     def below_majority(self) -> dict[str, tuple[float, float]]:

@@ -194,6 +194,29 @@ METRICS: dict[str, Definition] = {
 }
 
 
+def split_forgetting(matrix: Scored, outside: Scored) -> dict[str, Metric]:
+    """Forgetting of exact match in its two parts: answers that are no label of the task, and wrong ones among them.
+
+    With O[i][j] the share of answers outside the labels and i* the row of the best R[i][j] before the last task (the
+    first of several), the parts are mean_{j<T} (O[T][j] - O[i*][j]) and what is left of forgetting.
+    """
+    scores, shares = _Scores(matrix, {}), _Scores(outside, {})
+
+    def grown(r: _Scores) -> float:
+        best = [(max((r(i, j), -i) for i in range(j, r.T)), j) for j in r.earlier()]
+        return fmean(shares(r.T, j) - shares(-i, j) for (_, i), j in best)
+
+    def rest(r: _Scores) -> float:
+        return _forgetting(r) - grown(r)
+
+    formula = "mean_{j<T} (O[T][j] - O[i*][j]), O outside the labels"
+    parts = {
+        "forgetting_outside_labels": Definition(formula, formula, grown),
+        "forgetting_among_labels": Definition(difference := "forgetting - forgetting_outside_labels", difference, rest),
+    }
+    return {name: part.on(scores) for name, part in parts.items()}
+
+
 def compute(matrix: Scored, given: dict[str, Row]) -> dict[str, Metric]:
     """Every metric of `METRICS` that is due, by name.
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from clkit.errors import ClkitError
 from clkit.results.answers import normalise
+from clkit.results.kinds import OUTSIDE, RANKED
 
 #: Nats per token whose exponential a float still holds, with room for a sum over tasks: e^700 is about 1e304.
 LARGEST_LOSS = 700.0
@@ -48,6 +49,7 @@ class Answers:
     Attributes:
         labels: the labels that the answers are to be; None where they are free.
         rows: of each example where it stands in the data and what it says, `place` and `text`, for the records.
+        ranked: the likeliest label of each example, where the predictions were generated and these are wanted too.
     """
 
     task: str
@@ -55,23 +57,30 @@ class Answers:
     gold: Sequence[str]
     labels: Sequence[str] | None = None
     rows: Sequence[Mapping[str, Any]] = ()
+    ranked: Sequence[str] | None = None
 
     @property
     def examples(self) -> int:
         return len(self.gold)
 
     def records(self) -> Iterable[dict[str, Any]]:
+        ranked = [{}] * self.examples if self.ranked is None else [{"ranked": label} for label in self.ranked]
         outcomes = (
-            {"gold": gold, "prediction": prediction, "correct": normalise(prediction) == normalise(gold)}
-            for prediction, gold in zip(self.predictions, self.gold, strict=True)
+            {"gold": gold, "prediction": prediction, "correct": normalise(prediction) == normalise(gold), **more}
+            for prediction, gold, more in zip(self.predictions, self.gold, ranked, strict=True)
         )
         return _records(self.task, self.rows, outcomes)
 
     @property
     def exact_match(self) -> float:
         """The share of examples whose normalised prediction is the normalised answer."""
-        correct = sum(bool(record["correct"]) for record in self.records())
-        return correct / len(self.gold)
+        return _agreement(self.predictions, self.gold)
+
+    @property
+    def outside_labels(self) -> float:
+        """The share of predictions that are none of the labels; such a prediction is wrong."""
+        known = {normalise(label) for label in self.labels or ()}
+        return sum(normalise(prediction) not in known for prediction in self.predictions) / len(self.gold)
 
     @property
     def macro_f1(self) -> float:
@@ -90,7 +99,13 @@ class Answers:
     @property
     def scores(self) -> dict[str, float]:
         answered = {"exact_match": self.exact_match}
-        return answered if self.labels is None else {**answered, "macro_f1": self.macro_f1}
+        if self.labels is not None:
+            answered |= {"macro_f1": self.macro_f1, OUTSIDE: self.outside_labels}
+        return answered if self.ranked is None else {**answered, RANKED: _agreement(self.ranked, self.gold)}
+
+
+def _agreement(predictions: Sequence[str], gold: Sequence[str]) -> float:
+    return sum(normalise(p) == normalise(g) for p, g in zip(predictions, gold, strict=True)) / len(gold)
 
 
 @dataclass(frozen=True)

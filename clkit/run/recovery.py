@@ -11,7 +11,7 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from clkit.errors import RunError, UsageError
-from clkit.results.kinds import UNBOUNDED, Row
+from clkit.results.kinds import LOWER_IS_BETTER, Row
 from clkit.results.matrix import AccuracyMatrix
 from clkit.run.folder import RunFolder
 from clkit.run.seal import DONE_FILE, Done
@@ -65,7 +65,7 @@ def _rescored(run: RunFolder, recovered: Recovered, done: Mapping[int, Done], me
         if index not in rows
     ]
     known = next(index for index in count(1) if index not in rows)
-    header = matrix.header() | {"metric": metric, "higher_is_better": metric not in UNBOUNDED}
+    header = matrix.header() | {"metric": metric, "higher_is_better": metric not in LOWER_IS_BETTER}
     rescored = AccuracyMatrix(**header, zero_shot=rows.get(0), rows=[rows[index] for index in range(1, known)])
     return Recovered(rescored, [*recovered.remarks, *remarks])
 

@@ -127,15 +127,18 @@ class Examiner:
         prompts, lengths = self._prepare(task, family)
         listener.evaluating(task.name, len(prompts))
 
-        how: dict[str, Any] = {"rank": evaluation.answer == "rank", "max_new_tokens": evaluation.max_new_tokens}
+        both = evaluation.answer == "both" and task.labels is not None
 
-        def answer(batch: list[int]) -> list[str]:
+        def answer(batch: list[int]) -> list[tuple[str, str]]:
             some = [prompts[index] for index in batch]
-            return family.answer(some, task, **how)
+            rank = evaluation.answer == "rank"
+            first = family.answer(some, task, rank=rank, max_new_tokens=evaluation.max_new_tokens)
+            return list(zip(first, family.answer(some, task, rank=True) if both else first, strict=True))
 
-        predictions = self._over_batches(lengths, answer, listener)
+        answered = self._over_batches(lengths, answer, listener)
+        predictions, ranked = ([pair[way] for pair in answered] for way in (0, 1))
         rows = task.split(evaluation.split)
-        return Answers(task.name, predictions, rows["answer"][:], task.labels, _traces(rows))
+        return Answers(task.name, predictions, rows["answer"][:], task.labels, _traces(rows), ranked if both else None)
 
     def _likelihoods(self, family: Family, task: Task, listener: Listener) -> Likelihoods:
         encoded = self._encode(family, task)

@@ -27,8 +27,10 @@ class EvaluationSection(Section):
         description="What the matrix holds: `exact_match` (accuracy), `macro_f1` over the labels, or `loss` or "
         "`perplexity` per token, for which lower is better. Null: perplexity for pretraining, else exact_match.",
     )
-    answer: Literal["generate", "rank"] = Field(
-        "generate", description="`generate` greedily, or `rank` the labels by their likelihood."
+    answer: Literal["generate", "rank", "both"] = Field(
+        "generate",
+        description="`generate` greedily, or `rank` the labels by their likelihood. `both`: the matrix holds what was "
+        "generated, and `clkit matrix --metric accuracy_ranked` shows the other.",
     )
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         64, description="Examples of similar length per batch, at most."

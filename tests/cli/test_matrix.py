@@ -317,6 +317,26 @@ class TestMetric:
         assert one["metrics"]["bwt"]["formula"] == "mean_{j<T} (R[j][j] - R[T][j])"
         assert "loss (lower is better)" in call("--metric", "loss").output
 
+    def test_forgetting_is_split_and_ranked_labels_are_shown_beside(self):
+        a, b = [1.0, None], [0.5, 0.75]
+        both = {
+            "a": {"exact_match": a, "outside_labels": [0.0, None], "accuracy_ranked": [1.0, None]},
+            "b": {"exact_match": b, "outside_labels": [0.375, 0.25], "accuracy_ranked": [0.875, 0.75]},
+        }
+        make_scored(scores=both)
+        output = " ".join(call().output.split())
+        assert "forgetting_outside_labels 37.5" in output
+        assert "forgetting_among_labels 12.5" in output
+        assert "(--metric accuracy_ranked): average_accuracy 81.2" in output
+        assert "bwt -12.5" in output
+        (one,) = json.loads(call("--json").output)["runs"]
+        assert one["ranked"]["bwt"]["value"] == -0.125
+        assert one["metrics"]["forgetting_outside_labels"]["value"] == 0.375
+        outside = call("--metric", "outside_labels").output
+        assert "outside_labels in percent (lower is better)" in outside
+        assert "bwt -37.5" in " ".join(outside.split())
+        assert json.loads(call("--metric", "accuracy_ranked", "--json").output)["runs"][0]["ranked"] is None
+
     def test_the_runs_own_metric_may_be_named(self):
         make_scored()
         assert call("--metric", "exact_match").output == call().output

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clkit.results.matrix import AccuracyMatrix
-from clkit.results.metrics import METRICS
+from clkit.results.metrics import METRICS, split_forgetting
 from clkit.results.spread import aggregate
 
 # Three tasks, every cell measured; all expected numbers below are worked out by hand from these.
@@ -257,6 +257,29 @@ class TestBaselines:
     def test_a_model_of_one_task_has_no_other_score(self):
         with pytest.raises(ValueError, match=r"rows\[1\]: has scores on other tasks than 'b' \(protocol: per_task\)"):
             example(protocol="per_task", rows=[[0.9, None, None], [0.0, 0.8, None]])
+
+
+class TestSplitForgetting:
+    def test_by_hand(self):
+        """Of task a 0.3 of the answers end outside its labels, and 0.05 did at its best; of b none, and 0.1 did."""
+        rows = [[0.0, None, None], [0.05, 0.1, None], [0.3, 0.0, 0.1]]
+        found = split_forgetting(example(), example(rows=rows, metric="outside_labels", zero_shot=None))
+        assert found["forgetting_outside_labels"].value == pytest.approx(fmean([0.3 - 0.05, 0.0 - 0.1]))
+        assert found["forgetting_among_labels"].value == pytest.approx(fmean([0.95 - 0.6 - 0.25, 0.8 - 0.7 + 0.1]))
+
+    @given(full_matrices(), st.integers(0, 100))
+    def test_the_parts_are_the_whole(self, matrix: AccuracyMatrix, percent: int):
+        matrix.higher_is_better = True
+        shares = [[(1 - score) * percent / 100 for score in row] for row in matrix.rows]
+        outside = AccuracyMatrix(matrix.tasks, matrix.counts, "outside_labels", higher_is_better=False, rows=shares)
+        parts = [metric.value for metric in split_forgetting(matrix, outside).values()]
+        forgetting = values(matrix)["forgetting"]
+        assert sum(parts) == pytest.approx(forgetting, abs=1e-12)
+        assert parts[0] == pytest.approx(forgetting * percent / 100, abs=1e-12)
+
+    def test_one_task_forgets_nothing(self):
+        one = AccuracyMatrix(["a"], [1], rows=[[1.0]])
+        assert {metric.note for metric in split_forgetting(one, one).values()} == {"needs two tasks or more"}
 
 
 class TestShape:

@@ -45,6 +45,22 @@ def test_macro_f1_of_right_answers_is_1_and_a_label_that_is_only_predicted_count
     assert "macro_f1" not in Answers("t", ["a"], ["a"]).scores
 
 
+def test_answers_outside_the_labels_are_a_share_and_all_wrong() -> None:
+    answers = Answers("t", ["A.", "b", "other", ""], ["a", "a", "b", "b"], ["a", "b"])
+    assert answers.scores["outside_labels"] == 0.5
+    assert answers.scores["exact_match"] == 0.25
+    assert "outside_labels" not in Answers("t", ["a"], ["a"]).scores
+
+
+def test_ranked_answers_are_scored_beside_those_that_were_generated() -> None:
+    generated = Answers("t", ["other", "b"], ["a", "a"], ["a", "b"])
+    both = Answers("t", ["other", "b"], ["a", "a"], ["a", "b"], ranked=["a", "b"])
+    assert both.scores == generated.scores | {"accuracy_ranked": 0.5}
+    assert [record["ranked"] for record in both.records()] == ["a", "b"]
+    assert [record["correct"] for record in both.records()] == [False, False]
+    assert all("ranked" not in record for record in generated.records())
+
+
 def test_the_loss_is_per_token_and_perplexity_its_exponential() -> None:
     likelihoods = Likelihoods("t", nll=[3.0, 1.0], tokens=[3, 5])
     assert likelihoods.scores == {"loss": 0.5, "perplexity": math.exp(0.5)}

@@ -99,6 +99,21 @@ def test_ranking_picks_the_label_with_the_largest_likelihood(toy: tuple[Family, 
         assert len(set(expected)) > 1 or task.name == "second"
 
 
+def test_both_ways_of_asking_are_each_what_it_is_alone(toy: tuple[Family, list[Task]], recipe: Recipe) -> None:
+    family, tasks = toy
+    tested = {
+        answer: [Examiner(tasks, evaluated(recipe, answer=answer)).test(family, task.name) for task in tasks]
+        for answer in ("generate", "rank", "both")
+    }
+    for generated, ranked, both in zip(*tested.values(), strict=True):
+        assert list(both.predictions) == list(generated.predictions)
+        assert list(both.ranked) == list(ranked.predictions)
+        assert both.scores == generated.scores | {"accuracy_ranked": ranked.scores["exact_match"]}
+        assert ranked.scores["outside_labels"] == 0
+    free = replace(tasks[0], labels=None)  # which cannot be ranked, beside a task that can
+    assert Examiner([free], evaluated(recipe, answer="both")).test(family, free.name).ranked is None
+
+
 def test_chance_is_that_of_the_split_that_is_tested(toy: tuple[Family, list[Task]], recipe: Recipe) -> None:
     _, (task, _) = toy
     labels = task.labels or ()
