@@ -10,6 +10,7 @@ from clkit.engine.prepare import load_learner
 from clkit.engine.protocols import lineage, planned_stages
 from clkit.errors import RunError, UsageError
 from clkit.events import Listener
+from clkit.models.examples import without_unusable
 from clkit.models.family import Family
 from clkit.recipe.recipe import Recipe
 from clkit.results.scores import Tested
@@ -53,6 +54,7 @@ def evaluate(
     plain_text = recipe.objective.kind == "pretraining"
     examined = [load_task(chosen[name], recipe.data, recipe.seed, plain_text=plain_text) for name in tasks or chosen]
     family.converse(recipe.prompt.chat_template)
+    examined = [without_unusable(task, family, recipe) for task in examined]
     for task in examined:
         for remark in checked_texts(family, recipe, task, recipe.evaluation.split, tested=True)[1]:
             (listener or Listener()).noted(remark)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from clkit.events import Listener
-from clkit.models.examples import encode, task_examples, task_texts
+from clkit.models.examples import encode, task_examples, task_texts, without_unusable
 from clkit.models.family import Family
 from clkit.models.layers import select_layers
 from clkit.models.magnitudes import MagnitudeCollector, l1_normalised
@@ -122,7 +122,7 @@ def measure_magnitudes(
     measured: list[dict[str, torch.Tensor]] = []
     try:
         for task in tasks:
-            own = task_examples(task, task_texts(task, "train", family, recipe))
+            own = task_examples(task, task_texts(without_unusable(task, family, recipe), "train", family, recipe))
             rows = encode(family, own, range(min(examples, len(own)))).to_list()
             listener.evaluating(task.name, len(rows))
             for start in range(0, len(rows), BATCH):

@@ -17,7 +17,7 @@ from clkit.engine.protocols import PlannedStage, lineage, planned_stages
 from clkit.errors import StrategyError, UsageError
 from clkit.events import Plan
 from clkit.general.ability import General
-from clkit.models.examples import Texts, refuse_unwritable_labels, task_examples
+from clkit.models.examples import Texts, refuse_unwritable_labels, task_examples, without_unusable
 from clkit.models.family import Family
 from clkit.models.loading import describe, load_model
 from clkit.recipe.recipe import Recipe
@@ -158,6 +158,7 @@ def prepare(recipe: Recipe, stages: Sequence[Path] = ()) -> Prepared:
     general = General(recipe.general, recipe.evaluation.batch_size) if recipe.general else None
     tasks = load_tasks(recipe)
     family = load_learner(recipe, tasks, stages)
+    tasks = [without_unusable(task, family, recipe) for task in tasks]
     family.collator()  # which refuses a tokenizer without what the objective needs
     for task in tasks:
         if recipe.objective.kind == "text_to_text":

@@ -68,17 +68,20 @@ class ChatTemplate:
         """
         framed, written = [], []
         for prompt, answer in zip(prompts, answers, strict=True):
+            at = prompt.place or where
             try:
                 before, after, end = self._parts(prompt.turns)
                 whole = self._render(prompt.turns, str(prompt), answer)
             except ModelError as error:
-                raise DataError(f"{where}: of the conversation {str(prompt)[:_SHOWN]!r}... {error}") from error
+                raise DataError(
+                    f"{prompt.place or where}: of the conversation {str(prompt)[:_SHOWN]!r}... {error}"
+                ) from error
             if not whole.startswith(f"{before}{prompt}"):  # some templates drop white space around a turn
                 prompt = prompt.stripped()
             head = f"{before}{prompt}{after}"
             if end != self.end or not (whole.startswith(head) and whole[len(head) :].endswith(end)):
-                raise DataError(f"{where}: {KEY}: {_difference(whole, f'{head}{answer}{self.end}')}")
-            framed.append(Prompt(before + prompt.before, prompt.text, prompt.after + after))
+                raise DataError(f"{at}: {KEY}: {_difference(whole, f'{head}{answer}{self.end}')}")
+            framed.append(Prompt(before + prompt.before, prompt.text, prompt.after + after, place=prompt.place))
             written.append(whole[len(head) : len(whole) - len(end)])
         return framed, written
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import repeat
 from typing import NamedTuple, Protocol
 
@@ -52,18 +53,54 @@ def task_texts(task: Task, split: Split, family: Family, recipe: Reading) -> Tex
             the texts for pretraining hold no word.
     """
     rows = task.split(split)
-    if recipe.objective.kind == "pretraining":
-        answers = blocks(rows["text"], family.tokenizer, recipe.objective.block_tokens)
-        if not answers:
-            raise DataError(f"task '{task.name}': the texts of the {split} split hold no word; choose another")
-        return Texts([""] * len(answers), answers)
-    turns = rows["turns"] if "turns" in rows.column_names else repeat(NO_TURNS)
-    prompts = [build_prompt(task, text, recipe.prompt, said) for text, said in zip(rows["text"], turns, strict=False)]
+    if recipe.objective.kind != "pretraining":
+        return _texts(task, rows, family, recipe)
+    answers = blocks(rows["text"], family.tokenizer, recipe.objective.block_tokens)
+    if not answers:
+        raise DataError(f"task '{task.name}': the texts of the {split} split hold no word; choose another")
+    return Texts([""] * len(answers), answers)
+
+
+def _texts(task: Task, rows: Dataset, family: Family, recipe: Reading) -> Texts:
+    turns, places = (
+        rows[name] if name in rows.column_names else repeat(default)
+        for name, default in (("turns", NO_TURNS), ("place", ""))
+    )
+    columns = zip(rows["text"], turns, places, strict=False)
+    prompts = [build_prompt(task, text, recipe.prompt, said, place) for text, said, place in columns]
     answers = rows["answer"][:]
     if family.chat is not None:
         prompts, answers = family.chat.frame(prompts, answers, f"task '{task.name}'")
     fitted = fit_all(prompts, family.tokenizer, recipe.prompt.max_tokens, framed=family.chat is not None)
     return Texts(fitted, answers, sum(str(whole) != text for whole, text in zip(prompts, fitted, strict=True)))
+
+
+def without_unusable(task: Task, family: Family, recipe: Reading) -> Task:
+    """The task without the rows that make no prompt, where such are to be dropped: their turns are not what the chat
+    template can render, say, or too long.
+
+    Raises:
+        DataError: that leaves none.
+    """
+    if not task.drops or recipe.objective.kind == "pretraining":
+        return task
+    dropped = dict(task.dropped)
+    splits = {name: rows for name in ("train", "validation", "test") if (rows := getattr(task, name)) is not None}
+    for name, rows in splits.items():
+        fault, kept = None, []
+        for index in range(len(rows)):
+            try:
+                _texts(task, rows.select([index]), family, recipe)
+            except DataError as error:
+                fault = fault or error
+            else:
+                kept.append(index)
+        if fault is not None:
+            if not kept:
+                raise fault
+            splits[name] = rows.select(kept)
+            dropped[f"unusable {name}"] = dropped.get(f"unusable {name}", 0) + len(rows) - len(kept)
+    return replace(task, **splits, dropped=dropped)
 
 
 def task_examples(task: Task, texts: Texts) -> Dataset:

@@ -39,7 +39,7 @@ def model_line(plan: Plan) -> str:
 
 def print_plan(console: Console, plan: Plan) -> None:
     """What a run is going to do: the model, its tasks with their sizes, steps, labels and an example, and remarks."""
-    table = Table("task", "train", "test", "steps", "without label", box=None, pad_edge=False)
+    table = Table("task", "train", "test", "steps", "left out", box=None, pad_edge=False)
     for name, (train, test), dropped in zip(plan.tasks, plan.examples, plan.dropped, strict=True):
         steps = f"{plan.steps[name]:,}" if name in plan.steps else "–"
         table.add_row(name, f"{train:,}", f"{test:,}", steps, dropped_rows(dropped) or "–")
@@ -96,5 +96,5 @@ def _megabytes(size: int) -> str:
 
 
 def dropped_rows(dropped: Mapping[str, int]) -> str:
-    """How many rows without a gold label were left out, by split; nothing where none was."""
+    """How many rows were left out, without a gold label or unusable, by split; nothing where none was."""
     return ", ".join(f"{count:,} {split}" for split, count in dropped.items() if count)

@@ -77,7 +77,7 @@ class RunProgress(Listener):
             self.noted(remark)
         for task, dropped in zip(plan.tasks, plan.dropped, strict=True):
             if dropped_rows(dropped):
-                self.noted(f"{task}: dropped rows without a gold label: {dropped_rows(dropped)}")
+                self.noted(f"{task}: rows left out, without a gold label or unusable: {dropped_rows(dropped)}")
 
     def skipped(self, task: str) -> None:
         self.noted(f"{task}: finished before, not trained again")

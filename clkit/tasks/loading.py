@@ -83,6 +83,7 @@ def load_task(recipe: TaskRecipe, data: DataSection, seed: int, *, plain_text: b
         instruction=recipe.instruction,
         labels=labels,
         options=recipe.options,
+        drops=recipe.source.on_bad_record == "drop",
         train=_dataset(source.train, kept, train_labels),
         validation=None if validation is None else _dataset(source.train, validation, train_labels),
         test=_dataset(source.test, tested, test_labels),

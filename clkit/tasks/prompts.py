@@ -21,12 +21,14 @@ class Prompt:
 
     Attributes:
         turns: what was said before, as a JSON list of {role, content}, as far as it does not stand in ``before``.
+        place: of the row in the data, for errors.
     """
 
     before: str
     text: str
     after: str
     turns: str = NO_TURNS
+    place: str = ""
 
     def __str__(self) -> str:
         return self.before + self.text + self.after
@@ -35,10 +37,10 @@ class Prompt:
         """Without white space around the whole."""
         before, after = self.before.lstrip(), self.after.rstrip()
         text = self.text if before else self.text.lstrip()
-        return Prompt(before, text if after else text.rstrip(), after, self.turns)
+        return Prompt(before, text if after else text.rstrip(), after, self.turns, self.place)
 
 
-def build_prompt(task: Task, text: str, section: PromptSection, turns: str = NO_TURNS) -> Prompt:
+def build_prompt(task: Task, text: str, section: PromptSection, turns: str = NO_TURNS, place: str = "") -> Prompt:
     """The prompt of an example: letter by letter in the papers' format, with the instruction, options, sentence and
     `Answer:` each on a line, or with `prompt.style: text` the sentence alone.
 
@@ -58,8 +60,8 @@ def build_prompt(task: Task, text: str, section: PromptSection, turns: str = NO_
         turns = NO_TURNS
     before = "".join(f"{line}\n" for line in lines)
     if section.style == "paper":
-        return Prompt(before, text, "\nAnswer:", turns)
-    return Prompt(before, text if section.chat_template else text.strip(), "", turns)
+        return Prompt(before, text, "\nAnswer:", turns, place)
+    return Prompt(before, text if section.chat_template else text.strip(), "", turns, place)
 
 
 def fit_all(prompts: Sequence[Prompt], tokenizer: Any, max_tokens: int, *, framed: bool = False) -> list[str]:
@@ -97,8 +99,9 @@ def _fit_batch(prompts: Sequence[Prompt], tokenizer: Any, max_tokens: int, frame
         for index in long:
             prompt = prompts[index]
             if kept[index] == 0:
+                at = f"{prompt.place}: " if prompt.place else ""
                 raise DataError(
-                    f"prompt.max_tokens: {max_tokens} tokens do not hold the prompt {fitted[index][:60]!r}... "
+                    f"{at}prompt.max_tokens: {max_tokens} tokens do not hold the prompt {fitted[index][:60]!r}... "
                     f"even without its sentence; set it to {max_tokens + excess[index]} or more"
                 )
             kept[index] = max(kept[index] - excess[index], 0)

@@ -20,6 +20,7 @@ class Task:
         train, validation, test: data sets with the string columns `text` (the input), `answer` (null of plain text)
             and `place` (where the row stands in the data), and of conversations `turns`: what was said before the
             input, as a JSON list of {role, content}.
+        drops: whether rows that hold no example are left out and counted.
         options: whether the labels stand in the prompt.
         dropped: how many rows were left out, by split: without a gold label, and `unusable train` or `unusable test`.
     """
@@ -32,6 +33,7 @@ class Task:
     test: Dataset
     validation: Dataset | None = None
     dropped: dict[str, int] = field(default_factory=dict)
+    drops: bool = False
     options: bool = True
 
     def split(self, name: Split) -> Dataset:

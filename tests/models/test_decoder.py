@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -22,8 +23,8 @@ from transformers import (
 )
 
 from clkit.engine.prepare import load_learner
-from clkit.errors import ModelError
-from clkit.models.examples import Texts, task_texts
+from clkit.errors import DataError, ModelError
+from clkit.models.examples import Texts, task_texts, without_unusable
 from clkit.models.families.decoder import Decoder
 from clkit.models.families.next_token import DecoderPretraining
 from clkit.models.family import Family
@@ -32,8 +33,10 @@ from clkit.models.layers import linear_layers, select_layers
 from clkit.models.loading import load_model
 from clkit.models.objective import Pretraining, TextToText
 from clkit.models.sections import FullTuning, LoraTuning, ModelSection
+from clkit.recipe.recipe import Recipe
 from clkit.tasks.loading import load_tasks
 from clkit.tasks.prompts import Prompt
+from clkit.tasks.task import Task
 from clkit.testing.examiner import negative_log_likelihoods
 from tests.toy import toy_recipe
 from tests.toy_models import PAD, WORDS
@@ -299,6 +302,37 @@ def test_in_a_chat_template_an_answer_is_written_and_ranked_as_it_is_trained(toy
     assert end_ids(loaded) == sorted([EOS, BOS])
     loaded.converse(False)
     assert end_ids(loaded) == [EOS]
+
+
+def test_a_conversation_that_makes_no_prompt_is_named_or_dropped(toy_llama: Path, tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "w1"}, {"role": "assistant", "content": "w2"}]
+    long = [{"role": "user", "content": "w3 " * 90}, *turns[1:], *turns]
+    odd = [{"role": "user", "content": "w4"}, *turns]
+    lines = "\n".join(json.dumps({"chat": one}) for one in (turns, odd, turns, long))
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(lines)
+    shutil.copytree(toy_llama, tmp_path / "chat")
+    (tmp_path / "chat" / "chat_template.jinja").write_text(
+        "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('alternate') }}"
+        "{% endif %}{{ m.role }}: {{ m.content }} </s>\n{% endfor %}"
+    )
+
+    def prepared(what: str) -> tuple[Task, Recipe, Any]:
+        files = {"kind": "files", "train": str(tmp_path / "train.jsonl"), "test": str(tmp_path / "test.jsonl")}
+        task = {"name": "t", "answers": "free", "source": {**files, "messages": "chat", "on_bad_record": what}}
+        prompt = {"chat_template": True, "style": "text"}
+        recipe = toy_recipe(tmp_path, tmp_path / "chat", prompt=prompt, tasks=[task])
+        tasks = load_tasks(recipe)
+        return tasks[0], recipe, load_learner(recipe, tasks)
+
+    task, recipe, family = prepared("error")
+    assert without_unusable(task, family, recipe) is task
+    with pytest.raises(DataError, match=r"train.jsonl:2: .*prompt.chat_template: .*alternate"):
+        task_texts(task, "train", family, recipe)
+    task, recipe, family = prepared("drop")
+    usable = without_unusable(task, family, recipe)
+    assert [place.rsplit(":")[-1] for place in usable.train["place"]] == ["1", "3"]
+    assert usable.dropped == {"unusable train": 2, "unusable test": 2}
 
 
 # --- plain text ---------------------------------------------------------------------------------------------------

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from clkit.models.embedded import embedded_model_folder
-from clkit.models.examples import task_prompts
+from clkit.models.examples import task_texts
+from clkit.models.family import Family
+from clkit.models.loading import load_model
+from clkit.models.sections import FullTuning, ModelSection
 from clkit.recipe.recipe import Recipe
 from clkit.tasks.loading import load_tasks
+from clkit.tasks.task import Split
 
 QUESTIONS = {
     "NLI": 'What is the logical relationship between the "sentence 1" and the "sentence 2"? '
@@ -43,35 +45,30 @@ def published(folder: Path, group: str, dataset: str, split: str) -> list[str]:
 
 
 @pytest.fixture(scope="module", params=["t5", "llama"])
-def tokenizer(request: pytest.FixtureRequest, t5_tiny: Path) -> Any:
-    from transformers import AutoTokenizer
+def family(request: pytest.FixtureRequest, t5_tiny: Path) -> Family:
+    name = str(t5_tiny) if request.param == "t5" else "embedded:tiny-llama"
+    return load_model(ModelSection(name=name), FullTuning())
 
-    return AutoTokenizer.from_pretrained(t5_tiny if request.param == "t5" else embedded_model_folder("tiny-llama"))
 
-
-def test_every_prompt_is_the_published_one(cl_benchmark: Path, tokenizer: Any) -> None:
+def test_every_prompt_is_the_published_one(cl_benchmark: Path, family: Family) -> None:
     recipe = Recipe.load("t5_order4", [f"benchmark.folder={cl_benchmark}", "prompt.max_tokens=100000"])
     assert recipe.prompt.task_name
     tasks = load_tasks(recipe)
     assert len(tasks) == 15
+    splits: tuple[Split, ...] = ("train", "test")
     for task in tasks:
-        for split in ("train", "test"):
-            ours = task_prompts(task, split, tokenizer, recipe)  # type: ignore[arg-type]
+        for split in splits:
+            ours = task_texts(task, split, family, recipe).prompts
             theirs = published(cl_benchmark, task.group, task.name, split)
             assert ours == theirs, task.name
-            assert tokenizer(ours[:100])["input_ids"] == tokenizer(theirs[:100])["input_ids"]
+            assert family.tokenizer(ours[:100])["input_ids"] == family.tokenizer(theirs[:100])["input_ids"]
 
 
 def test_answers_are_encoded_as_published(cl_benchmark: Path, t5_tiny: Path) -> None:
     """The published collator tokenizes the label by itself, which ends it with the end token."""
-    from transformers import AutoTokenizer
-
-    from clkit.models.loading import load_model
-
     recipe = Recipe.load("t5_order4", [f"benchmark.folder={cl_benchmark}", f"model.name={t5_tiny}"])
-    tokenizer = AutoTokenizer.from_pretrained(t5_tiny)
-    family = load_model(recipe.model, recipe.tuning).family
+    family = load_model(recipe.model, recipe.tuning)
     for task in load_tasks(recipe):
         assert task.labels is not None
-        encoded = family.encode(tokenizer, ["x"] * len(task.labels), task.labels)["labels"]
-        assert encoded == [tokenizer(label)["input_ids"] for label in task.labels]
+        encoded = family.encode(["x"] * len(task.labels), task.labels)["labels"]
+        assert encoded == [family.tokenizer(label)["input_ids"] for label in task.labels]
