@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -17,8 +18,12 @@ ROLES: dict[Protocol, tuple[str, str]] = {
     "per_task": ("reference", "R* (one model per task)"),
     "multi_task": ("upper_bound", "upper bound (multi-task)"),
 }
-#: Keys of a recipe that must agree for a comparison to be fair; dots go down into sections.
-COMPARED = ("model", "tuning", "prompt", "data", "evaluation.split", "evaluation.answer")
+#: Keys of a recipe that must agree for a comparison to be fair, each with all below it. A benchmark's order need not,
+#: nor which further tasks there are: scores are taken by the task's name.
+COMPARED = re.compile(
+    r"(model|tuning|prompt|data|objective|benchmark\.(name|folder)|evaluation\.(split|answer|max_new_tokens)"
+    r"|tasks\..+\.(source|labels|answers|options|instruction|group))(\.|$)|benchmark$"
+)
 
 
 @dataclass(frozen=True)
@@ -63,8 +68,7 @@ class Reference:
 
     def differences(self, other: RunFolder) -> list[str]:
         """The keys in which its recipe differs from another run's so that a comparison may not be fair."""
-        keys = compare_recipes(self.run.recipe_yaml(), other.recipe_yaml())
-        return [key for key in keys if any(key == part or key.startswith(f"{part}.") for part in COMPARED)]
+        return [key for key in compare_recipes(self.run.recipe_yaml(), other.recipe_yaml()) if COMPARED.match(key)]
 
 
 def open_references(runs: Iterable[RunFolder], metric: str | None = None) -> list[Reference]:
