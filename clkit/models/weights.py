@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,7 @@ class Weights:
             auto_class: the `transformers` class that makes the model, such as `AutoModelForSeq2SeqLM`.
 
         Raises:
-            ValueError: weights are missing, or have another shape than the model's.
+            ValueError: weights are missing, left over, or have another shape than the model's.
             OSError: there are no weights in safetensors.
             SafetensorError: they are damaged.
         """
@@ -48,17 +49,44 @@ class Weights:
             **self.arguments,
             **further,
         )
+        missing = sorted(key for key in found["missing_keys"] if not may_lack(model, key))
+        _refuse_other_depth(model, set(missing), found["unexpected_keys"])
         drawn = [*found["missing_keys"], *(key for key, _, _ in found["mismatched_keys"])]
         for key, stored, wanted in sorted(found["mismatched_keys"]):
             if not may_lack(model, key):
                 raise ValueError(
                     f"its weights do not fit its config.json: '{key}' is {list(stored)}, not {list(wanted)}"
                 )
-        missing = sorted(key for key in found["missing_keys"] if not may_lack(model, key))
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise ValueError(f"its weights are incomplete: no '{missing[0]}'{more}")
         return model, sorted(drawn)
+
+
+def _refuse_other_depth(model: PreTrainedModel, missing: set[str], unexpected: Iterable[str]) -> None:
+    """Refuse weights of more or fewer layers than the model has, and those that a part of it has no place for.
+
+    Left over may be buffers, and weights of another head, which are of no part of the model.
+    """
+    parts = dict(model.named_modules())
+    lists = {name: part for name, part in parts.items() if isinstance(part, nn.ModuleList)}
+    stored = {}
+    for name, layers in lists.items():
+        weights = [{f"{name}.{n}.{own}" for own, _ in layer.named_parameters()} for n, layer in enumerate(layers)]
+        drawn = sum(bool(own) and own <= missing for own in weights)
+        if drawn:
+            stored[name] = len(layers) - drawn
+    for key in sorted(unexpected):
+        above, _, kind = key.rpartition(".")
+        numbered = re.match(r"(.+?)\.(\d+)\.", key)
+        place, count = (numbered[1], int(numbered[2]) + 1) if numbered else (above, 0)
+        name = place if place in lists else f"{model.base_model_prefix}.{place}"  # saved without its head
+        if name in lists and count > len(lists[name]):
+            stored[name] = max(stored.get(name, 0), count)
+        elif kind in ("weight", "bias") and [*parts.get(above, nn.Module()).parameters(recurse=False)]:
+            raise ValueError(f"its weights hold '{key}', for which its config.json has no place")
+    for name, count in stored.items():
+        raise ValueError(f"its weights hold {count} layers of '{name}', its config.json says {len(lists[name])}")
 
 
 def draw_anew(model: PreTrainedModel, parts: Iterable[nn.Module]) -> None:

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, ViTConfig
+from transformers import GPT2Config, GPT2Model, LlamaConfig, LlamaForCausalLM, PreTrainedModel, ViTConfig
 
 from clkit.engine.sequence import train
 from clkit.errors import ModelError
 from clkit.models import folders
 from clkit.models.loading import begin_task, describe, load_model, save_model
+from clkit.models.objective import Classification, Pretraining, TextToText
 from clkit.models.sections import FullTuning, IncrementalLoraTuning, LoraTuning, ModelSection, Tuning
 from tests.toy import toy_recipe
 
@@ -299,3 +300,102 @@ def test_a_package_without_a_model_or_with_several_or_not_there_is_one_line(pack
         "module clkit_no_package"
     )
     assert "there is no Python package 'clkit_toy_package.a'" in message("clkit_toy_package.a")
+
+
+# --- folders that hold no model -----------------------------------------------------------------------------------
+
+
+def run_folder(root: Path, models: tuple[str, ...] = (), adapters: tuple[str, ...] = ()) -> Path:
+    """What of a run tells which models it kept."""
+    for stage in ("01-a", "02-b", "10-c"):
+        (root / "tasks" / stage).mkdir(parents=True)
+    (root / "recipe.yaml").touch()
+    for part, stages, file in (("model", models, "config.json"), ("adapter", adapters, "adapter_config.json")):
+        for stage in stages:
+            (root / "tasks" / stage / part).mkdir()
+            (root / "tasks" / stage / part / file).write_text("{}")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("models", "named", "said"),
+    [
+        (("01-a", "02-b"), "", " is a run; name a model that the run kept, such as RUN/tasks/02-b/model"),
+        (("02-b", "10-c"), "", " is a run; name a model that the run kept, such as RUN/tasks/10-c/model"),
+        (
+            ("01-a", "02-b"),
+            "tasks/01-a",
+            " is a stage of a run; name a model that the run kept, such as RUN/tasks/01-a/m",
+        ),
+        (("10-c",), "tasks/01-a", " is a stage of a run; name a model that the run kept, such as RUN/tasks/10-c/model"),
+        (("10-c",), "tasks/01-a/model", " does not exist; name a model that the run kept, such as RUN/tasks/10-c/mod"),
+        ((), "tasks/01-a/model", " does not exist; RUN holds no model any more: name the model that it began with"),
+    ],
+)
+def test_a_folder_of_a_run_says_which_model_to_name(
+    models: tuple[str, ...], named: str, said: str, tmp_path: Path
+) -> None:
+    run = run_folder(tmp_path / "run", models)
+    with pytest.raises(ModelError) as error:
+        load_model(ModelSection(name=str(run / named)), FullTuning())
+    assert str(error.value).startswith(f"model.name: the folder {run / named}{said.replace('RUN', str(run))}")
+
+
+def test_an_adapter_is_no_model(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "run", adapters=("01-a",))
+    for folder in (run, run / "tasks/01-a", run / "tasks/01-a/adapter"):
+        with pytest.raises(ModelError, match=r"holds adapters only: name the model that it began with$"):
+            load_model(ModelSection(name=str(folder)), FullTuning())
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"holds an adapter and no model; merge it .*merge_and_unload\(\), "):
+        load_model(ModelSection(name=str(tmp_path)), FullTuning())
+
+
+# --- depth --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "layers"),
+    [
+        ("toy_t5", "num_layers", "encoder.block"),
+        ("toy_t5", "num_decoder_layers", "decoder.block"),
+        ("toy_llama", "num_hidden_layers", "model.layers"),
+        ("toy_roberta", "num_hidden_layers", "roberta.encoder.layer"),
+    ],
+)
+@pytest.mark.parametrize("told", [1, 4])
+def test_a_config_of_other_depth_than_the_weights_is_refused(
+    model: str, key: str, layers: str, told: int, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    shutil.copytree(request.getfixturevalue(model), tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: told}))
+    pretraining = Pretraining(kind="pretraining", block_tokens=32)
+    for objective, labels in {
+        "toy_roberta": [(pretraining, None), (Classification(kind="classification"), {"a": ("x", "y")})]
+    }.get(model, [(TextToText(), None)]):
+        with pytest.raises(ModelError, match=f"its weights hold 2 layers of '{layers}', its config.json says {told}"):
+            load_model(ModelSection(name=str(file.parent)), FullTuning(), (), objective, labels)
+
+
+def test_the_depth_of_a_model_that_was_saved_without_its_head_is_seen_too(toy_llama: Path, tmp_path: Path) -> None:
+    shutil.copytree(toy_llama, tmp_path / "model")
+    GPT2Model(GPT2Config(vocab_size=41, n_embd=16, n_layer=2, n_head=2, eos_token_id=1)).save_pretrained(
+        tmp_path / "model"
+    )
+    load_model(ModelSection(name=str(tmp_path / "model")), FullTuning())
+    file = tmp_path / "model" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"n_layer": 1}))
+    with pytest.raises(ModelError, match=r"its weights hold 2 layers of 'transformer\.h', its config\.json says 1"):
+        load_model(ModelSection(name=str(tmp_path / "model")), FullTuning())
+
+
+def test_a_bias_that_the_config_leaves_out_is_refused(toy_llama: Path, tmp_path: Path) -> None:
+    shutil.copytree(toy_llama, tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    config = json.loads(file.read_text())
+    LlamaForCausalLM(LlamaConfig(**config | {"attention_bias": True})).save_pretrained(file.parent)
+    load_model(ModelSection(name=str(file.parent)), FullTuning())
+    file.write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"hold 'model\.layers\.0\.self_attn\.k_proj\.bias', for which its config"):
+        load_model(ModelSection(name=str(file.parent)), FullTuning())
