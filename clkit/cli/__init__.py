@@ -15,6 +15,12 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe: training.learning_rate=1e-4"),
 ]
+AcceptChanges = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changes", help="Go on although the data or the starting model are not those that the run read."
+    ),
+]
 NewestRun = Annotated[
     Path | None, typer.Argument(help="Run folder; without it, the newest in runs/.", show_default=False)
 ]

@@ -79,13 +79,12 @@ def compare(
 def _compared(runs: Iterable[RunFolder], metric: str | None) -> list[Compared]:
     """The finished runs; a remark about each other one."""
     from clkit.report.pairs import Compared
-    from clkit.run.recovery import recover_matrix
 
     found = []
     for run in runs:
-        matrix, remarks = recover_matrix(run, metric)
-        if matrix.in_progress or remarks:
-            typer.echo(f"warning: {run.path} is left out: {(matrix.in_progress or remarks[0])}", err=True)
+        matrix, damage, _ = run.scores(metric)
+        if matrix.in_progress or damage:
+            typer.echo(f"warning: {run.path} is left out: {matrix.in_progress or damage[0]}", err=True)
         else:
             found.append(Compared(str(run.path), run.recipe(), matrix))
     return found

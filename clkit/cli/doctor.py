@@ -13,7 +13,7 @@ def doctor(
     run: NewestRun = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print every finding as JSON.")] = False,
 ) -> None:
-    """Check every file of a run: whole, missing, changed, unknown or unfinished.
+    """Check every file of a run, and whether data and model are still what it read.
 
     Exits with 0 if the run is finished and whole, otherwise with 1. It changes nothing.
 
@@ -21,13 +21,15 @@ def doctor(
     """
     import json
 
-    from clkit.report.console import make_console, stderr
+    from clkit.engine.fingerprints import examine_read
+    from clkit.report.console import make_console, quiet_libraries, stderr
     from clkit.run.doctor import advice, examine, is_whole
     from clkit.run.folder import RunFolder
 
+    quiet_libraries()
     path = run if run is not None else RunFolder.newest_path()
     with stderr().status(f"reading {path}"):  # shown on a terminal only
-        checked = list(examine(path))
+        checked = [*examine(path), *examine_read(RunFolder(path))]
     whole = is_whole(checked)
     if as_json:
         document = {"run": str(path), "whole": whole, "checked": [found._asdict() for found in checked]}

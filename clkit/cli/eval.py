@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clkit.cli import NewestRun
+from clkit.cli import AcceptChanges, NewestRun
 
 #: Sections of a recipe that decide what a model is tested on, and how.
 TESTED = ("tasks", "benchmark", "prompt", "data", "evaluation", "objective")
@@ -24,6 +24,7 @@ def evaluate(
     tasks_of: Annotated[str | None, typer.Option(help="Test on the tasks of this recipe instead of the run's.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write the predictions to this JSONL file.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file that --save names.")] = False,
+    accept_changes: AcceptChanges = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print scores as JSON.")] = False,
 ) -> None:
     """Test the model of a finished stage, on the run's tasks or on others.
@@ -38,7 +39,7 @@ def evaluate(
     from clkit.report.console import make_console, quiet_libraries, stderr
     from clkit.run.atomic import write_jsonl
     from clkit.run.folder import RunFolder
-    from clkit.run.own_files import check_target
+    from clkit.run.layout import check_target
 
     if save is not None:  # before the model answers for an hour
         check_target(save, "--save", replace=force)
@@ -48,13 +49,15 @@ def evaluate(
         if section in Recipe.model_fields and section not in TESTED:
             raise UsageError(f"{section}: the model is the run's, as it was trained; eval changes {', '.join(TESTED)}")
     folder = RunFolder.open(run) if run is not None else RunFolder.newest()
-    recipe = Recipe.load(tasks_of or folder.recipe_path, overrides)
+    recipe = Recipe.load(tasks_of or folder.recipe_path, overrides) if tasks_of or overrides else None
     quiet_libraries()
     from clkit.engine.evaluate import evaluate as test_stage
     from clkit.report.progress import evaluation_progress
 
     with evaluation_progress(stderr()) as listener:
-        tested = test_stage(folder, stage=stage, tasks=task, recipe=recipe, listener=listener)
+        tested = test_stage(
+            folder, stage=stage, tasks=task, recipe=recipe, accept_changes=accept_changes, listener=listener
+        )
     if save is not None:
         write_jsonl(save, (record for outcome in tested for record in outcome.records()))
     if as_json:

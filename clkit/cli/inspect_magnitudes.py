@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clkit.cli import AcceptChanges
+
 if TYPE_CHECKING:
     from clkit.recipe.recipe import Recipe
     from clkit.run.folder import RunFolder
+
+#: What is written into the folder.
+FILES = ("magnitudes.safetensors", "magnitudes.json", "magnitudes.png")
 
 
 def inspect_magnitudes(
@@ -29,6 +34,8 @@ def inspect_magnitudes(
     out: Annotated[
         Path | None, typer.Option(help="Folder for data and figure.  [default: RUN/inspect/STAGE, or inspect/NAME]")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what was measured into that folder before.")] = False,
+    accept_changes: AcceptChanges = False,
     all_layers: Annotated[bool, typer.Option("--all", help="List every layer, not one line per kind.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
@@ -41,22 +48,25 @@ def inspect_magnitudes(
     import json
 
     from clkit.report.console import make_console, quiet_libraries, stderr
+    from clkit.run.layout import INSPECT, check_target
 
     folder, recipe = _inspected(target, overrides or [], stage)
+    destination = out or (folder.path / INSPECT if folder else Path(INSPECT, recipe.name))
+    check_target(destination, "--out", replace=force, files=FILES, own=folder.path if folder else None)
     quiet_libraries()
     from clkit.engine.evaluate import learned_stages
     from clkit.engine.inspection import measure_magnitudes
-    from clkit.engine.prepare import load_learner
+    from clkit.engine.prepare import labels_of, load_learner
     from clkit.report.figures import save_magnitude_figure
     from clkit.report.magnitude_tables import layer_table, overlap_table
     from clkit.report.progress import evaluation_progress
     from clkit.tasks.loading import load_tasks
 
-    saved = learned_stages(folder, stage) if folder else []
+    saved = learned_stages(folder, stage, accept_changes=accept_changes) if folder else []
     tasks = load_tasks(recipe)
     with evaluation_progress(stderr()) as listener:
         measured = measure_magnitudes(
-            load_learner(recipe, tasks, saved),
+            load_learner(recipe, labels_of(tasks), saved),
             tasks,
             layers=[layer.strip() for layer in layers.split(",") if layer.strip()],
             recipe=recipe,
@@ -65,8 +75,9 @@ def inspect_magnitudes(
             listener=listener,
         )
     name = saved[-1].name if saved else "zero-shot"
-    destination = out or (folder.path / "inspect" / name if folder else Path("inspect", recipe.name))
-    files = [*measured.save(destination), save_magnitude_figure(measured, destination / "magnitudes.png")]
+    if folder and out is None:
+        destination /= name
+    files = [*measured.save(destination), save_magnitude_figure(measured, destination / FILES[-1])]
     if as_json:
         typer.echo(json.dumps({"stage": name, **measured.summary()}, indent=2))
     else:

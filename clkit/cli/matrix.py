@@ -47,7 +47,6 @@ def matrix(
     from clkit.run.baselines import open_references
     from clkit.run.comparison import open_runs
     from clkit.run.folder import RunFolder
-    from clkit.run.recovery import recover_matrix
 
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other")
@@ -59,9 +58,9 @@ def matrix(
     folders = {str(folder.path): folder for folder in opened}
     matrices = {}
     for name, folder in folders.items():
-        one, remarks = recover_matrix(folder, metric)
+        one, damage, notes = folder.scores(metric)
         matrices[name] = (folder, one)
-        for remark in [*remarks, *([f"`clkit doctor {name}` lists all that is damaged"] if remarks else [])]:
+        for remark in [*damage, *([f"`clkit doctor {name}` lists all that is damaged"] if damage else []), *notes]:
             typer.echo(f"warning: {remark}", err=True)
     if as_csv:
         _print_csv((name, one) for name, (_, one) in matrices.items())

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clkit.cli import Overrides, RecipeName
+from clkit.cli import AcceptChanges, Overrides, RecipeName
 from clkit.cli.matrix import matrix
 
 
@@ -16,6 +16,7 @@ def train(
     overrides: Overrides = None,
     run: Annotated[Path | None, typer.Option(help="Run folder.  [default: runs/NAME-SEED]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier run of the recipe stopped.")] = False,
+    accept_changes: AcceptChanges = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Load everything, show the plan, train nothing.")] = False,
     smoke: Annotated[
@@ -42,6 +43,8 @@ def train(
     loaded = Recipe.load(recipe, overrides or [])
     if smoke:
         loaded = smoke_recipe(loaded)
+    if accept_changes and not resume:
+        raise UsageError("--accept-changes is for --resume: a new run reads what is there")
     if not resume:
         # Before libraries are loaded for seconds. A recipe that is no file is a shipped one.
         reads = [Path(recipe), *paths_read(loaded)] if Path(recipe).is_file() else paths_read(loaded)
@@ -49,18 +52,25 @@ def train(
 
     quiet_libraries()
     from clkit.engine.prepare import prepare
+    from clkit.engine.sequence import dry_run as dry_resume
     from clkit.engine.sequence import train as run_sequence
     from clkit.processes import processes
     from clkit.report.plan import print_plan
     from clkit.report.progress import progress
 
     if dry_run:
-        plan = prepare(loaded).plan()
+        if resume:
+            listener = progress(stderr())
+            plan = dry_resume(loaded, run or loaded.run_path, accept_changes=accept_changes, listener=listener)
+        else:
+            plan = prepare(loaded).plan()
         if as_json:
             typer.echo(json.dumps(asdict(plan), indent=2))
         else:
             print_plan(make_console(), plan)
         return
-    folder = run_sequence(loaded, run, resume=resume, overwrite=overwrite, listener=progress(stderr()))
+    folder = run_sequence(
+        loaded, run, resume=resume, overwrite=overwrite, accept_changes=accept_changes, listener=progress(stderr())
+    )
     if processes().is_main_process:
         matrix([folder.path], as_json=as_json)

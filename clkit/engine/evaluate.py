@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from clkit.engine.fingerprints import changes, model_read, refuse_changes, task_read
 from clkit.engine.limits import checked_texts
 from clkit.engine.prepare import load_learner
 from clkit.engine.protocols import lineage, planned_stages
@@ -14,9 +15,12 @@ from clkit.models.examples import without_unusable
 from clkit.models.family import Family
 from clkit.recipe.recipe import Recipe
 from clkit.results.scores import Tested
-from clkit.run.folder import ZERO_SHOT, RunFolder, Stage
+from clkit.run.damage import refuse_damage
+from clkit.run.folder import RunFolder, Stage
+from clkit.run.layout import ZERO_SHOT
+from clkit.run.seal import MODEL_PARTS
 from clkit.section import did_you_mean
-from clkit.tasks.loading import load_task, load_tasks
+from clkit.tasks.loading import load_task
 from clkit.testing.examiner import Examiner
 
 
@@ -26,6 +30,7 @@ def evaluate(
     stage: str | None = None,
     tasks: Sequence[str] | None = None,
     recipe: Recipe | None = None,
+    accept_changes: bool = False,
     listener: Listener | None = None,
 ) -> list[Tested]:
     """Test the model as it was after a stage of a run.
@@ -35,11 +40,13 @@ def evaluate(
             where None.
         tasks: names of the tasks to test on; all where None.
         recipe: where tasks, prompt, data and evaluation come from; the run's own recipe where None.
+        accept_changes: test although the starting model, below the stage's adapter, is not the one that the run read.
 
     Raises:
-        RunError: the stage was not finished, or its model was not kept.
-        UsageError: a task's name is unknown.
+        RunError: the stage was not finished, is damaged, or its model was not kept.
+        UsageError: a task's name is unknown, or the starting model is another one.
     """
+    listener = listener or Listener()
     folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
     own = Recipe.load(folder.recipe_path)
     recipe = recipe or own
@@ -50,52 +57,66 @@ def evaluate(
     for name in tasks or []:
         if name not in chosen:
             raise UsageError(f"unknown task '{name}'{did_you_mean(name, chosen)} (tasks: {', '.join(chosen)})")
-    family = load_stage(folder, own, stage)
+    family = load_stage(folder, own, stage, accept_changes=accept_changes)
+    read = folder.environment().get("read", {})
     plain_text = recipe.objective.kind == "pretraining"
     examined = [load_task(chosen[name], recipe.data, recipe.seed, plain_text=plain_text) for name in tasks or chosen]
+    if recipe.data == own.data:
+        for task in (task for task in examined if chosen[task.name] in own.task_recipes()):
+            for key, where in changes(read, task_read(task), recipe, f"tasks.{task.name}.{recipe.evaluation.split}"):
+                listener.noted(f"{key} is not what the run was tested on ({where}): the scores do not compare")
     family.converse(recipe.prompt.chat_template)
     examined = [without_unusable(task, family, recipe) for task in examined]
     for task in examined:
         for remark in checked_texts(family, recipe, task, recipe.evaluation.split, tested=True)[1]:
-            (listener or Listener()).noted(remark)
+            listener.noted(remark)
     examiner = Examiner(examined, recipe)
     return [examiner.test(family, task.name, listener) for task in examined]
 
 
-def load_stage(run: RunFolder, recipe: Recipe, stage: str | None) -> Family:
-    """The model as it was after a stage of a run.
-
-    Args:
-        recipe: the run's own.
+def load_stage(run: RunFolder, own: Recipe, stage: str | None, *, accept_changes: bool = False) -> Family:
+    """The model as it was after a stage of a run. The data are not needed: the run knows its tasks' labels.
 
     Raises:
-        RunError: the stage was not finished, or its model was not kept.
+        RunError, UsageError: as `learned_stages`.
     """
-    stages = learned_stages(run, stage)
-    tasks = load_tasks(recipe) if recipe.objective.kind == "classification" else []
-    family = load_learner(recipe, tasks, stages)
-    learned = {planned.name: planned.learned for planned in planned_stages(recipe)}
+    stages = learned_stages(run, stage, own, accept_changes=accept_changes)
+    read = run.environment().get("read", {})
+    labels = {task.name: read.get(f"tasks.{task.name}.labels") for task in own.task_recipes()}
+    family = load_learner(own, {name: known for name, known in labels.items() if known is not None}, stages)
+    learned = {planned.name: planned.learned for planned in planned_stages(own)}
     family.see(task for folder in stages for task in learned[folder.name.partition("-")[2]])
     return family
 
 
-def learned_stages(run: RunFolder, stage: str | None) -> list[Path]:
+def learned_stages(
+    run: RunFolder, stage: str | None, own: Recipe | None = None, *, accept_changes: bool = False
+) -> list[Path]:
     """The folders of the stages that a stage's model went through, its own last; none for `zero-shot`.
 
+    Args:
+        own: the run's own recipe, if it is loaded already.
+
     Raises:
-        RunError: there is no such finished stage, or its model was not kept.
+        RunError: there is no such finished stage, its model was not kept, or what is to be loaded of it is damaged.
+        UsageError: the starting model is not the one that the run read, and that was not accepted.
     """
-    planned = planned_stages(Recipe.load(run.recipe_path))
-    if stage in (ZERO_SHOT, "0") or (stage is None and not planned):
-        return []
-    finished = [done for done in run.stages() if done.index > 0]
-    found = _find(finished, stage)
-    if found is None:
-        names = ", ".join([ZERO_SHOT, *(f"{done.index}-{done.name}" for done in finished)])
-        raise RunError(f"{run.path}: no finished stage '{stage or 'last'}' (finished: {names})")
-    if not ((found.folder / "model").is_dir() or (found.folder / "adapter").is_dir()):
-        raise RunError(f"{found.folder}: the model of this stage was not kept (saving.models: last)")
-    return [done.folder for done in finished[lineage(planned, found.index - 1)]]
+    own = own or Recipe.load(run.recipe_path)
+    planned = planned_stages(own)
+    folders: list[Path] = []
+    if not (stage in (ZERO_SHOT, "0") or (stage is None and not planned)):
+        finished = [done for done in run.stages() if done.index > 0]
+        found = _find(finished, stage)
+        if found is None:
+            names = ", ".join([ZERO_SHOT, *(f"{done.index}-{done.name}" for done in finished)])
+            raise RunError(f"{run.path}: no finished stage '{stage or 'last'}' (finished: {names})")
+        if not found.model_kept:
+            raise RunError(f"{found.folder}: the model of this stage was not kept (saving.models: last)")
+        folders = [done.folder for done in finished[lineage(planned, found.index - 1)]]
+        refuse_damage(run, folders if own.tuning.method == "incremental_lora" else folders[-1:], MODEL_PARTS)
+    if not folders or own.tuning.method != "full":  # otherwise nothing is left of the starting model
+        refuse_changes(run, own, model_read(own.model), accept=accept_changes, only="model.")
+    return folders
 
 
 def _find(finished: Sequence[Stage], stage: str | None) -> Stage | None:

@@ -12,13 +12,14 @@ from pathlib import Path
 import torch
 from datasets import Dataset, concatenate_datasets
 
+from clkit.engine.fingerprints import Read, what_is_read
 from clkit.engine.limits import checked_texts
 from clkit.engine.protocols import PlannedStage, lineage, planned_stages
 from clkit.errors import StrategyError, UsageError
 from clkit.events import Plan
 from clkit.general.ability import General
 from clkit.models.examples import Texts, refuse_unwritable_labels, task_examples, without_unusable
-from clkit.models.family import Family
+from clkit.models.family import Family, LabelsOfTasks
 from clkit.models.loading import describe, load_model
 from clkit.recipe.recipe import Recipe
 from clkit.strategies.contract import Strategy
@@ -42,6 +43,7 @@ class Prepared:
     family: Family
     strategies: list[Strategy]
     general: General | None
+    read: Read
 
     def __post_init__(self) -> None:
         self.stages = planned_stages(self.recipe)
@@ -62,7 +64,7 @@ class Prepared:
         """Replace the model by a fresh copy of the pre-trained one, the same that `prepare` made."""
         del self.family  # two at once might not fit; reference cycles of the finished Trainer hold it until collected
         gc.collect()
-        self.family = load_learner(self.recipe, self.tasks)
+        self.family = load_learner(self.recipe, labels_of(self.tasks))
 
     def learned(self, stage: PlannedStage) -> list[Task]:
         """The tasks that a stage learns."""
@@ -157,7 +159,8 @@ def prepare(recipe: Recipe, stages: Sequence[Path] = ()) -> Prepared:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # matrix products on CUDA are repeatable only so
     general = General(recipe.general, recipe.evaluation.batch_size) if recipe.general else None
     tasks = load_tasks(recipe)
-    family = load_learner(recipe, tasks, stages)
+    family = load_learner(recipe, labels_of(tasks), stages)
+    read = what_is_read(recipe, tasks)  # when a model of the hub is on this machine, and before rows are left out
     tasks = [without_unusable(task, family, recipe) for task in tasks]
     family.collator()  # which refuses a tokenizer without what the objective needs
     for task in tasks:
@@ -177,20 +180,24 @@ def prepare(recipe: Recipe, stages: Sequence[Path] = ()) -> Prepared:
             raise UsageError(str(error)) from error
     if stages:
         load_strategies(strategies, stages[-1])
-    return Prepared(recipe, tasks, family, strategies, general)
+    return Prepared(recipe, tasks, family, strategies, general, read)
 
 
-def load_learner(recipe: Recipe, tasks: Sequence[Task], stages: Sequence[Path] = ()) -> Family:
+def labels_of(tasks: Sequence[Task]) -> dict[str, tuple[str, ...]]:
+    """The labels of the tasks that have any."""
+    return {task.name: task.labels for task in tasks if task.labels is not None}
+
+
+def load_learner(recipe: Recipe, labels: LabelsOfTasks, stages: Sequence[Path] = ()) -> Family:
     """The model of a recipe, for its objective, as saved after the last of ``stages``.
 
     Args:
-        tasks: all of the recipe's; a head has a row for each of their labels.
+        labels: of all tasks of the recipe; a head has a row for each of them.
 
     Raises:
         ModelError: it cannot be loaded, or not used as the recipe says.
     """
     torch.manual_seed(recipe.seed)  # what is not pre-trained, an adapter's A or a head, is drawn while it is made
-    labels = {task.name: task.labels for task in tasks if task.labels is not None}
     family = load_model(recipe.model, recipe.tuning, stages, recipe.objective, labels)
     family.converse(recipe.prompt.chat_template)
     return family

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from clkit.engine.fit import Fitted
-from clkit.engine.protocols import planned_stages
-from clkit.errors import RecipeError, RunError
+from clkit.engine.protocols import PlannedStage, lineage, planned_stages
+from clkit.errors import RecipeError, RunError, UsageError
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.saving import recipe_yaml
 from clkit.run.atomic import sync
 from clkit.run.comparison import compare_recipes
-from clkit.run.folder import ZERO_SHOT, RunFolder
+from clkit.run.damage import refuse_damage, remedy
+from clkit.run.folder import RunFolder, remove
+from clkit.run.layout import RECIPE, TRAINED_FILE, ZERO_SHOT
 from clkit.run.seal import CHECKPOINTS, Done, seal_files
 from clkit.training.checkpoints import Checkpoint, CheckpointFolder
-
-TRAINED_FILE = "trained.json"
 
 
 @dataclass(frozen=True)
@@ -37,13 +36,15 @@ class Unfinished:
     checkpoint: Checkpoint | None = None
 
 
-def find_unfinished(run: RunFolder, recipe: Recipe, note: Callable[[str], None]) -> Unfinished | None:
+def find_unfinished(run: RunFolder, stages: Sequence[PlannedStage], note: Callable[[str], None]) -> Unfinished | None:
     """The stage to go on with, where something of it can be used.
 
     Args:
         note: is told of checkpoints that are damaged.
+
+    Raises:
+        RunError: another version of clkit trained it.
     """
-    stages = planned_stages(recipe)
     index = sum(stage.index > 0 for stage in run.stages())
     if index == len(stages):
         return None
@@ -52,29 +53,99 @@ def find_unfinished(run: RunFolder, recipe: Recipe, note: Callable[[str], None])
         try:
             done = Done.read(folder, TRAINED_FILE)
             done.refuse_damage(folder)
-            return Unfinished(index, folder, trained=Fitted(**done.payload))
         except RunError as error:
             note(f"{folder} is damaged and trained anew: {error}")
+        else:
+            return Unfinished(index, folder, trained=_fitted(done, folder))
     checkpoint = CheckpointFolder(folder, run.log.path).newest(note)
     return Unfinished(index, folder, checkpoint=checkpoint) if checkpoint else None
 
 
-def clear_for_resuming(run: RunFolder, recipe: Recipe, unfinished: Unfinished | None) -> None:
+def _fitted(done: Done, folder: Path) -> Fitted:
+    try:
+        return Fitted(**done.payload)
+    except TypeError as error:
+        raise RunError(
+            f"{folder / TRAINED_FILE} was written by another version of clkit ({error}): go on with that version, or "
+            f"remove {folder} to train the stage anew"
+        ) from error
+
+
+def clear_for_resuming(run: RunFolder, stages: Sequence[PlannedStage], unfinished: Unfinished | None) -> None:
     """Remove what lies behind the point that the run goes on from: half-written files, and lines of the log."""
     run.discard_unfinished(but=unfinished.folder if unfinished else None)
     finished = {stage.name for stage in run.stages()}
     kept: dict[str, float] = {
-        name: 0 for name in (ZERO_SHOT, *(stage.name for stage in planned_stages(recipe))) if name not in finished
+        name: 0 for name in (ZERO_SHOT, *(stage.name for stage in stages)) if name not in finished
     }
     if unfinished is not None:
         checkpoint = unfinished.checkpoint
-        kept[planned_stages(recipe)[unfinished.index].name] = checkpoint.step if checkpoint else math.inf
+        kept[stages[unfinished.index].name] = checkpoint.step if checkpoint else math.inf
         for entry in unfinished.folder.iterdir():
             if (entry.name == CHECKPOINTS) is not bool(checkpoint) or entry.name.startswith("."):
-                _remove(entry)
+                remove(entry)
         if checkpoint:
             CheckpointFolder(unfinished.folder, run.log.path).remove_after(checkpoint.step)
     run.log.cut(kept)
+
+
+def refuse_damaged_run(run: RunFolder, stages: Sequence[PlannedStage], loaded: Sequence[Path]) -> None:
+    """Refuse to go on from what is not as the run left it.
+
+    Args:
+        loaded: the folders of the finished stages whose files are about to be loaded, the last one for its model.
+
+    Raises:
+        RunError: the recipe or a file of these stages is missing or was changed, or the model was not kept; or the run
+            is finished, and anything of it is not whole.
+    """
+    if not run.recipe_is_original():
+        raise RunError(
+            f"{run.path / RECIPE} was changed after the run began, so it does not say what was trained: put the old "
+            "one back, or train anew with --overwrite"
+        )
+    done = run.stages()
+    learned = [stage for stage in done if stage.index > 0]
+    if len(learned) == len(stages):
+        refuse_damage(run, [stage.folder for stage in done])
+    elif learned and loaded and loaded[-1] == learned[-1].folder and not learned[-1].model_kept:
+        raise RunError(
+            f"{loaded[-1]}: the model of this stage was not kept (saving.models: last), so nothing can go on from it; "
+            f"{remedy(run, loaded[-1])}"
+        )
+    refuse_damage(run, [folder for folder in loaded if folder in [stage.folder for stage in learned]])
+
+
+def tests_first(recipe: Recipe) -> bool:
+    """Whether anything is measured before the first task."""
+    return recipe.evaluation.zero_shot or (recipe.general is not None and recipe.general.when != "final")
+
+
+def is_finished(run: RunFolder, recipe: Recipe) -> bool:
+    """Whether a run has finished all stages of its recipe, so that neither the model nor the data are needed."""
+    finished = {stage.index for stage in run.stages()}
+    return {*range(0 if tests_first(recipe) else 1, len(planned_stages(recipe)) + 1)} <= finished
+
+
+def tidy(run: RunFolder, recipe: Recipe, stages: Sequence[PlannedStage]) -> None:
+    """Export the scores, and drop the models that are not kept, which later stages do not need.
+
+    A kill may have come after the stage was finished and before this was done, so it is repeated when going on.
+    """
+    run.export()
+    if recipe.saving.models == "last":
+        learned = [stage.folder for stage in run.stages() if stage.index > 0]
+        builds = recipe.tuning.method == "incremental_lora"  # each adapter lies on those before it
+        for folder, after in zip(learned[:-1], stages[1:], strict=False):
+            if not (builds and after.position > 0):
+                run.drop_model(folder)
+
+
+def gone_on_from(stages: Sequence[PlannedStage], finished: Sequence[Path], unfinished: Unfinished | None) -> list[Path]:
+    """The folders of the stages that the model to be loaded went through."""
+    index = len(finished)
+    trained = [*finished, unfinished.folder] if unfinished and unfinished.trained else [*finished]
+    return trained[lineage(stages, index)] if index < len(stages) else []
 
 
 def mark_trained(stage: Path, fitted: Fitted) -> None:
@@ -86,29 +157,11 @@ def mark_trained(stage: Path, fitted: Fitted) -> None:
     shutil.rmtree(stage / CHECKPOINTS, ignore_errors=True)
 
 
-def _remove(entry: Path) -> None:
-    if entry.is_dir():
-        shutil.rmtree(entry)
-    else:
-        entry.unlink()
-
-
-class ResumingDifferences(NamedTuple):
-    """The dotted keys in which a recipe differs from the one that a run began with.
-
-    Attributes:
-        result: those that may change the result, so that the run cannot go on.
-        other: those that only change what is logged or kept (`clkit.section.NOT_THE_RESULT`).
-    """
-
-    result: list[str]
-    other: list[str]
-
-
-def resuming_differences(run: RunFolder, recipe: Recipe) -> ResumingDifferences:
-    """Compare a recipe with the one that a run began with. What that one lacks, being older, has its default.
+def refuse_changed_recipe(run: RunFolder, recipe: Recipe) -> list[str]:
+    """The keys in which a recipe differs from the one that a run began with, none of which decides the result.
 
     Raises:
+        UsageError: others differ, so that the run cannot go on with it.
         RunError: the run's recipe cannot be read, or this clkit does not know it any more.
     """
     try:
@@ -119,5 +172,10 @@ def resuming_differences(run: RunFolder, recipe: Recipe) -> ResumingDifferences:
             f"{error}; the run was made by clkit {made_by}: go on with that version, or train anew with --overwrite"
         ) from error
     different = compare_recipes(recipe_yaml(began_with), recipe_yaml(recipe))
-    other = [key for key in different if not Recipe.decides_result(key)]
-    return ResumingDifferences([key for key in different if key not in other], other)
+    decisive = [key for key in different if Recipe.decides_result(key)]
+    if decisive:
+        raise UsageError(
+            f"{run.path}: --resume needs the recipe of the run, but these keys differ: {', '.join(decisive)}; take the "
+            "changes back, or train into another folder with --run DIR"
+        )
+    return different

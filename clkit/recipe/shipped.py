@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from functools import cache
 from pathlib import Path
 
 import clkit.recipe
 from clkit.errors import UsageError
+from clkit.run.layout import check_target
 from clkit.section import did_you_mean
 
 SCHEMA_FILE = "recipe.schema.json"
@@ -80,15 +82,12 @@ def copy_recipe(name: str, target: Path, *, overwrite: bool = False) -> list[Pat
         target = target / source.name
     if target.exists() and target.samefile(source):
         raise UsageError(f"'{target}' is the recipe itself")
-    if target.exists() and not overwrite:
-        raise UsageError(f"'{target}' exists; --force replaces it")
-    if not target.parent.is_dir():
-        raise UsageError(f"there is no folder '{target.parent}'; make it first")
+    check_target(target, "", replace=overwrite)
     written = [target]
     try:
         shutil.copyfile(source, target)
         schema = target.parent / SCHEMA_FILE
-        if not schema.exists():
+        if not os.path.lexists(schema):
             shutil.copyfile(recipes_folder() / SCHEMA_FILE, schema)
             written.append(schema)
     except OSError as error:

@@ -29,8 +29,8 @@ def progress(console: Console) -> Listener:
 
 @contextmanager
 def evaluation_progress(console: Console) -> Iterator[Listener]:
-    """A listener for evaluation outside a run: a bar in a terminal, nothing elsewhere."""
-    listener = LiveProgress(console) if console.is_terminal else Listener()
+    """A listener for evaluation outside a run: a bar in a terminal, remarks alone elsewhere."""
+    listener = LiveProgress(console) if console.is_terminal else PlainProgress(console)
     if isinstance(listener, LiveProgress):
         listener.show()
     try:

@@ -31,7 +31,6 @@ from clkit.results.spread import aggregate
 from clkit.run.baselines import Reference, reference_rows
 from clkit.run.comparison import seed_groups
 from clkit.run.folder import RunFolder
-from clkit.run.recovery import recover_matrix
 
 
 class RunResult(NamedTuple):
@@ -149,7 +148,7 @@ def _rescored(folder: RunFolder, matrix: AccuracyMatrix, metric: str) -> Accurac
     if matrix.metric != "exact_match":
         return None
     try:
-        return recover_matrix(folder, metric).matrix
+        return folder.scores(metric).matrix
     except ClkitError:
         return None
 

@@ -11,7 +11,6 @@ from clkit.results.kinds import Protocol, Row
 from clkit.results.matrix import AccuracyMatrix
 from clkit.run.comparison import compare_recipes
 from clkit.run.folder import RunFolder
-from clkit.run.recovery import recover_matrix
 
 #: What a finished run of each protocol is, as an argument of `AccuracyMatrix.metrics`, and how it is called.
 ROLES: dict[Protocol, tuple[str, str]] = {
@@ -82,10 +81,10 @@ def open_references(runs: Iterable[RunFolder], metric: str | None = None) -> lis
     """
     references: dict[Protocol, Reference] = {}
     for run in runs:
-        matrix, remarks = recover_matrix(run, metric)
+        matrix, damage, _ = run.scores(metric)
         found = Reference(run, matrix)
-        if remarks:
-            raise UsageError(f"--reference {found.name}: {remarks[0]}; a comparison needs a run that is whole")
+        if damage:
+            raise UsageError(f"--reference {found.name}: {damage[0]}; a comparison needs a run that is whole")
         protocol = found.matrix.protocol
         if protocol not in ROLES:
             hint = "; FWT needs each run's own zero-shot row (evaluation.zero_shot)" if protocol == "zero_shot" else ""

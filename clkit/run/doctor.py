@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from clkit.errors import RunError
-from clkit.run.folder import FORMAT, RunFolder
-from clkit.run.lock import LOCK_FILE, Holder
-from clkit.run.recovery import recover_matrix
-from clkit.run.seal import CHECKPOINTS, DONE_FILE, Checked, Done, State, read_object
+from clkit.run.damage import remedy
+from clkit.run.folder import RunFolder
+from clkit.run.layout import ENVIRONMENT, EXPORTS, FORMAT, INSPECT, RECIPE, RUN_FILES, TASKS, leftovers
+from clkit.run.lock import LOCK_FILE, LOCK_FILES, Holder
+from clkit.run.seal import CHECKPOINTS, DAMAGED, DONE_FILE, Checked, Done, State, read_object
 
-#: Of an older run, which recorded no checksums: what can be read may still not be what was written.
-NO_MANIFEST = "no manifest (made by an older clkit)"
-_PARTS = ("env.json", "recipe.yaml", "log.jsonl", "matrix.json", "metrics.json", LOCK_FILE, "tasks")
-#: `clkit inspect-magnitudes` writes here; whatever lies here can be measured again.
-_BESIDE = ("inspect",)
 # A file that nothing is known of does no harm to what is.
 _FINE: tuple[State, ...] = ("whole", "unknown")
 
@@ -38,7 +33,7 @@ def examine(path: Path) -> Iterator[Checked]:
     run = RunFolder(path)
     if not path.is_dir():
         raise RunError(f"{path}: no such run folder")
-    if not any((path / part).exists() for part in _PARTS if part != LOCK_FILE):
+    if not any((path / part).exists() for part in (*RUN_FILES, TASKS) if part not in LOCK_FILES):
         raise RunError(f"{path} is no run folder: nothing of a run is in it")
     yield _environment(run)
     yield _recipe(run)
@@ -47,132 +42,113 @@ def examine(path: Path) -> Iterator[Checked]:
     yield from _stages(run)
     if (path / LOCK_FILE).exists():
         yield Checked(LOCK_FILE, "unfinished", f"locked by {Holder.of(path) or 'a process that it does not name'}")
-    yield from _strangers(run)
+    yield from _others(run)
 
 
 def advice(path: Path, checked: Sequence[Checked]) -> list[str]:
     """What can be done about what was found, a line each."""
-    command = f"clkit train {path / 'recipe.yaml'} --run {path} --resume"
-    damaged = [found for found in checked if found.state in ("missing", "changed")]
-    stages = sorted({"/".join(found.path.split("/")[:2]) for found in damaged if found.path.startswith("tasks/")})
+    run = RunFolder(path)
+    command = f"clkit train {run.recipe_path} --run {path} --resume"
+    damaged = [found.path for found in checked if found.state in DAMAGED]
+    begun = [stage.path for stage in run.stage_folders()]
+    stages = [folder for folder in begun if any(name.startswith(f"{TASKS}/{folder.name}/") for name in damaged)]
     lines = []
-    if stages:
-        lines.append(
-            f"put the files back, or remove {path / stages[0]} and the stages after it: "
-            f"then `{command}` trains them anew"
-        )
-    elif {found.path for found in damaged} & {"matrix.json", "metrics.json"}:
+    if {ENVIRONMENT, RECIPE} & {*damaged}:
+        lines.append("without its own recipe.yaml and env.json the run cannot go on: put them back")
+    elif stages:
+        lines.append(f"{stages[0]}: {remedy(run, stages[0])}")
+    elif {*EXPORTS} & {*damaged}:
         lines.append(f"`{command}` writes matrix.json and metrics.json anew")
     elif any(found.state == "unfinished" for found in checked) and not damaged:
         lines.append(f"`{command}` goes on with the run, unless a process still does")
-    if {found.path for found in damaged} & {"env.json", "recipe.yaml"}:
-        lines.append("without its own recipe.yaml and env.json the run cannot go on: put them back")
-    if all(found.state in (*_FINE, "unchecked") for found in checked):
-        lines.append("nothing is damaged as far as it can be told, but not everything can be checked")
+    if any(name.startswith(("model.", "tasks.", "general.")) for name in damaged):
+        lines.append("what the run read has changed: put it back, or resume with --accept-changes")
     return lines
 
 
 def _environment(run: RunFolder) -> Checked:
-    name = run.env_path.name
     if not run.env_path.is_file():
-        return Checked(name, "missing")
-    try:
-        found = read_object(run.env_path).get("format")
-    except RunError as error:
-        return Checked(name, "changed", _about(run.env_path, error))
+        return Checked(ENVIRONMENT, "missing")
     try:
         run.environment()
     except RunError as error:
+        found = _format(run)
         if type(found) is int and found > FORMAT:
             raise
-        return Checked(name, "changed", _about(run.env_path, error))
-    return Checked(name, "whole")
+        return Checked(ENVIRONMENT, "changed", _about(run.env_path, error))
+    return Checked(ENVIRONMENT, "whole")
+
+
+def _format(run: RunFolder) -> object:
+    try:
+        return read_object(run.env_path).get("format")
+    except RunError:
+        return None
 
 
 def _recipe(run: RunFolder) -> Checked:
-    name = run.recipe_path.name
     if not run.recipe_path.is_file():
-        return Checked(name, "missing")
+        return Checked(RECIPE, "missing")
     try:
         run.recipe()
         original = run.recipe_is_original()
     except RunError as error:
         if str(error).startswith(str(run.recipe_path)):
-            return Checked(name, "changed", _about(run.recipe_path, error))
-        return Checked(name, "unchecked", "its checksum stands in env.json, which is not whole")
-    if original is None:
-        return Checked(name, "unchecked", NO_MANIFEST)
-    return Checked(name, "whole") if original else Checked(name, "changed", "it is not the one that the run began with")
+            return Checked(RECIPE, "changed", _about(run.recipe_path, error))
+        return Checked(RECIPE, "unchecked", "its checksum stands in env.json, which is not whole")
+    return Checked(RECIPE, "whole") if original else Checked(RECIPE, "changed", "the run began with another")
 
 
 def _log(run: RunFolder) -> Iterator[Checked]:
+    name = run.log.path.name
     if not run.log.path.is_file():
+        if any(stage.is_finished for stage in run.stage_folders()):
+            yield Checked(name, "missing", "what was logged is lost; --resume begins a new one")
         return
-    lines = run.log.path.read_bytes().splitlines()
-    spoilt = sum(not _is_json(line) for line in lines if line)
-    note = f"{spoilt} of {len(lines):,} lines cannot be read (cut short by a crash?)" if spoilt else ""
-    yield Checked(run.log.path.name, "changed" if spoilt else "whole", note)
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        json.loads(line)
-    except ValueError:
-        return False
-    return True
+    spoilt = run.log.unreadable()
+    if spoilt:
+        lines = ", ".join(str(number) for number in spoilt[:3]) + (", ..." if len(spoilt) > 3 else "")
+        yield Checked(name, "changed", f"no JSON object in line {lines} (cut short by a crash?); --resume removes it")
+    else:
+        yield Checked(name, "whole")
 
 
 def _scores(run: RunFolder) -> Iterator[Checked]:
-    name = run.matrix_path.name
-    there = run.matrix_path.is_file()
-    if not there and not any((folder / DONE_FILE).is_file() for _, _, folder in run.stage_folders()):
-        yield Checked(name, "unfinished", "nothing was evaluated so far")
-        return
     try:
-        right, _ = recover_matrix(run)
+        scores = run.scores()
     except RunError as error:
-        yield Checked(name, "changed" if there else "missing", _about(run.matrix_path, error))
+        if not any(stage.is_finished for stage in run.stage_folders()):
+            yield Checked(TASKS, "unfinished", "nothing was evaluated so far")
+        elif "stages disagree" in str(error) or "do not fit" in str(error):
+            yield Checked(TASKS, "changed", _about(run.path, error))
         return
-    try:
-        saved = run.read_matrix()
-    except RunError as error:
-        yield Checked(name, "changed" if there else "missing", _about(run.matrix_path, error))
+    if scores.damage:  # said of the stage
         return
-    if saved != right:
-        yield Checked(name, "changed", "it does not hold the scores of the stages")
-    elif saved.in_progress:
-        yield Checked(name, "unfinished", saved.in_progress)
-    else:
-        yield Checked(name, "whole")
-    yield _metrics(run, {key: metric.value for key, metric in saved.metrics().items()})
-
-
-def _metrics(run: RunFolder, right: dict[str, float | None]) -> Checked:
-    name = run.metrics_path.name
-    if not run.metrics_path.is_file():
-        return Checked(name, "missing", "follows from matrix.json")
-    try:
-        saved = read_object(run.metrics_path)
-    except RunError as error:
-        return Checked(name, "changed", _about(run.metrics_path, error))
-    for key, metric in saved.items():  # an older clkit knew fewer of them, and worded notes differently
-        value = metric.get("value") if isinstance(metric, dict) else metric
-        if key not in right or value != right[key]:
-            return Checked(name, "changed", f"'{key}' does not follow from matrix.json")
-    return Checked(name, "whole")
+    if scores.matrix.in_progress:
+        yield Checked(TASKS, "unfinished", scores.matrix.in_progress)
+    for name, content in scores.exports().items():
+        path = run.path / name
+        try:
+            whole = read_object(path) == content
+        except RunError as error:
+            yield Checked(name, "changed" if path.is_file() else "missing", _about(path, error))
+        else:
+            note = "" if whole else "does not follow from the scores of the stages"
+            yield Checked(name, "whole" if whole else "changed", note)
 
 
 def _stages(run: RunFolder) -> Iterator[Checked]:
-    folders = run.stage_folders()
-    numbers = [index for index, _, _ in folders]
-    scored = _scored(run)
-    for index in sorted(scored - set(numbers)):
-        yield Checked(f"tasks/{index:02d}-*", "missing", "its scores stand in matrix.json")
-    for index, _, folder in folders:
-        place = f"tasks/{folder.name}"
+    begun = run.stage_folders()
+    numbers = [stage.number for stage in begun]
+    last = max((stage.number for stage in begun if stage.is_finished), default=0)
+    for index in sorted({*range(1, last)} - {*numbers}):
+        yield Checked(f"{TASKS}/{index:02d}-*", "missing", "a stage after it is finished")
+    left = leftovers(run.path)
+    for index, _, folder in begun:
+        place = f"{TASKS}/{folder.name}"
         if (folder / DONE_FILE).is_file():
-            yield from _finished(folder, place)
-        elif index in scored or any(other > index and (path / DONE_FILE).is_file() for other, _, path in folders):
+            yield from _finished(folder, place, left)
+        elif index < last:
             yield Checked(f"{place}/{DONE_FILE}", "missing", "without it the stage does not count as finished")
         else:
             checkpoints = sum(entry.is_dir() for entry in folder.glob(f"{CHECKPOINTS}/*"))
@@ -181,23 +157,11 @@ def _stages(run: RunFolder) -> Iterator[Checked]:
             yield Checked(place, "changed", f"another stage has number {index} too")
 
 
-def _scored(run: RunFolder) -> set[int]:
-    """The numbers of the stages whose scores `matrix.json` holds."""
-    try:
-        matrix = run.read_matrix()
-    except RunError:
-        return set()
-    return {*range(1, len(matrix.rows) + 1), *([] if matrix.zero_shot is None else [0])}
-
-
-def _finished(folder: Path, place: str) -> Iterator[Checked]:
+def _finished(folder: Path, place: str, left: Sequence[Path]) -> Iterator[Checked]:
     try:
         done = Done.read(folder)
     except RunError as error:
         yield Checked(f"{place}/{DONE_FILE}", "changed", _about(folder / DONE_FILE, error))
-        return
-    if done.files is None:
-        yield Checked(place, "unchecked", NO_MANIFEST)
         return
     found = list(done.check(folder))
     if all(one.state in _FINE for one in found):
@@ -206,16 +170,21 @@ def _finished(folder: Path, place: str) -> Iterator[Checked]:
         count = f"{len(done.files)} file{'s' * (len(done.files) != 1)}"
         yield Checked(place, "whole", f"{count}, {size:,} bytes{dropped}")
     for one in found:
-        if one.state != "whole":
+        path = folder / one.path
+        if one.state != "whole" and not any(path.is_relative_to(going) for going in left):
             yield Checked(f"{place}/{one.path}", one.state, one.note)
 
 
-def _strangers(run: RunFolder) -> Iterator[Checked]:
-    stages = {folder for _, _, folder in run.stage_folders()}
-    tasks = run.path / "tasks"
-    entries = [entry for entry in run.path.iterdir() if entry.name not in (*_PARTS, *_BESIDE)]
-    entries += [entry for entry in tasks.iterdir() if entry not in stages] if tasks.is_dir() else []
-    for entry in sorted(entries):
+def _others(run: RunFolder) -> Iterator[Checked]:
+    """What is nothing of the run: what a kill left behind, and whatever is not clkit's."""
+    left = leftovers(run.path)
+    for path in sorted(left):
+        yield Checked(path.relative_to(run.path).as_posix(), "unknown", "left behind by a kill; --resume removes it")
+    known = {stage.path for stage in run.stage_folders()} | {*left}
+    tasks = run.path / TASKS
+    entries = [entry for entry in run.path.iterdir() if entry.name not in (*RUN_FILES, TASKS, INSPECT)]
+    entries += tasks.iterdir() if tasks.is_dir() else []
+    for entry in sorted(entry for entry in entries if entry not in known):
         yield Checked(entry.relative_to(run.path).as_posix(), "unknown")
 
 

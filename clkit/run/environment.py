@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
@@ -24,6 +24,12 @@ def environment(seed: int, command: Sequence[str]) -> dict[str, Any]:
         "command": [recordable(argument) for argument in command],
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def changed_versions(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """A line if a run goes on with other packages than it began with: its numbers may then differ a little."""
+    other = [f"{name} {now[name]} (was {before[name]})" for name in now if before.get(name, now[name]) != now[name]]
+    return [f"other versions than when the run began: {', '.join(other)}"] if other else []
 
 
 def _version(package: str) -> str | None:

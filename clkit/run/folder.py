@@ -1,24 +1,9 @@
-"""The run folder: what is in it, written so that a crash at any moment leaves it whole, and read back strictly.
-
-::
-
-    runs/t5_order1-42/
-      recipe.yaml               the resolved recipe
-      env.json                  versions, seed, command; the number of this layout; the recipe's SHA-256
-      lock.json                 who writes the run, while someone does (`clkit.run.lock`)
-      log.jsonl                 one JSON object per line, while training
-      matrix.json metrics.json  the scores so far, and what follows from them
-      tasks/00-zero-shot/       predictions.jsonl, done.json
-      tasks/01-dbpedia/         the model or adapter, predictions.jsonl, and done.json, which is written last
-                                and seals the other files (`clkit.run.seal`); 01-all-tasks/ where all tasks are learned
-                                together. Until it is trained checkpoints/, from then on trained.json
-"""
+"""The run folder: written so that a crash at any moment leaves it whole, and read back strictly."""
 
 from __future__ import annotations
 
-import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,15 +11,24 @@ from typing import Any
 from clkit.errors import RunError, UsageError
 from clkit.results.matrix import AccuracyMatrix
 from clkit.run.atomic import sync, write_atomically, write_json
-from clkit.run.lock import LOCK_FILE
+from clkit.run.layout import (
+    ENVIRONMENT,
+    FORMAT,
+    LOG,
+    RECIPE,
+    TASKS,
+    StageFolder,
+    enclosing_run,
+    is_run,
+    leftovers,
+    remove_own_files,
+    stage_folders,
+    strangers,
+)
+from clkit.run.lock import LOCK_FILES
 from clkit.run.log import RunLog
-from clkit.run.own_files import remove_own_files, strangers
-from clkit.run.seal import DONE_FILE, MODEL_PARTS, STATE_FILES, Done, read_object, seal_files, text_sha256
-
-#: Raised whenever an older clkit would misread the folder. 2: matrix.json says its protocol. Manifests came without a
-#: new number, for an older clkit does not look at them.
-FORMAT = 2
-ZERO_SHOT = "zero-shot"
+from clkit.run.scores import Scores, read_scores
+from clkit.run.seal import MODEL_PARTS, STATE_FILES, Done, read_object, seal_files, text_sha256
 
 
 @dataclass(frozen=True)
@@ -45,6 +39,7 @@ class Stage:
     name: str
     folder: Path
     payload: dict[str, Any]
+    model_kept: bool
 
 
 @dataclass(frozen=True)
@@ -80,42 +75,37 @@ class RunFolder:
             reads: files and folders that the new run is made from.
 
         Raises:
-            UsageError: the folder is not empty, or ``overwrite`` meets something that is no run folder, files that
-                clkit did not write, or what the new run reads.
+            UsageError: the folder is not empty or lies in another run, or ``overwrite`` meets something that is no run
+                folder, files that clkit did not write, or what the new run reads.
         """
         run = cls(Path(path))
+        choose = "choose another folder with --run DIR"
         if run.path.exists() and not run.path.is_dir():
             raise UsageError(f"{run.path} is a file; choose a folder with --run DIR")
+        outer = enclosing_run(run.path)
+        if outer is not None:
+            raise UsageError(f"{run.path} lies in the run {outer}; {choose}")
         if run.is_empty():
             return
         if not overwrite:
             raise UsageError(
-                f"{run.path} is not empty: continue that run with --resume, replace it with --overwrite, "
-                "or choose another folder with --run DIR"
+                f"{run.path} is not empty: continue that run with --resume, replace it with --overwrite, or {choose}"
             )
-        # A recipe.yaml may well lie in a folder of the user's; an env.json with a format is clkit's own.
-        try:
-            ours = "format" in read_object(run.env_path)
-        except RunError:
-            ours = False
-        if not ours:
+        if not is_run(run.path):  # a recipe.yaml may well lie in a folder of the user's
             raise UsageError(
                 f"{run.path} is not empty and no run folder (no env.json of clkit's), so --overwrite leaves it alone; "
-                "choose another folder with --run DIR"
+                f"{choose}"
             )
         needed = next((read for read in reads if read.resolve().is_relative_to(run.path.resolve())), None)
         if needed is not None:
-            raise UsageError(
-                f"{run.path}: --overwrite would remove {needed}, which the new run reads; "
-                "choose another folder with --run DIR"
-            )
+            raise UsageError(f"{run.path}: --overwrite would remove {needed}, which the new run reads; {choose}")
         others = strangers(run.path)
         if others:
             named = ", ".join(str(path.relative_to(run.path)) for path in others[:3])
             more = f" and {len(others) - 3:,} more" if len(others) > 3 else ""
             raise UsageError(
                 f"{run.path} holds files that clkit did not write ({named}{more}), so --overwrite leaves it alone; "
-                "move them away, or choose another folder with --run DIR"
+                f"move them away, or {choose}"
             )
 
     @classmethod
@@ -123,7 +113,7 @@ class RunFolder:
         """An existing run folder.
 
         Raises:
-            RunError: it is no run folder (the message says what is missing), or a newer clkit made it.
+            RunError: it is no run folder (the message says what is missing), or another version of clkit made it.
         """
         run = cls(Path(path))
         if not run.path.is_dir():
@@ -136,7 +126,7 @@ class RunFolder:
 
     @classmethod
     def newest(cls, root: str | Path = "runs") -> RunFolder:
-        """The run in ``root`` whose recipe or matrix was written last.
+        """The run in ``root`` that was written last.
 
         Raises:
             RunError: there is none, or it cannot be opened.
@@ -151,8 +141,8 @@ class RunFolder:
             RunError: there is none.
         """
         written = {
-            run.path: max(file.stat().st_mtime_ns for file in (run.recipe_path, run.matrix_path) if file.is_file())
-            for run in (cls(recipe.parent) for recipe in Path(root).glob("*/recipe.yaml"))
+            run.path: max(file.stat().st_mtime_ns for file in (run.recipe_path, run.log.path) if file.is_file())
+            for run in (cls(recipe.parent) for recipe in Path(root).glob(f"*/{RECIPE}"))
         }
         if not written:
             raise RunError(f"no run in {root}/: start one with `clkit train`, or name a run folder")
@@ -160,27 +150,19 @@ class RunFolder:
 
     @property
     def recipe_path(self) -> Path:
-        return self.path / "recipe.yaml"
+        return self.path / RECIPE
 
     @property
     def env_path(self) -> Path:
-        return self.path / "env.json"
+        return self.path / ENVIRONMENT
 
     @property
     def log(self) -> RunLog:
-        return RunLog(self.path / "log.jsonl")
-
-    @property
-    def matrix_path(self) -> Path:
-        return self.path / "matrix.json"
-
-    @property
-    def metrics_path(self) -> Path:
-        return self.path / "metrics.json"
+        return RunLog(self.path / LOG)
 
     def is_empty(self) -> bool:
         """Whether nothing is there yet, or nothing but a lock."""
-        return not self.path.is_dir() or all(entry.name == LOCK_FILE for entry in self.path.iterdir())
+        return not self.path.is_dir() or all(entry.name in LOCK_FILES for entry in self.path.iterdir())
 
     def recipe_yaml(self) -> str:
         """The text of the resolved recipe.
@@ -204,6 +186,14 @@ class RunFolder:
             raise RunError(f"{self.recipe_path} must hold a YAML mapping")
         return data
 
+    def recipe_is_original(self) -> bool:
+        """Whether `recipe.yaml` is as the run began with it.
+
+        Raises:
+            RunError: `recipe.yaml` or `env.json` cannot be read.
+        """
+        return bool(self.environment().get("recipe_sha256") == text_sha256(self.recipe_yaml()))
+
     def environment(self) -> dict[str, Any]:
         """What `env.json` holds.
 
@@ -221,28 +211,33 @@ class RunFolder:
             )
         return data
 
-    def write_matrix(self, matrix: AccuracyMatrix) -> None:
-        """Write `matrix.json`, and `metrics.json` from it."""
-        write_json(self.matrix_path, matrix.to_json())
-        write_json(self.metrics_path, {name: metric.to_json() for name, metric in matrix.metrics().items()})
+    def note_in_environment(self, **values: Any) -> None:
+        """Change what `env.json` says of these keys."""
+        write_json(self.env_path, {**self.environment(), **values})
+
+    def scores(self, metric: str | None = None) -> Scores:
+        """What the run's stages scored, as far as they are whole (`clkit.run.scores.read_scores`)."""
+        return read_scores(self.path, metric)
 
     def read_matrix(self) -> AccuracyMatrix:
         """The scores so far.
 
         Raises:
-            RunError: there are none yet, or the file is damaged.
+            RunError: there are none yet, or a stage is damaged.
         """
-        if not self.matrix_path.is_file():
-            raise RunError(f"{self.path} has no matrix.json yet: nothing was evaluated so far")
-        data = read_object(self.matrix_path)
-        try:
-            return AccuracyMatrix.from_json(data)
-        except ValueError as error:
-            raise RunError(f"{self.matrix_path}: {error}") from error
+        matrix, damage, _ = self.scores()
+        if damage:
+            raise RunError(damage[0])
+        return matrix
+
+    def export(self) -> None:
+        """Write `matrix.json` and `metrics.json`, for other programs."""
+        for name, content in self.scores().exports().items():
+            write_json(self.path / name, content)
 
     def stage_folder(self, index: int, name: str) -> Path:
         """Where stage ``index`` keeps its files: 0 for `ZERO_SHOT`, then the trainings from 1."""
-        return self.path / "tasks" / f"{index:02d}-{name}"
+        return self.path / TASKS / f"{index:02d}-{name}"
 
     def start_stage(self, index: int, name: str) -> Path:
         """An empty folder for a stage; what an interrupted attempt left there is removed.
@@ -251,7 +246,7 @@ class RunFolder:
             RunError: the stage is finished already.
         """
         folder = self.stage_folder(index, name)
-        if (folder / DONE_FILE).exists():
+        if StageFolder(index, name, folder).is_finished:
             raise RunError(f"{folder} is finished already")
         if folder.exists():
             shutil.rmtree(folder)
@@ -265,21 +260,18 @@ class RunFolder:
             sync(file)
         Done(dict(payload), seal_files(folder)).write(folder)
 
-    def drop_model(self, index: int, name: str) -> None:
-        """Remove the model of a finished stage and the strategies' state that belongs to it.
+    def drop_model(self, folder: Path) -> None:
+        """Remove the model of a finished stage and the strategies' state that belongs to it, if they are there.
 
         Its `done.json` says so first, so that they are never taken for lost.
         """
-        folder = self.stage_folder(index, name)
         done = Done.read(folder)
-        if done.files is not None:
-            dropped = (*MODEL_PARTS, *STATE_FILES)
+        dropped = (*MODEL_PARTS, *STATE_FILES)
+        if done.model_kept:
             kept = {file: seal for file, seal in done.files.items() if file.split("/")[0] not in dropped}
             replace(done, files=kept, model_kept=False).write(folder)
-        for part in MODEL_PARTS:
-            shutil.rmtree(folder / part, ignore_errors=True)
-        for file in STATE_FILES:
-            (folder / file).unlink(missing_ok=True)
+        for part in dropped:
+            remove(folder / part)
 
     def stages(self) -> list[Stage]:
         """The finished stages in order; the zero-shot evaluation, where there is one, comes first with index 0.
@@ -294,91 +286,40 @@ class RunFolder:
             raise RunError(f"{error}; see `clkit doctor {self.path}`") from error
 
     def _stages(self) -> list[Stage]:
-        done = [
-            Stage(index, name, folder, Done.read(folder).payload)
-            for index, name, folder in self.stage_folders()
-            if (folder / DONE_FILE).is_file()
-        ]
-        for before, stage in zip([None, *done], done, strict=False):
-            expected = before.index + 1 if before else min(stage.index, 1)
-            if stage.index < expected:
-                raise RunError(f"{self.path}: the folders of two stages have number {stage.index}")
-            if stage.index > expected:
-                raise RunError(f"{self.path}: {stage.folder.name} is finished, but task {expected} is not")
-        return done
+        stages: list[Stage] = []
+        for index, name, folder in (begun for begun in self.stage_folders() if begun.is_finished):
+            expected = stages[-1].index + 1 if stages else min(index, 1)
+            if index < expected:
+                raise RunError(f"{self.path}: the folders of two stages have number {index}")
+            if index > expected:
+                raise RunError(f"{self.path}: {folder.name} is finished, but task {expected} is not")
+            done = Done.read(folder)
+            stages.append(Stage(index, name, folder, done.payload, done.model_kept))
+        return stages
 
     def discard_unfinished(self, but: Path | None = None) -> list[Path]:
-        """Remove the stage folders without `done.json`, but for one, and return them. For `--resume`.
+        """Remove the stage folders without `done.json`, but for one, and what a kill left in the others.
 
         Raises:
             RunError: the finished stages have a gap; nothing is removed then.
         """
         finished = {stage.folder for stage in self.stages()}
-        removed = [folder for _, _, folder in self.stage_folders() if folder not in finished | {but}]
-        for folder in removed:
-            shutil.rmtree(folder)
+        removed = [begun.path for begun in self.stage_folders() if begun.path not in finished | {but}]
+        for path in [*removed, *leftovers(self.path)]:
+            remove(path)
         return removed
 
-    def check_links(self) -> None:
-        """Refuse symbolic links where a run is written, for they would lead the writing out of its folder.
-
-        Raises:
-            RunError: there is one.
-        """
-        stages = [folder for _, _, folder in self.stage_folders()]
-        for path in (self.log.path, self.path / LOCK_FILE, self.path / "tasks", *stages):
-            if path.is_symlink():
-                raise RunError(
-                    f"{path} is a symbolic link, and clkit writes nothing outside of a run folder: "
-                    f"put what it leads to in its place ({path.readlink()})"
-                )
-
-    def check_before_resuming(self, folders: Sequence[Path]) -> None:
-        """Refuse to go on from what is not as the run left it.
-
-        Args:
-            folders: of the finished stages whose files are about to be loaded, the last one for its model.
-
-        Raises:
-            RunError: the recipe or a file of these stages is missing or was changed, or the model was not kept.
-        """
-        if self.recipe_is_original() is False:
-            raise RunError(
-                f"{self.recipe_path} was changed after the run began, so it does not say what was trained: put the old "
-                "one back, or train anew with --overwrite"
-            )
-        for folder in folders:
-            done = Done.read(folder)
-            if not done.model_kept and folder == folders[-1]:
-                raise RunError(
-                    f"{folder}: the model of this stage was not kept (saving.models: last), so nothing can go on from "
-                    "it; train anew with --overwrite"
-                )
-            damaged = [found for found in done.check(folder) if found.state in ("missing", "changed")]
-            if damaged:
-                more = f" (and {len(damaged) - 1} more: `clkit doctor {self.path}`)" if len(damaged) > 1 else ""
-                raise RunError(
-                    f"{folder / damaged[0].path} is {damaged[0].state} ({damaged[0].note}){more}, and --resume would "
-                    f"go on from it: put it back, or remove {folder} and the stages after it to train them anew"
-                )
-
-    def recipe_is_original(self) -> bool | None:
-        """Whether `recipe.yaml` is as the run began with it; None where an older clkit did not record that.
-
-        Raises:
-            RunError: `recipe.yaml` or `env.json` cannot be read.
-        """
-        recorded = self.environment().get("recipe_sha256")
-        return None if recorded is None else recorded == text_sha256(self.recipe_yaml())
-
-    def stage_folders(self) -> list[tuple[int, str, Path]]:
+    def stage_folders(self) -> list[StageFolder]:
         """Number, name and folder of every stage that was begun, in order."""
-        found = []
-        for folder in (self.path / "tasks").glob("*-*"):
-            parts = re.fullmatch(r"(\d{2,})-(.+)", folder.name)
-            if parts and folder.is_dir():
-                found.append((int(parts[1]), parts[2], folder))
-        return sorted(found)
+        return stage_folders(self.path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it; a link, and not what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def parse_recipe(text: str, where: str) -> Any:

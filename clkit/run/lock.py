@@ -1,14 +1,13 @@
-"""One writer per run folder: a lock file that says who writes, and that no dead process keeps.
+"""One writer per run folder: a lock that no dead process keeps, and a file that says who holds it.
 
-`lock.json` is made with ``O_EXCL``, which is atomic on network file systems too, and its maker holds an ``flock`` on it
-until it ends. The kernel gives the ``flock`` back when a process dies, however it dies, and neither a reused process
-number nor a restart of the machine misleads it; so whoever gets the ``flock`` of an old lock file knows that its maker
-is gone, as far as both share a kernel. Where they do not, or where a file system has no ``flock``, a lock is never
-taken over, and the error says how to remove it. Reading needs no lock: every file of a run is replaced as a whole.
+The lock is `filelock`'s: the system gives it back when a process dies, however it dies. `lock.json` says who holds it.
+Where two machines do not see each other's locks, that name is all there is: a lock of another machine's is never taken
+over, and the error says how to remove it. Reading needs no lock: every file of a run is replaced as a whole.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -17,15 +16,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clkit.errors import RunError
+from clkit.run.atomic import write_json
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 LOCK_FILE = "lock.json"
+#: The files that are there while a run is written.
+LOCK_FILES = (LOCK_FILE, ".lock", ".lock.soft")
 
 
 @dataclass(frozen=True)
@@ -34,25 +35,20 @@ class Holder:
 
     Attributes:
         boot: identifies the running kernel, which containers share whatever they call themselves; None if unknown.
-        machine: identifies the machine over restarts; None if unknown.
         since: when it was taken, ISO 8601.
     """
 
     pid: int
     host: str
     boot: str | None
-    machine: str | None
     since: str
 
     @classmethod
     def this_process(cls) -> Holder:
-        return cls(
-            pid=os.getpid(),
-            host=platform.node(),
-            boot=_first_line("/proc/sys/kernel/random/boot_id"),
-            machine=_first_line("/etc/machine-id"),
-            since=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
+        boot = None
+        with suppress(OSError, ValueError):
+            boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip() or None
+        return cls(os.getpid(), platform.node(), boot, datetime.now(UTC).isoformat(timespec="seconds"))
 
     @classmethod
     def of(cls, folder: Path) -> Holder | None:
@@ -63,10 +59,8 @@ class Holder:
             return None
 
     def shares_locks_with(self, other: Holder) -> bool:
-        """Whether an ``flock`` of one keeps the other out: they run on one kernel, be it before and after a restart."""
-        if self.boot is not None and self.boot == other.boot:
-            return True
-        return (self.host, self.machine) == (other.host, other.machine)
+        """Whether a lock of one keeps the other out: they run on one kernel, be it before and after a restart."""
+        return self.host == other.host or (self.boot is not None and self.boot == other.boot)
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host} since {self.since}"
@@ -82,109 +76,72 @@ def locked(folder: Path) -> Iterator[str | None]:
     Raises:
         RunError: another process holds the lock, or it cannot be known whether one does.
     """
+    from filelock import Timeout  # in 0.1 s, and `clkit matrix` needs none
+
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    path = folder / LOCK_FILE
+    holder, path = (folder / name for name in LOCK_FILES[:2])
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor, remark = _acquire(path)
+        lock = _acquire(path)
+        try:
+            remark = _take_over(folder)
+            write_json(holder, asdict(Holder.this_process()))
+        except BaseException:
+            _release(lock, path)
+            raise
+    except Timeout:
+        raise RunError(
+            f"{folder} is being written by {Holder.of(folder) or 'another process'}: wait until it ends, stop it, or "
+            "train into another folder with --run DIR"
+        ) from None
     except OSError as error:
         raise RunError(
-            f"{path} cannot be written: {error.strerror or error}; choose a folder with --run DIR"
+            f"{path} cannot be written ({error.strerror or error}), and nothing is written into a run without its "
+            "lock: make the folder writable, or choose another with --run DIR"
         ) from error
     try:
         yield remark
     finally:
-        _release(path, descriptor)
+        holder.unlink(missing_ok=True)
+        _release(lock, path)
         for parent in made:
             with suppress(OSError):  # not empty
                 parent.rmdir()
 
 
-def _acquire(path: Path) -> tuple[int, str | None]:
-    while True:
-        with suppress(FileExistsError):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
-            # Another process may look whether the file is locked, but without a holder in it lets go at once.
-            _flock(descriptor, wait=True)
-            _write_holder(descriptor)
-            return descriptor, None
-        try:
-            descriptor = os.open(path, os.O_RDWR)
-        except FileNotFoundError:
-            continue  # released just now
-        try:
-            remark = _take_over(path, descriptor)
-        except BaseException:
-            os.close(descriptor)
+def _acquire(path: Path) -> BaseFileLock:
+    from filelock import FileLock, SoftFileLock
+
+    lock: BaseFileLock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except OSError as error:
+        if error.errno != errno.ENOLCK:
             raise
-        if remark is not None:
-            return descriptor, remark
-        os.close(descriptor)
+        lock = SoftFileLock(
+            f"{path}.soft"
+        )  # some network file systems have no locks, and filelock sees that of others only
+        lock.acquire(timeout=0)
+    return lock
 
 
-def _take_over(path: Path, descriptor: int) -> str | None:
-    """Make an existing lock file this process's own. None if it was released meanwhile."""
-    ours = _flock(descriptor, wait=False)
-    if ours and not _is_at(path, descriptor):
+def _take_over(folder: Path) -> str | None:
+    """Make sure that whoever left `lock.json` is gone; what to tell the user of it."""
+    path = folder / LOCK_FILE
+    if not path.exists():
         return None
-    holder = Holder.of(path.parent)
-    this = Holder.this_process()
-    if ours is False:
-        raise RunError(
-            f"{path.parent} is being written by {holder or 'another process'}: wait until it ends, stop it, or train "
-            "into another folder with --run DIR"
-        )
+    holder, this = Holder.of(folder), Holder.this_process()
     if holder is None:
         raise RunError(f"{path} does not say which process holds it: if none writes this run, remove that file")
-    if ours is None or not holder.shares_locks_with(this):
+    if not holder.shares_locks_with(this):
         raise RunError(
-            f"{path.parent} is locked by {holder}, and whether that still runs cannot be seen from {this.host}: "
+            f"{folder} is locked by {holder}, and whether that still runs cannot be seen from {this.host}: "
             f"if it does not, remove {path}"
         )
-    _write_holder(descriptor)
-    return f"{path.parent}: took over the lock of {holder}, which ended without giving it back"
+    return f"{folder}: took over the lock of {holder}, which ended without giving it back"
 
 
-def _release(path: Path, descriptor: int) -> None:
-    if fcntl is None:
-        os.close(descriptor)  # Windows removes no file that is open
-        path.unlink(missing_ok=True)
-        return
-    if _is_at(path, descriptor):  # and not another's, made after someone removed ours by hand
-        path.unlink(missing_ok=True)
-    os.close(descriptor)
-
-
-def _flock(descriptor: int, *, wait: bool) -> bool | None:
-    """Whether this process got the ``flock``; None where there is no such thing."""
-    if fcntl is None:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except OSError:  # some network file systems have none
-        return None
-    return True
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _write_holder(descriptor: int) -> None:
-    content = json.dumps(asdict(Holder.this_process()), indent=2).encode() + b"\n"
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    os.write(descriptor, content)
-    os.ftruncate(descriptor, len(content))
-    os.fsync(descriptor)
-
-
-def _first_line(file: str) -> str | None:
-    try:
-        return Path(file).read_text(encoding="ascii").strip() or None
-    except (OSError, ValueError):
-        return None
+def _release(lock: BaseFileLock, path: Path) -> None:
+    with suppress(OSError):  # Windows removes no file that is open, and filelock does it there
+        path.unlink()  # while it is held: whoever has it open already sees that it is gone, and makes a new one
+    lock.release()

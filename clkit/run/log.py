@@ -34,32 +34,36 @@ class RunLog:
             file.write(text.encode())
 
     def read(self) -> list[dict[str, Any]]:
-        """The lines of the log, without one that a crash cut short. Empty where nothing was logged."""
-        if not self.path.is_file():
-            return []
-        lines = []
-        for text in self.path.read_text(encoding="utf-8", errors="replace").split("\n"):
-            try:
-                lines.append(json.loads(text))
-            except ValueError:
-                continue
-        return lines
+        """The lines of the log, without those that are no JSON objects. Empty where nothing was logged."""
+        return [line for line in map(_parsed, self._texts()) if line is not None]
+
+    def unreadable(self) -> list[int]:
+        """The numbers, from 1, of the lines that are no JSON objects."""
+        return [number for number, text in enumerate(self._texts(), start=1) if text and _parsed(text) is None]
 
     def cut(self, stages: Mapping[str, float]) -> None:
-        """Remove what the log says of stages that are not finished, before they are gone on with.
+        """Remove what the log says of stages that are not finished, before they are gone on with, and unreadable lines.
 
         Args:
             stages: for each of them the last step whose line stays. What has no step, as an evaluation, never does.
         """
 
-        def stays(text: str) -> bool:
-            try:
-                line = json.loads(text)
-            except ValueError:  # a crash cut it short
+        def stays(line: dict[str, Any] | None) -> bool:
+            if line is None:
                 return False
-            stage = line.get("task", line.get("stage"))
-            return stage not in stages or ("step" in line and line["step"] <= stages[stage])
+            stage, step = line.get("task", line.get("stage")), line.get("step")
+            return stage not in [*stages] or (isinstance(step, int) and step <= stages[str(stage)])
 
         if self.path.is_file():
-            lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
-            write_atomically(self.path, "".join(f"{line}\n" for line in lines if stays(line)))
+            write_atomically(self.path, "".join(f"{text}\n" for text in self._texts() if stays(_parsed(text))))
+
+    def _texts(self) -> list[str]:
+        return self.path.read_text(encoding="utf-8", errors="replace").split("\n") if self.path.is_file() else []
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return line if isinstance(line, dict) else None

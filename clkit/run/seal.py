@@ -8,15 +8,13 @@
       "model_kept": true                                                   false once `saving.models: last` dropped it
       "sha256": "2c26…"                                                    of all the above
     }
-
-Before there were manifests, clkit wrote no `files`, `model_kept` and `sha256`; such a `done.json` is read as it is.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -31,6 +29,9 @@ MODEL_PARTS = ("model", "adapter")
 TENSORS, VALUES = STATE_FILES = ("strategies.safetensors", "strategies.json")
 #: Holds what an unfinished stage resumes from; no part of a finished one.
 CHECKPOINTS = "checkpoints"
+
+#: In what state a file stops whoever needs it.
+DAMAGED = ("missing", "changed")
 
 State = Literal["whole", "missing", "changed", "unknown", "unfinished", "unchecked"]
 
@@ -56,22 +57,19 @@ class Done:
 
     Attributes:
         payload: what the engine says of the stage.
-        files: its files by their POSIX path in the stage's folder; None where an older clkit made no manifest.
+        files: its files by their POSIX path in the stage's folder.
         model_kept: whether the model is among them if the stage made one.
     """
 
     payload: dict[str, Any]
-    files: dict[str, FileSeal] | None
+    files: dict[str, FileSeal]
     model_kept: bool = True
 
     def write(self, folder: Path, name: str = DONE_FILE) -> None:
-        """Write it into the stage's folder, sealed if it has a manifest."""
-        content: dict[str, Any] = dict(self.payload)
-        if self.files is not None:
-            files = {name: {"bytes": seal.size, "sha256": seal.sha256} for name, seal in self.files.items()}
-            content |= {"files": files, "model_kept": self.model_kept}
-            content["sha256"] = _seal(content)
-        write_json(folder / name, content)
+        """Write it into the stage's folder, sealed."""
+        files = {name: {"bytes": seal.size, "sha256": seal.sha256} for name, seal in self.files.items()}
+        content = {**self.payload, "files": files, "model_kept": self.model_kept}
+        write_json(folder / name, {**content, "sha256": _seal(content)})
 
     @classmethod
     def read(cls, folder: Path, name: str = DONE_FILE) -> Done:
@@ -81,38 +79,33 @@ class Done:
             RunError: it is missing or damaged, or was changed after it was written.
         """
         content = read_object(folder / name)
-        seal = content.pop("sha256", None)
-        if seal is None and "files" not in content:
-            return cls(content, None)
-        if seal != _seal(content):
+        if content.pop("sha256", None) != _seal(content):
             raise RunError(f"{folder / name} was changed after it was written: its sha256 does not match")
         files = {name: FileSeal(file["bytes"], file["sha256"]) for name, file in content.pop("files").items()}
         return cls(files=files, model_kept=content.pop("model_kept"), payload=content)
 
-    def refuse_damage(self, folder: Path) -> None:
+    def refuse_damage(self, folder: Path, parts: Collection[str] | None = None) -> None:
         """Make sure that all files of the manifest are there and as they were written.
 
-        Raises:
-            RunError: one is not, or cannot be read; or there is no manifest.
-        """
-        if self.files is None:
-            raise RunError("it has no manifest")
-        for found in self.check(folder):
-            if found.state in ("missing", "changed"):
-                raise RunError(f"{found.path} is {found.state} ({found.note})")
-
-    def check(self, folder: Path) -> Iterator[Checked]:
-        """Compare a stage's folder with its manifest: every file of either, by its path in the folder.
+        Args:
+            parts: the files and folders that matter; all where None.
 
         Raises:
-            RunError: a file cannot be read.
+            RunError: one is not, or cannot be read.
         """
-        known = self.files or {}
-        for name, seal in known.items():
-            yield Checked(name, *_compare(folder / name, seal))
+        damaged = [found for found in self.check(folder, parts) if found.state in DAMAGED]
+        if damaged:
+            more = f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""
+            raise RunError(f"{folder / damaged[0].path} is {damaged[0].state} ({damaged[0].note}){more}")
+
+    def check(self, folder: Path, parts: Collection[str] | None = None) -> Iterator[Checked]:
+        """Compare a stage's folder with its manifest: every file of either, by its path in the folder."""
+        for name, seal in self.files.items():
+            if parts is None or name.split("/")[0] in parts:
+                yield Checked(name, *_compare(folder / name, seal))
         for name in _files_in(folder):
-            if name not in known:
-                yield Checked(name, "unknown" if self.files is not None else "unchecked")
+            if name not in self.files:
+                yield Checked(name, "unknown")
 
 
 def seal_files(folder: Path) -> dict[str, FileSeal]:
@@ -146,9 +139,11 @@ def _compare(path: Path, seal: FileSeal) -> tuple[State, str]:
     size = path.stat().st_size
     if size != seal.size:
         return "changed", f"{size:,} bytes instead of {seal.size:,}"
-    if _digest(path) != seal.sha256:
-        return "changed", "of the right size, but its sha256 differs"
-    return "whole", ""
+    try:
+        whole = _digest(path) == seal.sha256
+    except OSError as error:
+        return "changed", f"cannot be read: {error.strerror or error}"
+    return ("whole", "") if whole else ("changed", "of the right size, but its sha256 differs")
 
 
 def _files_in(folder: Path) -> list[str]:
@@ -157,11 +152,8 @@ def _files_in(folder: Path) -> list[str]:
 
 
 def _digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror or error}") from error
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _seal(content: Mapping[str, Any]) -> str:

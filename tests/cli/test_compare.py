@@ -19,6 +19,7 @@ from clkit.cli import compare as verb
 from clkit.errors import UsageError
 from clkit.results.matrix import AccuracyMatrix
 from clkit.run.folder import RunFolder
+from tests.scored import score
 
 PLAIN = "strategies: []\ntraining: {learning_rate: 0.001}\ndata: {seed: 42, train_per_task: 100}\n"
 MIGU = PLAIN.replace("[]", "[{name: migu, threshold: 0.7}]")
@@ -53,7 +54,7 @@ def make_run(
     """A run that learns its tasks to 0.9 and 0.7, and ends at ``final`` on the first: average (final + 0.7) / 2."""
     run = RunFolder.create(f"runs/{name}-{seed}", f"name: r\nseed: {seed}\n{recipe}", {})
     values = {"counts": [10, 10], "zero_shot": [0.0, 0.0], "rows": [[0.9, None], [final, 0.7]], **matrix}
-    run.write_matrix(AccuracyMatrix(tasks=list(tasks), **values))
+    score(run, AccuracyMatrix(tasks=list(tasks), **values))
     return str(run.path)
 
 

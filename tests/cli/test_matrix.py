@@ -7,7 +7,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,9 @@ from typer.testing import CliRunner, Result
 from clkit.cli.matrix import matrix
 from clkit.errors import RunError, UsageError
 from clkit.results.matrix import AccuracyMatrix
-from clkit.run.atomic import write_json
-from clkit.run.folder import ZERO_SHOT, RunFolder
-from clkit.run.recovery import recover_matrix
+from clkit.run.folder import RunFolder
+from clkit.run.layout import ZERO_SHOT
+from tests.scored import score
 
 
 @pytest.fixture(autouse=True)
@@ -38,10 +37,12 @@ def call(*arguments: str) -> Result:
     return result
 
 
-def make_run(seed: int, *, name: str = "x", final: float = 0.5, learned: int = 2, recipe: str = "") -> str:
+def make_run(
+    seed: int, *, name: str = "x", final: float = 0.5, learned: int = 2, recipe: str = "", tasks: str = "ab"
+) -> str:
     run = RunFolder.create(f"runs/{name}-{seed}", f"name: {name}\nseed: {seed}\n{recipe}", {})
     rows = [[1.0, None], [final, 0.75]][:learned]
-    run.write_matrix(AccuracyMatrix(tasks=["a", "b"], counts=[4, 4], zero_shot=[0.0, 0.25], rows=rows))
+    score(run, AccuracyMatrix(tasks=list(tasks), counts=[4, 4], zero_shot=[0.0, 0.25], rows=rows))
     return f"runs/{name}-{seed}"
 
 
@@ -99,7 +100,7 @@ def test_chance_stands_below_and_a_task_below_it_is_remarked_on():
         folder = RunFolder.create(f"runs/x-{seed}", f"name: x\nseed: {seed}\n", {})
         rows = [[1.0, None], [0.5, 0.75]]
         matrix = AccuracyMatrix(tasks=["a", "b"], counts=[4, 4], rows=rows, chance={"exact_match": guesses})
-        folder.write_matrix(matrix)
+        score(folder, matrix)
     remark = (
         "runs/x-1: 'b' was learned to 75.0 %, below the 80.0 % of always answering its most frequent training label"
     )
@@ -158,7 +159,7 @@ def make_baseline(protocol: str, *, extra: str = "", tasks: tuple[str, ...] = ("
         "zero_shot": [0.0] * len(tasks),
         **changes,
     }
-    run.write_matrix(AccuracyMatrix(tasks=list(tasks), **values))
+    score(run, AccuracyMatrix(tasks=list(tasks), **values))
     return f"runs/{protocol}-9"
 
 
@@ -275,18 +276,13 @@ def make_scored(
     """A run whose stages hold the scores of two metrics; by default of a sequence, with a zero-shot row."""
     recipe, seed = name.rsplit("-", 1)
     run = RunFolder.create(f"runs/{name}", f"name: {recipe}\nseed: {seed}\n", {})
-    matrix = AccuracyMatrix(tasks=list(tasks), counts=[4] * len(tasks), protocol=protocol)
-    for stage, by_metric in (scores or SCORES).items():
-        index = 0 if stage == ZERO_SHOT else len(matrix.rows) + 1
-        run.start_stage(index, stage)
-        row = by_metric["exact_match"]
-        run.finish_stage(index, stage, {"row": row, "scores": by_metric, "matrix": matrix.header()})
-        if index:
-            matrix.add_row(row)
-        else:
-            matrix.zero_shot = row
-    run.write_matrix(matrix)
-    return run
+    scores = scores or SCORES
+    rows = {stage: by_metric["exact_match"] for stage, by_metric in scores.items()}
+    first = rows.pop(ZERO_SHOT, None)
+    matrix = AccuracyMatrix(
+        tasks=list(tasks), counts=[4] * len(tasks), protocol=protocol, zero_shot=first, rows=list(rows.values())
+    )
+    return score(run, matrix, scores)
 
 
 SCORES: dict[str, dict[str, list[float | None]]] = {
@@ -387,16 +383,6 @@ class TestMetric:
             "(the run has: exact_match, macro_f1, loss)"
         )
 
-    @pytest.mark.parametrize(
-        "make", [lambda: make_run(1), lambda: make_stages(ROWS), lambda: make_stages(ROWS, sealed=False)]
-    )
-    def test_a_run_of_an_older_clkit_says_so(self, make: Callable[[], object]):
-        make()
-        with pytest.raises(
-            RunError, match="older clkit, which kept the scores of exact_match only; `clkit eval` tests"
-        ):
-            call("--metric", "macro_f1")
-
     def test_a_stage_that_was_not_tested_is_a_row_of_dashes(self):
         """As with `evaluation.tasks: final`, or where only some tasks have labels."""
         untested = {"exact_match": [None, None]}
@@ -405,14 +391,13 @@ class TestMetric:
         assert one["matrix"]["rows"] == [[None, None], [0.25, 0.5]]
         assert one["in_progress"] is False
 
-    def test_a_damaged_stage_has_no_scores_but_those_of_the_matrix(self):
+    def test_the_scores_of_a_damaged_stage_are_not_known(self):
         run = make_scored()
-        (run.stage_folder(2, "b") / "done.json").write_text("{")
+        (run.stage_folder(1, "a") / "done.json").write_text("{")
         result = call("--metric", "loss", "--json")
         (one,) = json.loads(result.stdout)["runs"]
-        assert one["matrix"]["rows"] == [[1.0, None]]
-        assert "warning: runs/x-1: the loss of stage 2 is lost with its done.json\n" in result.stderr
-        assert json.loads(call("--json").stdout)["runs"][0]["matrix"]["rows"][1] == [0.5, 0.75]
+        assert one["matrix"]["rows"] == [[None, None], [2.5, 1.5]]
+        assert "tasks/01-a/done.json cannot be read" in result.stderr
 
 
 @pytest.mark.parametrize("flags", [("--json", "--csv"), ("--all", "--json"), ("--all", "--csv")])
@@ -421,164 +406,131 @@ def test_flags_that_exclude_each_other(flags: tuple[str, ...]):
         call(make_run(1), *flags)
 
 
-def test_damaged_matrix_is_one_line():
-    run = make_run(1)
-    Path(run, "matrix.json").write_text('{"tasks": ["a"]')
-    with pytest.raises(RunError, match=r"runs/x-1/matrix\.json cannot be read") as refused:
-        call(run)
-    assert "\n" not in str(refused.value)
-
-
-def make_stages(rows: dict[str, list[float | None]], *, sealed: bool = True) -> RunFolder:
-    """A run of the tasks a and b with finished stages, whose `matrix.json` holds them all."""
-    run = RunFolder.create("runs/s-1", "name: s\nseed: 1\n", {})
-    matrix = AccuracyMatrix(tasks=["a", "b"], counts=[4, 4])
-    for index, (name, row) in enumerate(rows.items(), start=0 if ZERO_SHOT in rows else 1):
-        run.start_stage(index, name)
-        payload = {"row": row, "matrix": matrix.header()}
-        if sealed:
-            run.finish_stage(index, name, payload)
-        else:
-            write_json(run.stage_folder(index, name) / "done.json", {"row": row})
-        if index:
-            matrix.add_row(row)
-        else:
-            matrix.zero_shot = row
-    run.write_matrix(matrix)
-    return run
-
-
 ROWS: dict[str, list[float | None]] = {ZERO_SHOT: [0.0, 0.25], "a": [1.0, None], "b": [0.5, 0.75]}
 
 
-def shown(run: RunFolder) -> tuple[list[object], str]:
+def shown(run: Path) -> tuple[list[object], str]:
     """The zero-shot row and the others, and what was said on stderr."""
-    result = call(str(run.path), "--json")
+    result = call(str(run), "--json")
     (one,) = json.loads(result.stdout)["runs"]
     return [one["matrix"]["zero_shot"], *one["matrix"]["rows"]], result.stderr
 
 
-def test_a_whole_run_is_shown_without_a_warning():
-    assert shown(make_stages(ROWS)) == (list(ROWS.values()), "")
-
-
-@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"tasks": ["a"]}'])
-def test_a_damaged_matrix_is_made_anew_from_the_stages(content: str | None):
-    run = make_stages(ROWS)
-    run.matrix_path.unlink() if content is None else run.matrix_path.write_text(content)
-    rows, said = shown(run)
-    assert rows == list(ROWS.values())
-    first, second = said.splitlines()
-    assert first.startswith("warning: runs/s-1/matrix.json")
-    assert first.endswith(": shown from the done.json of the stages")
-    assert second == "warning: `clkit doctor runs/s-1` lists all that is damaged"
-    assert "bwt" in call("runs/s-1").stdout  # the metrics are those of a finished run
-
-
-def test_a_wrong_score_is_never_shown():
-    run = make_stages(ROWS)
-    data = json.loads(run.matrix_path.read_text())
-    data["rows"][1] = [0.75, 0.75]
-    write_json(run.matrix_path, data)
-    rows, said = shown(run)
-    assert rows == list(ROWS.values())
-    assert "matrix.json does not hold the scores of the stages: shown from the done.json of the stages" in said
-
-
-def test_a_crash_before_the_matrix_was_written():
-    run = make_stages(ROWS)
-    run.write_matrix(AccuracyMatrix(tasks=["a", "b"], counts=[4, 4], zero_shot=[0.0, 0.25], rows=[[1.0, None]]))
-    rows, said = shown(run)
-    assert rows == list(ROWS.values())
-    assert "matrix.json lacks stage 2: shown" in said
-
-
-@pytest.mark.parametrize(("index", "name"), list(enumerate(ROWS)))
-@pytest.mark.parametrize("content", [None, "{", '{"row": [1, 1], "sha256": "0"}'])
-def test_a_damaged_stage_is_named_and_its_scores_come_from_the_matrix(index: int, name: str, content: str | None):
-    run = make_stages(ROWS)
-    done = run.stage_folder(index, name) / "done.json"
-    done.unlink() if content is None else done.write_text(content)
-    rows, said = shown(run)
-    assert rows == list(ROWS.values())
-    assert said.startswith(f"warning: {done} ")
-
-
-def test_without_the_matrix_only_what_is_whole_is_shown():
-    run = make_stages({"a": [1.0, None], "b": [0.5, 0.75]})
-    run.matrix_path.unlink()
-    (run.stage_folder(1, "a") / "done.json").write_text("{")
-    rows, said = shown(run)
-    assert rows == [None]  # the row after b says nothing without the one before it
-    assert "tasks/01-a/done.json cannot be read" in said
-    assert "runs/s-1: without the scores of stage 1, those from stage 2 on are left out" in said
-    assert "0 of 2 tasks learned" in call("runs/s-1").stdout
-
-
-@pytest.mark.parametrize("part", ["matrix.json", "tasks/01-a/done.json", "tasks/02-b/done.json"])
-def test_no_single_bit_makes_a_wrong_number(part: str):
-    """Flip the lowest bit of each byte in turn: the right scores are shown, or one line says why none are."""
-    run = make_stages({"a": [1.0, None], "b": [0.5, 0.75]})
-    path = run.path / part
-    original = path.read_bytes()
-    for place in range(len(original)):
-        path.write_bytes(original[:place] + bytes([original[place] ^ 1]) + original[place + 1 :])
-        matrix, _ = recover_matrix(run)
-        assert (matrix.tasks, matrix.counts, matrix.rows) == (["a", "b"], [4, 4], [[1.0, None], [0.5, 0.75]])
+@pytest.mark.parametrize("content", ["whole", None, "", "{", "[]", '{"rows": [[1, 1]]}'])
+def test_the_exports_are_never_read(content: str | None):
+    run = Path(make_run(1))
+    for name in ("matrix.json", "metrics.json"):
+        if content is None:
+            (run / name).unlink()
+        elif content != "whole":
+            (run / name).write_text(content)
+    assert shown(run) == (list(ROWS.values()), "")
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (
-            lambda run: run.matrix_path.unlink(),
-            "matrix.json is missing; nor can it be made anew: the stages were made by an older clkit",
-        ),
-        (
-            lambda run: write_json(run.stage_folder(1, "a") / "done.json", {"row": [0.9, None]}),
-            "matrix.json and the done.json of stage 1 disagree, and neither is sealed",
-        ),
-        (
-            lambda run: shutil.copytree(run.stage_folder(1, "a"), run.stage_folder(1, "x")),
-            "the folders of two stages have number 1",
-        ),
-    ],
+    ("stage", "left"),
+    [("00-zero-shot", [None, *list(ROWS.values())[1:]]), ("01-a", [[0.0, 0.25], [None, None], [0.5, 0.75]])],
 )
-def test_what_cannot_be_told_is_refused_in_one_line(damage: Callable[[RunFolder], object], message: str):
-    run = make_stages(ROWS, sealed=False)
-    damage(run)
-    with pytest.raises(RunError, match=message) as refused:
-        call(str(run.path))
-    assert "\n" not in str(refused.value)
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"row": [1, 1], "sha256": "0"}', "\x00"])
+def test_a_damaged_stage_is_named_and_its_scores_are_null(stage: str, left: list[object], content: str | None):
+    run = Path(make_run(1))
+    done = run / "tasks" / stage / "done.json"
+    done.unlink() if content is None else done.write_text(content)
+    rows, said = shown(run)
+    assert rows == left
+    assert said.startswith(f"warning: {done} ")
+    assert "warning: `clkit doctor runs/x-1` lists all that is damaged" in said
 
 
-def test_stages_of_an_older_clkit_are_shown_as_they_are():
-    assert shown(make_stages(ROWS, sealed=False)) == (list(ROWS.values()), "")
+def test_a_damaged_last_stage_leaves_the_run_in_progress():
+    run = Path(make_run(1))
+    (run / "tasks/02-b/done.json").write_text("{")
+    assert shown(run)[0] == list(ROWS.values())[:2]
+    assert "1 of 2 tasks learned" in call(str(run)).stdout
 
 
-def test_stages_of_two_runs_are_not_mixed():
-    run = make_stages(ROWS)
-    other = AccuracyMatrix(tasks=["a", "c"], counts=[4, 4])
-    folder = run.stage_folder(2, "b")
-    (folder / "done.json").unlink()
-    run.finish_stage(2, "b", {"row": [0.5, 0.5], "matrix": other.header()})
+def test_a_stage_that_is_gone_is_named():
+    run = Path(make_run(1))
+    shutil.rmtree(run / "tasks/01-a")
+    assert shown(run)[0] == [[0.0, 0.25], [None, None], [0.5, 0.75]]
+    assert "warning: runs/x-1: stage 1 is missing" in shown(run)[1]
+
+
+@pytest.mark.parametrize("part", ["tasks/01-a/done.json", "tasks/02-b/done.json"])
+def test_no_single_bit_makes_a_wrong_number(part: str):
+    """Flip the lowest bit of each byte in turn: the right scores are shown, or null."""
+    path = Path(make_run(1)) / part
+    original = path.read_bytes()
+    whole = 0
+    for place in range(len(original)):
+        path.write_bytes(original[:place] + bytes([original[place] ^ 1]) + original[place + 1 :])
+        matrix, damage, _ = RunFolder(Path("runs/x-1")).scores()
+        whole += not damage
+        assert (matrix.tasks, matrix.counts) == (["a", "b"], [4, 4])
+        for found, right in zip(matrix.rows, [[1.0, None], [0.5, 0.75]], strict=False):
+            assert found in (right, [None, None])
+    assert whole < len(original) / 2
+
+
+def test_a_run_without_a_finished_stage():
+    run = RunFolder.create("runs/x-1", "name: x\n", {})
+    with pytest.raises(RunError, match=r"^runs/x-1: nothing was evaluated so far$"):
+        call()
+    (run.start_stage(1, "a") / "done.json").write_text("{")
+    with pytest.raises(RunError, match=r"^runs/x-1/tasks/01-a/done.json cannot be read"):
+        call()
+
+
+def test_two_stages_of_one_number_are_refused():
+    run = Path(make_run(1))
+    shutil.copytree(run / "tasks/01-a", run / "tasks/01-x")
+    with pytest.raises(RunError, match="the folders of two stages have number 1"):
+        call(str(run))
+
+
+@pytest.mark.parametrize("header", [{"tasks": ["a", "c"]}, {"metric": "f1"}, {"tasks": None}])
+def test_stages_of_two_runs_are_not_mixed(header: dict[str, object]):
+    run = RunFolder.open(make_run(1))
+    payload = run.stages()[2].payload
+    (run.stage_folder(2, "b") / "done.json").unlink()
+    run.finish_stage(2, "b", {"row": [0.5, 0.5], "matrix": payload["matrix"] | header})
     with pytest.raises(RunError, match="the stages disagree about the run's tasks"):
         call(str(run.path))
 
 
+@pytest.mark.parametrize("payload", [{}, {"row": [0.5]}, {"row": [0.5], "matrix": 7}, {"row": 7, "matrix": {}}])
+def test_what_another_version_wrote_is_one_line(payload: dict[str, object]):
+    run = RunFolder.create("runs/x-1", "name: x\n", {})
+    run.start_stage(1, "a")
+    run.finish_stage(1, "a", payload)
+    with pytest.raises(RunError, match=r"runs/x-1: the scores in the done.json of the stages do not fit"):
+        call()
+
+
+def test_test_data_that_changed_on_the_way_are_noted_once_they_were_tested_twice():
+    run = RunFolder.create("runs/x-1", "name: x\n", {})
+    header = AccuracyMatrix(tasks=["a", "b"], counts=[4, 4]).header()
+    for index, (name, tested) in enumerate([("a", {"tasks.a.test": "1"}), ("b", {"tasks.a.test": "2", "b": "3"})]):
+        run.start_stage(index + 1, name)
+        counts = {"counts": [4 - index, 4]}
+        run.finish_stage(index + 1, name, {"row": [0.5, None], "matrix": header | counts, "read": tested})
+    result = call("--json")
+    assert result.stderr == (
+        "warning: runs/x-1: tasks.a.test changed before stage 2: scores before and after do not compare\n"
+    )
+    assert json.loads(result.stdout)["runs"][0]["matrix"]["counts"] == [3, 4]
+    assert run.read_matrix().counts == [3, 4]
+
+
 def test_a_damaged_reference_is_refused():
-    run = make_stages({"a": [1.0, None], "b": [0.5, 0.75]})
-    baseline = RunFolder.open(make_baseline("multi_task"))
-    header = baseline.read_matrix().header()
-    baseline.start_stage(1, "all-tasks")
-    baseline.finish_stage(1, "all-tasks", {"row": [0.25, 0.25], "matrix": header})
-    with pytest.raises(UsageError, match=r"--reference .*matrix.json does not hold the scores .*a run that is whole"):
-        call(str(run.path), "--reference", str(baseline.path))
+    run, baseline = make_run(1), Path(make_baseline("per_task"))
+    (baseline / "tasks/01-b/done.json").write_text("{")
+    with pytest.raises(UsageError, match=r"--reference .*01-b/done.json cannot be read.*a run that is whole"):
+        call(run, "--reference", str(baseline))
 
 
 def test_equal_recipes_with_other_tasks_are_not_averaged():
-    first, second = make_run(1), make_run(2)
-    RunFolder.open(second).write_matrix(AccuracyMatrix(tasks=["c"], counts=[1], rows=[[1.0]]))
+    first, second = make_run(1), make_run(2, tasks="ac")
     with pytest.raises(RunError, match="only runs over the same tasks"):
         call(first, second)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from clkit.engine.prepare import load_learner
+from clkit.engine.prepare import labels_of, load_learner
 from clkit.recipe.recipe import Recipe
 from clkit.run.folder import RunFolder
 from clkit.strategies.contract import Strategy
@@ -92,4 +92,4 @@ def weights(run: RunFolder, recipe: Recipe) -> list[Weights]:
     """The parameters of the model before the first task, and as it was saved after each."""
     tasks, folders = load_tasks(recipe), [stage.folder for stage in run.stages()]
     stages = (folders[:stage] for stage in range(len(folders) + 1))
-    return [dict(load_learner(recipe, tasks, learned).model.named_parameters()) for learned in stages]
+    return [dict(load_learner(recipe, labels_of(tasks), learned).model.named_parameters()) for learned in stages]

@@ -15,7 +15,6 @@ from clkit.engine.sequence import train
 from clkit.errors import ModelError
 from clkit.recipe.recipe import Recipe
 from clkit.run.folder import RunFolder
-from clkit.run.recovery import recover_matrix
 from tests.interrupting import Heard, assert_same, stop
 
 SENTINELS = 8
@@ -89,7 +88,7 @@ def test_counts_are_of_blocks_and_each_has_its_likelihood(run: RunFolder) -> Non
 
 
 def test_the_stages_keep_the_loss_too(run: RunFolder) -> None:
-    loss, perplexity = (recover_matrix(run, metric).matrix for metric in ("loss", None))
+    loss, perplexity = (run.scores(metric).matrix for metric in ("loss", None))
     assert loss.metric == "loss"
     for own, other in zip(loss.rows, perplexity.rows, strict=True):
         assert [math.exp(value or 0) for value in own] == pytest.approx(other)

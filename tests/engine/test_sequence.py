@@ -85,7 +85,7 @@ def test_the_same_recipe_gives_the_same_bytes(
 ) -> None:
     recipe = toy(strategies=MIGU_UPDATE, tuning=tuning)
     before, again = finished(recipe), train(recipe, tmp_path / "again")
-    assert before.matrix_path.read_bytes() == again.matrix_path.read_bytes()
+    assert (before.path / "matrix.json").read_bytes() == (again.path / "matrix.json").read_bytes()
     a, b = weights(before.path, recipe), weights(again.path, recipe)
     assert all(torch.equal(a[name], b[name]) for name in a)
     other = recipe.model_copy(update={"seed": 4})
@@ -246,11 +246,11 @@ def test_a_lora_adapter_loads_in_stock_peft(toy: ToyRecipe, finished: Finished, 
 
 def test_a_half_written_stage_is_trained_again(plain: tuple[Recipe, RunFolder]) -> None:
     recipe, run = plain
-    whole = run.matrix_path.read_bytes()
+    whole = (run.path / "matrix.json").read_bytes()
     (run.path / "tasks" / "02-second" / "done.json").unlink()
     shutil.rmtree(run.path / "tasks" / "02-second" / "model")
     train(recipe, run.path, resume=True)
-    assert run.matrix_path.read_bytes() == whole
+    assert (run.path / "matrix.json").read_bytes() == whole
     assert (run.path / "tasks" / "02-second" / "model").is_dir()
 
 
@@ -269,9 +269,8 @@ SHORT: dict[str, Any] = {"training": {"epochs": 1.0}, "evaluation": {"zero_shot"
 
 def test_a_run_that_is_being_written_is_left_alone(tmp_path: Path, toy_t5: Path) -> None:
     recipe = toy_recipe(tmp_path, toy_t5, **SHORT)
-    for flags in ({}, {"resume": True}):
-        with locked(tmp_path / "run"), pytest.raises(RunError, match="run is being written by process"):
-            train(recipe, tmp_path / "run", **flags)
+    with locked(tmp_path / "run"), pytest.raises(RunError, match="run is being written by process"):
+        train(recipe, tmp_path / "run")
     run = train(recipe, tmp_path / "run")
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
     for flags in ({"resume": True}, {"overwrite": True}):
@@ -296,7 +295,7 @@ def test_resuming_from_damage_is_refused_until_the_stage_is_removed(tmp_path: Pa
     recipe = toy_recipe(tmp_path, toy_t5, strategies=MIGU_UPDATE, **SHORT)
     run = train(recipe, tmp_path / "run")
     first, second = (stage.folder for stage in run.stages())
-    whole = run.matrix_path.read_bytes()
+    whole = (run.path / "matrix.json").read_bytes()
     shutil.rmtree(second)
     second.mkdir()
     weights_file = first / "model" / "model.safetensors"
@@ -308,7 +307,7 @@ def test_resuming_from_damage_is_refused_until_the_stage_is_removed(tmp_path: Pa
     assert second.exists()  # nothing was discarded
     shutil.rmtree(first)
     train(recipe, run.path, resume=True)
-    assert run.matrix_path.read_bytes() == whole
+    assert (run.path / "matrix.json").read_bytes() == whole
     assert is_whole(list(examine(run.path)))
 
 
@@ -326,7 +325,10 @@ def test_what_does_not_decide_the_result_may_differ_on_resuming(tmp_path: Path, 
         saving={"models": "last"},
     )
     train(changed, run.path, resume=True)
-    assert (run.matrix_path.read_bytes(), run.recipe_yaml()) == (whole.matrix_path.read_bytes(), whole.recipe_yaml())
+    assert ((run.path / "matrix.json").read_bytes(), run.recipe_yaml()) == (
+        (whole.path / "matrix.json").read_bytes(),
+        whole.recipe_yaml(),
+    )
     a, b = weights(whole.path, recipe), weights(run.path, recipe)
     assert all(torch.equal(a[name], b[name]) for name in a)
     (resumed,) = [line for line in run.log.read() if line["event"] == "resumed"]

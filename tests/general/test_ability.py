@@ -28,7 +28,6 @@ from clkit.recipe.inputs import missing_inputs
 from clkit.recipe.recipe import Recipe
 from clkit.run.doctor import examine, is_whole
 from clkit.run.folder import RunFolder
-from clkit.run.recovery import recover_matrix
 from clkit.tasks.blocks import blocks
 from tests.toy import toy_recipe
 
@@ -216,7 +215,7 @@ def test_training_is_the_same_with_and_without(
     plain = toy_recipe(tmp_path, folder, training=ONE_EPOCH, **changes)
     measured = toy_recipe(tmp_path, folder, training=ONE_EPOCH, general={"texts": str(text)}, **changes)
     without, with_general = train(plain, tmp_path / "without"), train(measured, tmp_path / "with")
-    assert without.matrix_path.read_bytes() == with_general.matrix_path.read_bytes()
+    assert (without.path / "matrix.json").read_bytes() == (with_general.path / "matrix.json").read_bytes()
     a, b = trained_weights(without, plain), trained_weights(with_general, measured)
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -234,8 +233,8 @@ def test_what_is_measured_when(tmp_path: Path, toy_t5: Path, when: str, zero_sho
     run = train(toy_recipe(tmp_path, toy_t5, training=ONE_EPOCH, **changes), tmp_path / "run")
     assert [stage.index for stage in run.stages() if "general" in stage.payload] == stages
     assert (run.read_matrix().zero_shot is None) is not zero_shot
-    recovered = recover_matrix(run)
-    assert recovered.remarks == []
+    recovered = run.scores()
+    assert recovered.damage == []
     assert recovered.matrix == run.read_matrix()
     assert is_whole(list(examine(run.path)))
 
@@ -271,7 +270,7 @@ def test_resuming_neither_repeats_nor_loses_it(
         assert mine.payload["general"] == other.payload["general"]
     evaluated = [line["stage"] for line in run.log.read() if line["event"] == "evaluated"]
     assert evaluated == ["zero-shot", "first", "second"]
-    assert run.matrix_path.read_bytes() == whole.matrix_path.read_bytes()
+    assert (run.path / "matrix.json").read_bytes() == (whole.path / "matrix.json").read_bytes()
 
 
 def refused(**changes: Any) -> str:

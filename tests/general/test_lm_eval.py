@@ -189,7 +189,7 @@ class TestManners:
         for stage in ("01-first", "02-second"):
             without, with_general = ((run.path / "tasks" / stage / part).read_bytes() for run in runs)
             assert without == with_general
-        assert runs[0].matrix_path.read_bytes() == runs[1].matrix_path.read_bytes()
+        assert (runs[0].path / "matrix.json").read_bytes() == (runs[1].path / "matrix.json").read_bytes()
         for stage in RunFolder.open(runs[1].path).stages():
             assert list(stage.payload["general"]) == ["toy_words/acc", "toy_words/acc_norm"]
 

@@ -22,7 +22,7 @@ from transformers import (
     T5Config,
 )
 
-from clkit.engine.prepare import load_learner
+from clkit.engine.prepare import labels_of, load_learner
 from clkit.errors import DataError, ModelError
 from clkit.models.examples import Texts, task_texts, without_unusable
 from clkit.models.families.decoder import Decoder
@@ -258,7 +258,7 @@ def test_prompts_stand_in_the_models_chat_template(toy_llama: Path, toy_t5: Path
     def texts(model: Path) -> tuple[Family, Texts]:
         recipe = toy_recipe(tmp_path, model, prompt={"chat_template": True, "max_tokens": 24})
         tasks = load_tasks(recipe)
-        loaded = load_learner(recipe, tasks)
+        loaded = load_learner(recipe, labels_of(tasks))
         return loaded, task_texts(tasks[0], "train", loaded, recipe)
 
     with pytest.raises(ModelError, match=r"^prompt.chat_template: seq2seq models have no turns of a user"):
@@ -323,7 +323,7 @@ def test_a_conversation_that_makes_no_prompt_is_named_or_dropped(toy_llama: Path
         prompt = {"chat_template": True, "style": "text"}
         recipe = toy_recipe(tmp_path, tmp_path / "chat", prompt=prompt, tasks=[task])
         tasks = load_tasks(recipe)
-        return tasks[0], recipe, load_learner(recipe, tasks)
+        return tasks[0], recipe, load_learner(recipe, labels_of(tasks))
 
     task, recipe, family = prepared("error")
     assert without_unusable(task, family, recipe) is task

@@ -17,7 +17,8 @@ from clkit.report.console import make_console
 from clkit.report.general_tables import GeneralAbility, Measured, general_table, general_text, read_general
 from clkit.results.matrix import AccuracyMatrix
 from clkit.run.atomic import write_json
-from clkit.run.folder import ZERO_SHOT, RunFolder
+from clkit.run.folder import RunFolder
+from clkit.run.layout import ZERO_SHOT
 
 BEFORE = {"held_out_loss": 2.0, "hellaswag/acc": 0.4, "hellaswag/acc_norm": 0.5, "winogrande/acc": 0.6}
 AFTER = {"held_out_loss": 2.5, "hellaswag/acc": 0.3, "hellaswag/acc_norm": 0.45, "winogrande/acc": 0.4}
@@ -31,9 +32,6 @@ def run_with(folder: Path, *measured: dict[str, Any] | None) -> RunFolder:
         run.start_stage(index, name)
         extra = {} if values is None else {"general": values}
         run.finish_stage(index, name, {"row": row, "matrix": matrix.header(), **extra})
-        if row is not None:
-            matrix.add_row(row)
-    run.write_matrix(matrix)
     return run
 
 

@@ -13,9 +13,12 @@ from clkit.errors import RunError, UsageError
 from clkit.results.matrix import AccuracyMatrix
 from clkit.run import folder as runs
 from clkit.run.atomic import write_json
-from clkit.run.folder import ZERO_SHOT, RunFolder
+from clkit.run.damage import refuse_damage, remedy
+from clkit.run.folder import RunFolder
+from clkit.run.layout import MATRIX, METRICS, ZERO_SHOT, leftovers
 from clkit.run.lock import LOCK_FILE, locked
 from clkit.run.seal import Done
+from tests.scored import score
 
 RECIPE = "name: tiny\nseed: 42\n"
 
@@ -35,7 +38,7 @@ class TestCreate:
     def test_new(self, run: RunFolder):
         assert run.recipe_yaml() == RECIPE
         assert run.recipe() == {"name": "tiny", "seed": 42}
-        assert run.environment() == {"format": 2, "recipe_sha256": sha256(RECIPE.encode()).hexdigest(), "seed": 42}
+        assert run.environment() == {"format": 1, "recipe_sha256": sha256(RECIPE.encode()).hexdigest(), "seed": 42}
         assert run.recipe_is_original()
 
     def test_into_an_empty_folder(self, tmp_path: Path):
@@ -107,11 +110,11 @@ class TestOpen:
             RunFolder.open(tmp_path)
 
     def test_layout_of_the_future_is_not_misread(self, run: RunFolder):
-        write_json(run.env_path, {"format": 3})
+        write_json(run.env_path, {"format": 2})
         with pytest.raises(RunError) as refused:
             RunFolder.open(run.path)
         assert str(refused.value) == (
-            f"{run.path} was made by a newer clkit (folder format 3, this clkit reads 2): "
+            f"{run.path} was made by a newer clkit (folder format 2, this clkit reads 1): "
             "upgrade with `pip install -U clkit`"
         )
 
@@ -127,7 +130,7 @@ class TestOpen:
             os.utime(made.recipe_path, (1000 - age, 1000 - age))
         assert RunFolder.newest(tmp_path).path.name == "c"
         older = RunFolder.open(tmp_path / "b")
-        older.write_matrix(AccuracyMatrix(tasks=["a"], counts=[1]))
+        older.log.append({"event": "step"})
         assert RunFolder.newest(tmp_path).path.name == "b"
 
     def test_newest_of_none(self, tmp_path: Path):
@@ -144,27 +147,28 @@ class TestOpen:
 class TestMatrix:
     def test_round_trip_with_metrics(self, run: RunFolder):
         matrix = AccuracyMatrix(tasks=["a", "b"], counts=[2, 2], rows=[[1.0, None], [0.5, 1.0]])
-        run.write_matrix(matrix)
+        score(run, matrix)
         assert run.read_matrix() == matrix
-        metrics = json.loads(run.metrics_path.read_text())
+        run.export()
+        assert json.loads((run.path / MATRIX).read_text()) == matrix.to_json()
+        metrics = json.loads((run.path / METRICS).read_text())
         assert metrics["bwt"] == {"value": -0.5, "formula": "mean_{j<T} (R[T][j] - R[j][j])", "note": None}
         assert metrics["fwt"]["value"] is None
 
-    def test_format_1_knew_no_protocol(self, run: RunFolder):
-        write_json(run.env_path, {"format": 1})
-        old = {"tasks": ["a"], "metric": "exact_match", "higher_is_better": True, "zero_shot": None, "rows": [[0.5]]}
-        write_json(run.matrix_path, {**old, "counts": [2]})
-        matrix = RunFolder.open(run.path).read_matrix()
-        assert (matrix.protocol, matrix.rows) == ("sequential", [[0.5]])
-
     def test_not_there_yet(self, run: RunFolder):
-        with pytest.raises(RunError, match=r"has no matrix.json yet: nothing was evaluated so far"):
+        with pytest.raises(RunError, match="nothing was evaluated so far"):
             run.read_matrix()
 
-    @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"tasks": ["a"]}', "\x00"])
-    def test_damaged(self, run: RunFolder, content: str):
-        run.matrix_path.write_text(content)
-        with pytest.raises(RunError, match=r"matrix\.json") as refused:
+    def test_what_the_exports_hold_does_not_matter(self, run: RunFolder):
+        matrix = AccuracyMatrix(tasks=["a"], counts=[2], rows=[[0.5]])
+        score(run, matrix)
+        (run.path / MATRIX).write_text('{"rows": [[1.0]]}')
+        assert run.read_matrix() == matrix
+
+    def test_a_damaged_stage(self, run: RunFolder):
+        score(run, AccuracyMatrix(tasks=["a", "b"], counts=[2, 2], rows=[[1.0, None], [0.5, 1.0]]))
+        (run.path / "tasks" / "02-b" / "done.json").write_text("{")
+        with pytest.raises(RunError, match=r"02-b/done\.json cannot be read") as refused:
             run.read_matrix()
         assert "\n" not in str(refused.value)
 
@@ -266,7 +270,7 @@ class TestDamage:
         return folder
 
     def test_a_whole_stage_can_be_gone_on_from(self, run: RunFolder, stage: Path):
-        run.check_before_resuming([stage])
+        refuse_damage(run, [stage])
 
     @pytest.mark.parametrize(
         ("file", "content", "message"),
@@ -274,13 +278,13 @@ class TestDamage:
             (
                 "model/weights",
                 "x",
-                "is changed \\(of the right size, but its sha256 differs\\), and --resume would go on",
+                "is changed \\(of the right size, but its sha256 differs\\); put it back, or remove .*01-a and make it",
             ),
             ("strategies.json", "", "is changed \\(0 bytes instead of 2\\)"),
             (
                 "strategies.json",
                 None,
-                "is missing \\(2 bytes\\), .* put it back, or remove .*01-a and the stages after it",
+                "is missing \\(2 bytes\\); put it back, or remove .*01-a and make it anew: `clkit train .* --resume`",
             ),
         ],
     )
@@ -290,22 +294,16 @@ class TestDamage:
         else:
             (stage / file).write_text(content)
         with pytest.raises(RunError, match=f"{file} {message}") as refused:
-            run.check_before_resuming([stage])
+            refuse_damage(run, [stage])
         assert "\n" not in str(refused.value)
 
-    def test_one_without_a_manifest_can(self, run: RunFolder, stage: Path):
-        write_json(stage / "done.json", {"row": [0.5]})
-        (stage / "strategies.json").unlink()
-        run.check_before_resuming([stage])
-
     def test_a_model_that_was_dropped_is_not_lost(self, run: RunFolder, stage: Path):
-        run.drop_model(1, "a")
+        run.drop_model(run.stage_folder(1, "a"))
         assert sorted(path.name for path in stage.iterdir()) == ["done.json", "predictions.jsonl"]
         assert [found.state for found in Done.read(stage).check(stage)] == ["whole"]
         assert run.stages()[0].payload == {"row": [0.5]}
-        with pytest.raises(RunError, match=r"was not kept \(saving.models: last\), so nothing can go on from it"):
-            run.check_before_resuming([stage])
-        run.check_before_resuming([stage, finish(run, 2, "b")])  # full tuning: only the last model is loaded
+        refuse_damage(run, [stage])
+        assert not run.stages()[0].model_kept
 
     def test_done_json_says_so_before_the_model_goes(
         self, run: RunFolder, stage: Path, monkeypatch: pytest.MonkeyPatch
@@ -315,20 +313,34 @@ class TestDamage:
 
         monkeypatch.setattr(runs.shutil, "rmtree", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            run.drop_model(1, "a")
+            run.drop_model(run.stage_folder(1, "a"))
         found = {one.path: one.state for one in Done.read(stage).check(stage)}
         gone = dict.fromkeys(["adapter/weights", "model/weights", "strategies.json"], "unknown")
         assert found == {"predictions.jsonl": "whole", **gone}
-
-    def test_a_recipe_changed_by_hand(self, run: RunFolder, stage: Path):
-        run.recipe_path.write_text(RECIPE + "# a remark\n")
-        with pytest.raises(RunError, match=r"recipe.yaml was changed after the run began"):
-            run.check_before_resuming([stage])
-        write_json(run.env_path, {"format": 2})  # of an older clkit
-        assert run.recipe_is_original() is None
-        run.check_before_resuming([stage])
 
     def test_a_damaged_done_json_is_named(self, run: RunFolder, stage: Path):
         (stage / "done.json").write_text((stage / "done.json").read_text().replace("0.5", "0.6"))
         with pytest.raises(RunError, match=r"01-a/done\.json was changed .*; see `clkit doctor .*run`"):
             run.stages()
+
+    def test_what_helps_depends_on_what_the_stage_was_made_from(self, run: RunFolder, stage: Path):
+        last = finish(run, 2, "b")
+        assert remedy(run, last).startswith(f"put it back, or remove {last} and make it anew: `clkit train ")
+        assert f"or remove {stage} and the stages after it" in remedy(run, stage)
+        run.drop_model(stage)
+        assert remedy(run, last) == "put it back, or train anew with --overwrite (the model before it was not kept)"
+        run.recipe_path.write_text("protocol: per_task\n")
+        assert f"or remove {last} and make it anew" in remedy(run, last)
+
+    def test_what_a_kill_left_behind_goes(self, run: RunFolder, stage: Path):
+        kept = (stage / "model" / "weights").read_bytes()
+        run.drop_model(stage)
+        for file in (stage / "model" / "weights", stage / ".done.json.7.tmp", run.path / ".matrix.json.7.tmp"):
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(kept)
+        (run.path / ".mine.tmp").write_text("")
+        assert leftovers(run.path) == [run.path / ".matrix.json.7.tmp", stage / ".done.json.7.tmp", stage / "model"]
+        run.discard_unfinished()
+        assert leftovers(run.path) == []
+        assert (run.path / ".mine.tmp").exists()
+        assert sorted(path.name for path in stage.iterdir()) == ["done.json", "predictions.jsonl"]

@@ -117,9 +117,8 @@ def test_a_living_process_with_the_dead_ones_number_changes_nothing(tmp_path: Pa
     ("changes", "checkable"),
     [
         ({"boot": "earlier"}, True),  # the machine was restarted
-        ({"host": "container", "machine": "other"}, True),  # two containers on one kernel
+        ({"host": "container"}, True),  # two containers on one kernel
         ({"boot": "earlier", "host": "node7"}, False),
-        ({"boot": "earlier", "machine": "other"}, False),  # two machines of one name
         ({"boot": None, "host": "node7"}, False),
     ],
 )
@@ -149,28 +148,21 @@ def test_a_lock_file_that_says_nothing_is_left_alone(tmp_path: Path, content: st
     assert (tmp_path / LOCK_FILE).read_text() == content
 
 
-def test_a_file_system_without_flock_never_takes_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_system_without_locks_has_a_lock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def unsupported(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, "no locks available")
 
     monkeypatch.setattr(fcntl, "flock", unsupported)
     with locked(tmp_path):
-        with pytest.raises(RunError, match="cannot be seen from"), locked(tmp_path):
+        with pytest.raises(RunError, match="is being written by"), locked(tmp_path):
             pass
         assert Holder.of(tmp_path) is not None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_lock_removed_by_hand_is_not_removed_again(tmp_path: Path):
-    with locked(tmp_path):
-        (tmp_path / LOCK_FILE).unlink()
-        leave(tmp_path)
-    assert Holder.of(tmp_path) is not None
-
-
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    message = r"lock\.json cannot be written: .*; choose a folder with --run DIR"
+    message = r"\.lock cannot be written \(Not a directory\), .*, or choose another with --run DIR"
     with pytest.raises(RunError, match=message), locked(tmp_path / "file" / "run"):
         pass
 

@@ -1,4 +1,4 @@
-"""`done.json` and its manifest: any later change of a stage is told, and what older versions wrote is still read."""
+"""`done.json` and its manifest: any later change of a stage is told."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from clkit.errors import RunError
-from clkit.run.atomic import write_json
 from clkit.run.seal import Checked, Done, FileSeal, seal_files
 
 PAYLOAD = {"row": [0.1, None], "steps": 3}
@@ -92,15 +91,6 @@ def test_every_single_byte_of_it_counts(stage: Path):
         except RunError:
             refused += 1
     assert refused > len(original) / 2
-
-
-def test_one_of_an_older_clkit(stage: Path):
-    write_json(stage / "done.json", PAYLOAD)
-    done = Done.read(stage)
-    assert (done.payload, done.files) == (PAYLOAD, None)
-    assert states(stage) == {"model/weights": "unchecked", "predictions.jsonl": "unchecked"}
-    done.write(stage)
-    assert json.loads((stage / "done.json").read_text()) == PAYLOAD
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "\x00", "nan"])

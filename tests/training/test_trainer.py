@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from clkit.engine.prepare import load_learner
+from clkit.engine.prepare import labels_of, load_learner
 from clkit.engine.sequence import train
 from clkit.errors import ClkitError, StrategyError
 from clkit.events import Listener
@@ -122,7 +122,7 @@ def test_every_label_of_a_causal_model_counts(tmp_path: Path, toy_llama: Path, k
         evaluation={"zero_shot": False, "tasks": "final"},
     )
     tasks = load_tasks(recipe)
-    loaded = load_learner(recipe, tasks)
+    loaded = load_learner(recipe, labels_of(tasks))
     nll = tokens = 0.0
     for example in encode(loaded, task_examples(tasks[0], task_texts(tasks[0], "train", loaded, recipe))):
         ids, labels = (torch.tensor([example[name]]) for name in ("input_ids", "labels"))

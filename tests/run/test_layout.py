@@ -8,7 +8,7 @@ import pytest
 
 from clkit.errors import UsageError
 from clkit.run.folder import RunFolder
-from clkit.run.own_files import check_target, remove_own_files, strangers
+from clkit.run.layout import check_target, remove_own_files, strangers
 
 STAGE = "tasks/01-a"
 

@@ -1,0 +1,202 @@
+"""What clkit writes where. Whatever else lies in a run folder is another's, and is never removed or replaced.
+
+::
+
+    runs/t5_order1-42/
+      recipe.yaml               the resolved recipe
+      env.json                  versions, seed, command; what the run read; the recipe's SHA-256
+      lock.json .lock           who writes the run, while someone does (`clkit.run.lock`)
+      log.jsonl                 one JSON object per line, while training
+      matrix.json metrics.json  exports: the scores of the stages' done.json, and what follows from them
+      inspect/                  what `clkit inspect-magnitudes` measured
+      tasks/00-zero-shot/       predictions.jsonl, done.json
+      tasks/01-dbpedia/         the model or adapter, predictions.jsonl, and done.json, which is written last
+                                and seals the other files (`clkit.run.seal`); 01-all-tasks/ where all tasks are learned
+                                together. Until it is trained checkpoints/, from then on trained.json
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from clkit.errors import RunError, UsageError
+from clkit.run.lock import LOCK_FILES
+from clkit.run.seal import CHECKPOINTS, DONE_FILE, MODEL_PARTS, STATE_FILES, Done, read_object
+
+RECIPE, ENVIRONMENT, LOG = "recipe.yaml", "env.json", "log.jsonl"
+MATRIX, METRICS = EXPORTS = ("matrix.json", "metrics.json")
+TASKS, INSPECT = "tasks", "inspect"
+#: The number of this layout, in `env.json`. Its key is what tells a run from a folder of the user's.
+FORMAT = 1
+ZERO_SHOT = "zero-shot"
+TRAINED_FILE = "trained.json"
+#: What clkit writes into the run folder itself.
+RUN_FILES = frozenset({RECIPE, ENVIRONMENT, LOG, *EXPORTS, *LOCK_FILES})
+#: What it writes into a stage's folder, beside what the stage's manifest names.
+STAGE_FILES = frozenset({DONE_FILE, TRAINED_FILE, "predictions.jsonl", *STATE_FILES})
+#: What `clkit inspect-magnitudes` leaves in `inspect/`.
+INSPECTED = frozenset({".json", ".jsonl", ".png", ".svg", ".csv", ".safetensors"})
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+_STAGE = re.compile(r"(\d{2,})-(.+)")
+
+
+class StageFolder(NamedTuple):
+    """The folder of a stage that was begun: 0 is the zero-shot evaluation, the trainings count from 1."""
+
+    number: int
+    name: str
+    path: Path
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.path / DONE_FILE).is_file()
+
+
+def stage_folders(run: Path) -> list[StageFolder]:
+    """Every stage of a run that was begun, in order."""
+    found = []
+    for folder in (run / TASKS).glob("*-*"):
+        parts = _STAGE.fullmatch(folder.name)
+        if parts and folder.is_dir():
+            found.append(StageFolder(int(parts[1]), parts[2], folder))
+    return sorted(found)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether clkit made a run here. Other programs write an `env.json` too, without clkit's key."""
+    try:
+        return "format" in read_object(folder / ENVIRONMENT)
+    except RunError:
+        return False
+
+
+def enclosing_run(path: Path) -> Path | None:
+    """The run that a file or folder lies in, or would."""
+    return next((folder for folder in path.resolve().parents if is_run(folder)), None)
+
+
+def check_target(
+    target: Path, option: str, *, replace: bool, files: Sequence[str] = (), own: Path | None = None
+) -> None:
+    """Refuse to write at a path of the user's where that would harm something, or cannot be done.
+
+    Args:
+        target: a file; or with ``files``, which are to be written into it, a folder, which may be missing.
+        option: how the command names it.
+        own: a run in whose `inspect/` the target may lie, where files are replaced unasked: they can be made again.
+
+    Raises:
+        UsageError: a file exists and may not be replaced, or is no file; or it lies in a run; or nothing can be
+            written there.
+    """
+    said = f"{option}: " if option else ""
+    ours = own is not None and target.resolve().is_relative_to(own.resolve() / INSPECT)
+    run = None if ours else target.resolve() if files and is_run(target) else enclosing_run(target)
+    if run is not None:
+        raise UsageError(f"{said}'{target}' lies in the run {run}, whose files are sealed; name a place elsewhere")
+    folder = target.parent
+    if files:
+        folder = next(place for place in (target, *target.parents) if os.path.lexists(place))
+    if not folder.is_dir():
+        missing = f"there is no folder '{folder}'; make it first"
+        raise UsageError(f"{said}'{folder}' is no folder; name one" if files else f"{said}{missing}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{said}nothing can be written into '{folder}'; name a place elsewhere")
+    for file in [target / name for name in files] or [target]:
+        if file.is_dir():
+            raise UsageError(f"{said}'{file}' is a folder; name a file")
+        if file.exists() and not file.is_file():
+            raise UsageError(f"{said}'{file}' is a device or a pipe; name a file")
+        if os.path.lexists(file) and not (replace or ours):
+            raise UsageError(f"{said}'{file}' exists; --force replaces it")
+
+
+def check_links(run: Path) -> None:
+    """Refuse symbolic links where a run is written, for they would lead the writing out of its folder.
+
+    Raises:
+        RunError: there is one.
+    """
+    stages = [stage.path for stage in stage_folders(run)]
+    for path in (*(run / name for name in (LOG, TASKS, *LOCK_FILES)), *stages):
+        if path.is_symlink():
+            raise RunError(
+                f"{path} is a symbolic link, and clkit writes nothing outside of a run folder: "
+                f"put what it leads to in its place ({path.readlink()})"
+            )
+
+
+def strangers(run: Path) -> list[Path]:
+    """The files and links in a run folder that clkit did not write there, in order."""
+    return sorted(path for path in _files(run) if not _is_own(run, path))
+
+
+def remove_own_files(run: Path) -> None:
+    """Empty a run folder of what clkit wrote; the lock stays, and so does whatever is not clkit's.
+
+    `env.json` goes last, so that an interrupted call can be repeated.
+    """
+    last = run / ENVIRONMENT
+    for path in _files(run):
+        if _is_own(run, path) and path.name not in LOCK_FILES and path != last:
+            path.unlink()
+    for below in sorted(run.rglob("*"), reverse=True):
+        if below.is_dir() and not below.is_symlink() and not any(below.iterdir()):
+            below.rmdir()
+    last.unlink(missing_ok=True)
+
+
+def leftovers(run: Path) -> list[Path]:
+    """What a kill left behind: half-written files, and models on their way out that `done.json` no longer counts."""
+    stages = stage_folders(run)
+    found = [entry for folder in (run, *(stage.path for stage in stages)) for entry in _temporary(folder)]
+    for stage in stages:
+        try:
+            kept = not stage.is_finished or Done.read(stage.path).model_kept
+        except RunError:
+            continue
+        found += [] if kept else [path for part in (*MODEL_PARTS, *STATE_FILES) if (path := stage.path / part).exists()]
+    return found
+
+
+def _temporary(folder: Path) -> list[Path]:
+    return [entry for entry in folder.iterdir() if _TEMPORARY.fullmatch(entry.name) and entry.is_file()]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Everything in the folder that is not a folder itself; what a link leads to is not looked into."""
+    for path in list(folder.iterdir()):
+        if path.is_dir() and not path.is_symlink():
+            yield from _files(path)
+        else:
+            yield path
+
+
+def _is_own(run: Path, path: Path) -> bool:
+    first, *below = path.relative_to(run).parts
+    if path.is_symlink():
+        return False
+    if not below:
+        return first in RUN_FILES or _TEMPORARY.fullmatch(first) is not None
+    if first == INSPECT:
+        return len(below) < 3 and path.suffix in INSPECTED and not any(part.startswith(".") for part in below)
+    if first != TASKS or len(below) < 2 or not _STAGE.fullmatch(below[0]):
+        return False
+    return _is_of_stage(run / TASKS / below[0], below[1:])
+
+
+def _is_of_stage(stage: Path, parts: list[str]) -> bool:
+    if len(parts) == 1:
+        return parts[0] in STAGE_FILES or _TEMPORARY.fullmatch(parts[0]) is not None
+    if any(part.startswith(".git") for part in parts):
+        return False
+    try:
+        done = Done.read(stage)
+    except RunError:  # unfinished: its model may be half written, and its checkpoints have manifests of their own
+        return parts[0] in (*MODEL_PARTS, CHECKPOINTS)
+    on_its_way_out = not done.model_kept and parts[0] in MODEL_PARTS
+    return parts[0] == CHECKPOINTS or on_its_way_out or "/".join(parts) in done.files

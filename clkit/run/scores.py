@@ -1,0 +1,112 @@
+"""The scores of a run, which have one source: the sealed `done.json` of each stage (`clkit.run.seal`).
+
+`matrix.json` and `metrics.json` are exports for other programs; clkit writes them from here and never reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from clkit.errors import RunError, UsageError
+from clkit.results.kinds import LOWER_IS_BETTER, Row
+from clkit.results.matrix import AccuracyMatrix
+from clkit.run.layout import MATRIX, METRICS, stage_folders
+from clkit.run.seal import DONE_FILE, Done
+from clkit.section import did_you_mean
+
+
+class Scores(NamedTuple):
+    """The matrix of a run as far as its stages are whole.
+
+    Attributes:
+        damage: one line about each stage that is not.
+        notes: one line about each thing that the reader of the scores should know.
+    """
+
+    matrix: AccuracyMatrix
+    damage: list[str]
+    notes: list[str]
+
+    def exports(self) -> dict[str, dict[str, Any]]:
+        """The content of `matrix.json` and `metrics.json`."""
+        metrics = {name: metric.to_json() for name, metric in self.matrix.metrics().items()}
+        return {MATRIX: self.matrix.to_json(), METRICS: metrics}
+
+
+def read_scores(run: Path, metric: str | None = None) -> Scores:
+    """The scores so far; those of a stage that is damaged are null.
+
+    Args:
+        metric: what the tasks are scored by, if not by the run's own metric. A stage's `done.json` holds the scores of
+            every metric that follows from its test.
+
+    Raises:
+        RunError: there are none, or the stages are not all of one run.
+        UsageError: the run has none of that metric.
+    """
+    done, damage = _finished(run)
+    if not done:
+        raise RunError(damage[0] if damage else f"{run}: nothing was evaluated so far")
+    try:
+        header = _header(run, done)
+        metric = metric or header["metric"]
+        rows = {index: _row(payload, metric, header["metric"]) for index, payload in done.items()}
+        if not any(metric in payload.get("scores", {}) for payload in done.values()) and metric != header["metric"]:
+            known = dict.fromkeys(name for payload in done.values() for name in payload.get("scores", {}))
+            hint = did_you_mean(metric, known)
+            raise UsageError(f"{run}: no scores of metric '{metric}'{hint} (the run has: {', '.join(known)})")
+        header |= {"metric": metric, "higher_is_better": metric not in LOWER_IS_BETTER}
+        none: Row = [None] * len(header["tasks"])
+        learned = [rows.get(index) or none for index in range(1, max(done) + 1)]
+        matrix = AccuracyMatrix(**header, zero_shot=rows.get(0), rows=learned)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{run}: the scores in the {DONE_FILE} of the stages do not fit: {error}") from error
+    return Scores(matrix, damage, _changed_tests(run, done))
+
+
+def _finished(run: Path) -> tuple[dict[int, dict[str, Any]], list[str]]:
+    """What each finished stage says, by its number, and a remark on each that is damaged or missing."""
+    done: dict[int, dict[str, Any]] = {}
+    folders = stage_folders(run)
+    numbers = [folder.number for folder in folders]
+    last = max((folder.number for folder in folders if folder.is_finished), default=0)
+    damage = [f"{run}: stage {index} is missing" for index in range(1, last) if index not in numbers]
+    twice = next((index for index in numbers if numbers.count(index) > 1), None)
+    if twice is not None:
+        raise RunError(f"{run}: the folders of two stages have number {twice}")
+    for folder in folders:
+        if folder.is_finished:
+            try:
+                done[folder.number] = Done.read(folder.path).payload
+            except RunError as error:
+                damage.append(f"{error}: its scores are not shown")
+        elif folder.number < last:
+            damage.append(f"{folder.path / DONE_FILE} is missing: its scores are not shown")
+    return done, damage
+
+
+def _header(run: Path, done: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """The matrix without its rows, as the stages say; test data that were changed may have another size."""
+    headers = [dict(payload["matrix"]) for payload in done.values()]
+    of_data = {"counts": None, "chance": None}
+    if any({**header, **of_data} != {**headers[0], **of_data} for header in headers):
+        raise RunError(f"{run}: the stages disagree about the run's tasks: they are not all of one run")
+    return headers[-1]
+
+
+def _row(payload: Mapping[str, Any], metric: str, own: str) -> Row | None:
+    row: Row | None = payload["row"] if metric == own else payload.get("scores", {}).get(metric)
+    return row
+
+
+def _changed_tests(run: Path, done: Mapping[int, Mapping[str, Any]]) -> list[str]:
+    """A remark on each task whose test data changed while the run went on (`--accept-changes`)."""
+    notes, seen = [], dict[str, str]()
+    for index, payload in done.items():
+        for name, value in payload.get("read", {}).items():
+            if seen.setdefault(name, value) != value:
+                notes.append(f"{run}: {name} changed before stage {index}: scores before and after do not compare")
+                seen[name] = value
+    return notes

@@ -1,0 +1,243 @@
+"""What `--resume` goes on from: the run's recipe, its data and model, and files that are as they were written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from clkit.engine.resuming import is_finished, refuse_changed_recipe
+from clkit.engine.sequence import dry_run, train
+from clkit.errors import RunError, UsageError
+from clkit.recipe.recipe import Recipe
+from clkit.recipe.saving import recipe_yaml
+from clkit.run.atomic import write_json
+from clkit.run.doctor import examine, is_whole
+from clkit.run.folder import RunFolder
+from clkit.run.layout import TRAINED_FILE
+from clkit.run.seal import Done, seal_files
+from clkit.section import NOT_THE_RESULT, Section
+from clkit.tasks.loading import load_tasks
+from tests.engine.test_sequence import SHORT, Heard
+from tests.toy import Finished, ToyRecipe, toy_recipe
+
+LORA = {"method": "lora", "rank": 2}
+
+
+class TestRecipe:
+    @pytest.fixture
+    def run(self, tmp_path: Path) -> RunFolder:
+        return RunFolder.create(tmp_path / "run", recipe_yaml(Recipe.load("quickstart")), {})
+
+    def test_the_same_recipe(self, run: RunFolder) -> None:
+        assert refuse_changed_recipe(run, Recipe.load("quickstart")) == []
+
+    def test_what_does_not_decide_the_result_may_differ(self, run: RunFolder) -> None:
+        changed = Recipe.load("quickstart", ["saving.models=last", "training.log_every=3"])
+        assert refuse_changed_recipe(run, changed) == ["training.log_every", "saving.models"]
+
+    def test_what_decides_it_may_not(self, run: RunFolder) -> None:
+        changed = Recipe.load(
+            "quickstart", ["saving.models=last", "training.epochs=7", "evaluation.batch_size=5", "name=other"]
+        )
+        with pytest.raises(UsageError, match=r"these keys differ: name, training\.epochs, evaluation\.batch_size;"):
+            refuse_changed_recipe(run, changed)
+
+    def test_a_key_that_this_clkit_does_not_know(self, run: RunFolder) -> None:
+        write_json(run.recipe_path, {**run.recipe(), "optimizer": "lion"})  # JSON is YAML
+        write_json(run.env_path, {**run.environment(), "versions": {"clkit": "9.1"}})
+        with pytest.raises(
+            RunError, match=r"unknown key 'optimizer'.*; the run was made by clkit 9\.1: go on with that"
+        ):
+            refuse_changed_recipe(run, Recipe.load("quickstart"))
+
+    def test_each_key_that_may_differ_says_so(self) -> None:
+        def marked(section: type[Section]) -> Iterator[str | None]:
+            for field in section.model_fields.values():
+                if NOT_THE_RESULT in field.metadata:
+                    yield field.description
+                elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+                    yield from marked(field.annotation)
+
+        descriptions = list(marked(Recipe))
+        assert len(descriptions) == 3
+        assert all(text and text.endswith("May differ on `--resume`.") for text in descriptions)
+
+
+@pytest.fixture
+def begun(tmp_path: Path, toy_t5: Path, finished: Finished) -> tuple[Recipe, RunFolder]:
+    """A recipe whose data and model are the test's own, and its run, of which the second task is not done."""
+    model = tmp_path / "model"
+    shutil.copytree(toy_t5, model)
+    recipe = toy_recipe(tmp_path, model, tuning=LORA, **SHORT)
+    run = train(recipe, tmp_path / "run")
+    shutil.rmtree(run.stage_folder(2, "second"))
+    return recipe, run
+
+
+def rewrite(path: Path, change: Callable[[list[dict[str, str]]], object]) -> None:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    change(rows)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def swap(rows: list[dict[str, str]]) -> None:
+    first, second = rows[0]["label"], rows[1]["label"]
+    for row in rows:
+        row["label"] = second if row["label"] == first else first
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("second-train.jsonl", lambda path: rewrite(path, swap), r"tasks\.second\.train \(.*second-train\.jsonl: 24"),
+        ("first-train.jsonl", lambda path: rewrite(path, lambda rows: rows.pop()), r"tasks\.first\.train \(.*: 23 ex"),
+        ("first-test.jsonl", lambda path: rewrite(path, lambda rows: rows[4:]), None),
+        ("first-test.jsonl", lambda path: rewrite(path, lambda rows: rows.reverse()), r"tasks\.first\.test \(.*first"),
+        ("model/model.safetensors", flip, r"model\.model\.safetensors \(.*model: .* bytes"),
+        ("model/tokenizer.json", lambda path: path.write_text(path.read_text() + "\n"), r"model\.tokenizer\.json \("),
+        ("model/README.md", lambda path: path.write_text("# Mine\n"), None),
+    ],
+)
+def test_other_data_or_another_model_is_refused_before_anything_is_trained(
+    begun: tuple[Recipe, RunFolder], tmp_path: Path, file: str, change: Callable[[Path], object], said: str | None
+) -> None:
+    recipe, run = begun
+    change(tmp_path / file)
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    if said is None:
+        dry_run(recipe, run.path)
+        return
+    for attempt in (lambda: dry_run(recipe, run.path), lambda: train(recipe, run.path, resume=True)):
+        with pytest.raises(UsageError, match=f"not what the run read: {said}.*--accept-changes") as refused:
+            attempt()
+        assert "\n" not in str(refused.value)
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+def test_changes_that_are_accepted_are_recorded(begun: tuple[Recipe, RunFolder], tmp_path: Path) -> None:
+    recipe, run = begun
+    rewrite(tmp_path / "first-test.jsonl", lambda rows: rows.pop())
+    heard = Heard()
+    train(recipe, run.path, resume=True, accept_changes=True, listener=heard)
+    (remark,) = [remark for remark in heard.remarks if remark.startswith("accepted: ")]
+    assert remark.startswith("accepted: tasks.first.test (")
+    (resumed,) = [line for line in run.log.read() if line["event"] == "resumed"]
+    (recorded,) = run.environment()["accepted"]
+    assert recorded["changes"] == resumed["accepted"] == [remark.removeprefix("accepted: ")]
+    matrix, damage, notes = run.scores()
+    assert (matrix.counts, damage) == ([23, 24], [])
+    assert notes == [f"{run.path}: tasks.first.test changed before stage 2: scores before and after do not compare"]
+    assert run.read_matrix().in_progress is None
+    train(recipe, run.path, resume=True)  # what was accepted is what the run read from now on
+
+
+def test_rows_that_a_limit_leaves_out_may_change(tmp_path: Path, toy_t5: Path) -> None:
+    recipe = toy_recipe(tmp_path, toy_t5, data={"train_per_task": 8, "test_per_task": 8}, **SHORT)
+    run = train(recipe, tmp_path / "run")
+    shutil.rmtree(run.stage_folder(2, "second"))
+    used = {text for task in load_tasks(recipe) for text in task.train["text"]}
+
+    def change(rows: list[dict[str, str]]) -> None:
+        for row in rows:
+            if row["text"] not in used:
+                row["text"] += " w9"
+
+    rewrite(tmp_path / "second-train.jsonl", change)
+    train(recipe, run.path, resume=True)
+    assert len(run.stages()) == 2
+
+
+def test_a_finished_run_needs_neither_data_nor_model(tmp_path: Path, begun: tuple[Recipe, RunFolder]) -> None:
+    recipe, run = begun
+    train(recipe, run.path, resume=True)
+    assert is_finished(run, recipe)
+    for path in tmp_path.glob("*.jsonl"):
+        path.unlink()
+    shutil.rmtree(tmp_path / "model")
+    (run.path / "matrix.json").unlink()
+    heard = Heard()
+    train(recipe, run.path, resume=True, listener=heard)
+    assert heard.remarks == [f"{run.path}: finished before, nothing is trained again"]
+    assert is_whole(list(examine(run.path)))
+
+
+def test_a_finished_run_says_what_is_damaged_and_of_data_that_changed(
+    tmp_path: Path, begun: tuple[Recipe, RunFolder]
+) -> None:
+    recipe, run = begun
+    train(recipe, run.path, resume=True)
+    rewrite(tmp_path / "first-test.jsonl", lambda rows: rows.pop())
+    heard = Heard()
+    train(recipe, run.path, resume=True, listener=heard)
+    assert any("tasks.first.test is no longer what the run read" in remark for remark in heard.remarks)
+    flip(run.stage_folder(1, "first") / "adapter" / "adapter_model.safetensors")
+    with pytest.raises(RunError, match=r"01-first/adapter/adapter_model\.safetensors is changed.*or remove .*01-first"):
+        train(recipe, run.path, resume=True)
+
+
+def test_a_deleted_log_and_lines_that_are_no_objects_are_told(begun: tuple[Recipe, RunFolder]) -> None:
+    recipe, run = begun
+    with run.log.path.open("a") as file:
+        file.write("null\n")
+    number = len(run.log.path.read_text().splitlines())
+    heard = Heard()
+    train(recipe, run.path, resume=True, listener=heard)
+    assert any(f"log.jsonl:{number}: no JSON object" in remark for remark in heard.remarks)
+    shutil.rmtree(run.stage_folder(2, "second"))
+    run.log.path.unlink()
+    heard = Heard()
+    train(recipe, run.path, resume=True, listener=heard)
+    assert any("log.jsonl is missing" in remark for remark in heard.remarks)
+    assert is_whole(list(examine(run.path)))
+
+
+def test_what_another_version_trained_is_refused_in_one_line(begun: tuple[Recipe, RunFolder]) -> None:
+    recipe, run = begun
+    folder = run.start_stage(2, "second")
+    shutil.copytree(run.stage_folder(1, "first") / "adapter", folder / "adapter")
+    Done({"steps": 3, "energy": 1.0}, seal_files(folder)).write(folder, TRAINED_FILE)
+    with pytest.raises(RunError, match=r"trained\.json was written by another version of clkit .*remove .*02-second"):
+        train(recipe, run.path, resume=True)
+    assert (folder / "adapter").is_dir()
+
+
+def test_a_missing_zero_shot_test_is_never_made_with_a_trained_model(toy: ToyRecipe, tmp_path: Path) -> None:
+    recipe = toy(training={"epochs": 0.4})
+    run = train(recipe, tmp_path / "run")
+    whole = (run.path / "matrix.json").read_bytes()
+    shutil.rmtree(run.stage_folder(0, "zero-shot"))
+    train(recipe, run.path, resume=True)  # nothing else is needed, so the untrained model is loaded
+    assert (run.path / "matrix.json").read_bytes() == whole
+    shutil.rmtree(run.stage_folder(0, "zero-shot"))
+    shutil.rmtree(run.stage_folder(2, "second"))
+    with pytest.raises(RunError, match="00-zero-shot is missing, and only the untrained model"):
+        train(recipe, run.path, resume=True)
+
+
+def test_models_that_are_not_kept_go_although_a_kill_came_between(tmp_path: Path, toy_t5: Path) -> None:
+    recipe = toy_recipe(tmp_path, toy_t5, saving={"models": "last"}, **SHORT)
+    run = train(recipe, tmp_path / "run")
+    first = run.stage_folder(1, "first")
+    shutil.copytree(run.stage_folder(2, "second") / "model", first / "model")
+    temporary = run.path / f".matrix.json.{os.getpid()}.tmp"
+    temporary.write_text("")
+    train(recipe, run.path, resume=True)
+    assert not (first / "model").exists()
+    assert not temporary.exists()
+    done = Done.read(first)  # the other moment: the next stage is finished, and this one still says that it has a model
+    shutil.copytree(run.stage_folder(2, "second") / "model", first / "model")
+    Done(done.payload, seal_files(first)).write(first)
+    train(recipe, run.path, resume=True)
+    assert not (first / "model").exists()
+    assert is_whole(list(examine(run.path)))
