@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clkit.cli import AcceptChanges
 
 if TYPE_CHECKING:
+    from clkit.engine.inspection import Magnitudes
     from clkit.recipe.recipe import Recipe
     from clkit.run.folder import RunFolder
 
@@ -45,46 +47,56 @@ def inspect_magnitudes(
 
     Example: clkit inspect-magnitudes runs/quickstart-42 --stage 1
     """
-    import json
-
-    from clkit.report.console import make_console, quiet_libraries, stderr
+    from clkit.errors import UsageError
+    from clkit.report.console import quiet_libraries
     from clkit.run.layout import INSPECT, check_target
 
+    entries = [layer.strip() for layer in layers.split(",") if layer.strip()]
+    if not entries:
+        raise UsageError("--layers names no layer; give roles, names or patterns, such as --layers attention,wo")
     folder, recipe = _inspected(target, overrides or [], stage)
     destination = out or (folder.path / INSPECT if folder else Path(INSPECT, recipe.name))
     check_target(destination, "--out", replace=force, files=FILES, own=folder.path if folder else None)
     quiet_libraries()
     from clkit.engine.evaluate import learned_stages
-    from clkit.engine.inspection import measure_magnitudes
-    from clkit.engine.prepare import labels_of, load_learner
-    from clkit.report.figures import save_magnitude_figure
-    from clkit.report.magnitude_tables import layer_table, overlap_table
-    from clkit.report.progress import evaluation_progress
-    from clkit.tasks.loading import load_tasks
 
     saved = learned_stages(folder, stage, accept_changes=accept_changes) if folder else []
-    tasks = load_tasks(recipe)
-    with evaluation_progress(stderr()) as listener:
-        measured = measure_magnitudes(
-            load_learner(recipe, labels_of(tasks), saved),
-            tasks,
-            layers=[layer.strip() for layer in layers.split(",") if layer.strip()],
-            recipe=recipe,
-            examples=examples,
-            top_share=top,
-            listener=listener,
-        )
+    measured = _measured(recipe, saved, layers=entries, examples=examples, top_share=top)
     name = saved[-1].name if saved else "zero-shot"
     if folder and out is None:
         destination /= name
+    _show(measured, name, destination, every=all_layers, as_json=as_json)
+
+
+def _measured(recipe: Recipe, stages: Sequence[Path], **options: Any) -> Magnitudes:
+    from clkit.engine.inspection import measure_magnitudes
+    from clkit.engine.prepare import labels_of, load_learner
+    from clkit.report.console import stderr
+    from clkit.report.progress import evaluation_progress
+    from clkit.tasks.loading import load_tasks
+
+    tasks = load_tasks(recipe)
+    with evaluation_progress(stderr()) as listener:
+        family = load_learner(recipe, labels_of(tasks), stages)
+        return measure_magnitudes(family, tasks, recipe=recipe, listener=listener, **options)
+
+
+def _show(measured: Magnitudes, name: str, destination: Path, *, every: bool, as_json: bool) -> None:
+    """Save data and figure, and print the summary."""
+    import json
+
+    from clkit.report.console import make_console, stderr
+    from clkit.report.figures import save_magnitude_figure
+    from clkit.report.magnitude_tables import layer_table, overlap_table
+
     files = [*measured.save(destination), save_magnitude_figure(measured, destination / FILES[-1])]
     if as_json:
         typer.echo(json.dumps({"stage": name, **measured.summary()}, indent=2))
     else:
         make_console().print(overlap_table(measured))
-        make_console().print(layer_table(measured, every=all_layers))
-    for file in files:
-        stderr().print(f"saved {file}", highlight=False, soft_wrap=True)
+        make_console().print(layer_table(measured, every=every))
+    for note in (f"watched: {measured.coverage}", *(f"saved {file}" for file in files)):
+        stderr().print(note, highlight=False, soft_wrap=True)
 
 
 def _inspected(target: str | None, overrides: list[str], stage: str | None) -> tuple[RunFolder | None, Recipe]:

@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from clkit.errors import ModelError
 from clkit.events import Listener
+from clkit.models.coverage import coverage
 from clkit.models.examples import encode, task_examples, task_texts, without_unusable
 from clkit.models.family import Family
-from clkit.models.layers import select_layers
+from clkit.models.layers import row_sites, select_layers
 from clkit.models.magnitudes import MagnitudeCollector, l1_normalised
 from clkit.processes import processes
 from clkit.recipe.recipe import Recipe
@@ -30,12 +32,14 @@ class Magnitudes:
 
     Attributes:
         layers: by layer name, tasks × d_out; each row sums to 1.
+        coverage: what share of the trained weights the layers are, in words.
         top_share: the share of rows that counts as "top", 1 − T in MIGU's terms.
     """
 
     tasks: Sequence[str]
     layers: dict[str, torch.Tensor]
     top_share: float
+    coverage: str = ""
 
     def top_rows(self, layer: str) -> torch.Tensor:
         """Whether each row is among the top rows on each task: bool, tasks × d_out."""
@@ -112,10 +116,11 @@ def measure_magnitudes(
         examples: at most so many training examples of each task.
 
     Raises:
-        ModelError: a layer entry fits nothing.
+        ModelError: a layer entry fits nothing, or a layer that no example uses.
     """
     listener = listener or Listener()
     watched = select_layers(family, layers)
+    found = coverage(family, (site.weight for site in row_sites(watched)))
     collector = MagnitudeCollector(watched, family.token_mask)
     collate = family.collator()
     family.model.to(processes().device).eval()
@@ -136,5 +141,9 @@ def measure_magnitudes(
             measured.append({layer: l1_normalised(total).cpu() for layer, total in collector.take().items()})
     finally:
         collector.remove()
-    stacked = {layer: torch.stack([values[layer] for values in measured]) for layer in watched}
-    return Magnitudes([task.name for task in tasks], stacked, top_share)
+    # An expert that no example of some task is sent to has no magnitudes to compare.
+    used = [layer for layer in watched if all(layer in values for values in measured)]
+    if not used:
+        raise ModelError(f"--layers: no forward pass went through any of these ({', '.join(layers)}) on every task")
+    stacked = {layer: torch.stack([values[layer] for values in measured]) for layer in used}
+    return Magnitudes([task.name for task in tasks], stacked, top_share, str(found))

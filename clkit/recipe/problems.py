@@ -62,6 +62,8 @@ def _locate(location: Sequence[str | int], recipe: Written, schema: JsonSchema) 
 
 
 def _below(schema: JsonSchema, part: str | int) -> JsonSchema:
+    if isinstance(part, int) and part < len(schema.get("prefixItems", ())):
+        return dict(schema["prefixItems"][part])
     for found in (schema.get("properties", {}).get(part), schema.get("items"), schema.get("additionalProperties")):
         if isinstance(found, Mapping):
             return dict(found)
@@ -108,7 +110,8 @@ def _mismatch(details: ErrorDetails, path: Path, schema: JsonSchema, recipe: Wri
     value = recipe.nearest(path).plain() if several else details["input"]
     word = _in_yaml(value)
     if details["loc"][-1] == "[key]":
-        return path[:-1], f"the key {word} is not text; put it in quotes"
+        wrong = "is not one of the choices" if isinstance(details["input"], str) else "is not text; put it in quotes"
+        return path[:-1], f"the key {word} {wrong}"
     if several:
         what = f"{word} does not fit"
     elif details["type"] in ("too_short", "too_long"):

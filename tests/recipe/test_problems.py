@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from clkit.errors import RecipeError
 from clkit.recipe.recipe import Recipe
+from clkit.strategies.contract import Strategy
+from clkit.strategies.options import StrategyOptions
 from clkit.strategies.registry import strategy_names
 
 START = "name: mine\nmodel: {name: embedded:tiny-t5}\nbenchmark: {name: sample}\n"
@@ -241,3 +244,15 @@ def test_the_error_s_own_line_counts_the_others() -> None:
     with pytest.raises(RecipeError) as caught:
         Recipe.load("my.yaml", ["seed=x"])
     assert str(caught.value).endswith(" (+1 more: `clkit validate` lists all)")
+
+
+def test_an_own_strategys_pair_and_keys_say_what_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Options(StrategyOptions):
+        name: Literal["own"]
+        pair: tuple[Literal["a", "b"], int] = ("a", 1)
+
+    own = type("Own", (Strategy,), {"name": "own", "Options": Options})
+    monkeypatch.setattr("clkit.strategies.section.load_strategy", lambda name: own)
+    monkeypatch.setattr("clkit.recipe.problems.load_strategy", lambda name: own)
+    with pytest.raises(RecipeError, match=r"own\.pair\[0\]: 'z' is not one of the choices \(allowed: a, b\)"):
+        Recipe.load("quickstart", ["strategies=[{name: own, pair: [z, 1]}]"])
