@@ -9,6 +9,7 @@ from clkit.engine.fingerprints import changes, model_read, refuse_changes, task_
 from clkit.engine.limits import checked_texts
 from clkit.engine.prepare import load_learner
 from clkit.engine.protocols import lineage, planned_stages
+from clkit.engine.surroundings import repeatable_and_quiet
 from clkit.errors import RunError, UsageError
 from clkit.events import Listener
 from clkit.models.examples import without_unusable
@@ -24,6 +25,7 @@ from clkit.tasks.loading import load_task
 from clkit.testing.examiner import Examiner
 
 
+@repeatable_and_quiet()
 def evaluate(
     run: RunFolder | str | Path,
     *,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -155,8 +154,6 @@ def prepare(recipe: Recipe, stages: Sequence[Path] = ()) -> Prepared:
     """
     if recipe.protocol != "zero_shot":
         check_training(recipe)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # matrix products on CUDA are repeatable only so
     general = General(recipe.general, recipe.evaluation.batch_size) if recipe.general else None
     tasks = load_tasks(recipe)
     family = load_learner(recipe, labels_of(tasks), stages)

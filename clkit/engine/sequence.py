@@ -29,6 +29,7 @@ from clkit.engine.resuming import (
     tests_first,
     tidy,
 )
+from clkit.engine.surroundings import repeatable_and_quiet
 from clkit.errors import RunError, UsageError
 from clkit.events import Listener, Plan
 from clkit.models.loading import save_model
@@ -157,6 +158,7 @@ def _look(recipe: Recipe, earlier: RunFolder | None, listener: Listener, *, acce
     return _Start(prepared, unfinished, differing, accepted)
 
 
+@repeatable_and_quiet()
 def _train(recipe: Recipe, path: Path, listener: Listener, *, resume: bool, overwrite: bool, accept: bool) -> RunFolder:
     process = processes()
     earlier = RunFolder.open(path) if resume else None

@@ -1,0 +1,58 @@
+"""What a run from Python leaves behind in its process, and shows beside what clkit shows: nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.toy import ToyRecipe
+
+PROGRAM = """
+import json, os, sys
+import datasets, torch, transformers
+from huggingface_hub import utils as hub
+
+def switches():
+    return [
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        {name: value for name, value in os.environ.items() if "CUBLAS" in name or "PROGRESS" in name or "TQDM" in name},
+        transformers.logging.get_verbosity(),
+        transformers.utils.logging.is_progress_bar_enabled(),
+        datasets.are_progress_bars_disabled(),
+        hub.are_progress_bars_disabled(),
+        sys.path,
+    ]
+
+if sys.argv[3] == "quiet":
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    torch.use_deterministic_algorithms(True)
+before = json.dumps(switches())
+import clkit
+recipe = clkit.Recipe.model_validate_json(open(sys.argv[1]).read())
+if sys.argv[3] == "failing":
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"name": "/nowhere"})})
+try:
+    clkit.evaluate(clkit.train(recipe, sys.argv[2]))
+except clkit.ClkitError as error:
+    print(error)
+assert json.dumps(switches()) == before, (before, switches())
+print("as before")
+"""
+
+
+@pytest.mark.parametrize("how", ["plainly", "quiet", "failing"])
+def test_no_switch_is_left_on_and_no_bar_is_shown(how: str, toy: ToyRecipe, tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text(toy(training={"epochs": 1.0}).model_dump_json())
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "recipe.json"), str(tmp_path / "run"), how]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.stdout.endswith("as before\n"), ended.stderr
+    assert ("/nowhere does not exist" in ended.stdout) is (how == "failing")
+    assert "%|" not in ended.stderr, ended.stderr
+    if how != "failing":
+        assert json.loads((tmp_path / "run" / "matrix.json").read_text())["rows"]
