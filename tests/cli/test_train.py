@@ -91,7 +91,7 @@ def test_eval_tests_a_stage_on_its_tasks_and_on_others(recipe: str, tmp_path: Pa
     scores = json.loads(call(evaluate, run, "--stage", "1", "--task", "first", "--json").stdout)["scores"]
     rows = json.loads((tmp_path / "run" / "matrix.json").read_text("utf-8"))["rows"]
     assert scores["first"].pop("macro_f1") <= 1
-    assert scores == {"first": {"exact_match": rows[0][0], "examples": 24}}
+    assert scores == {"first": {"exact_match": rows[0][0], "outside_labels": 0.0, "examples": 24}}
     saved = tmp_path / "predictions.jsonl"
     other = call(evaluate, run, "data.test_per_task=5", "--tasks-of", "quickstart", "--save", str(saved))
     assert other.exit_code == 0, other.exception
