@@ -49,6 +49,8 @@ class Family(ABC):
     lora_targets: ClassVar[Sequence[Sequence[str]]]
     #: The tokenizer's chat template, where prompts and answers stand in it.
     chat: ChatTemplate | None = None
+    #: The class of `transformers` that makes such a model.
+    auto_class: ClassVar[Any]
 
     def __init__(
         self,
@@ -170,18 +172,34 @@ class Family(ABC):
         """
         raise ModelError("objective.kind: pretraining has no answers; set evaluation.metric to perplexity or loss")
 
+    def decoder_start(self) -> int | None:
+        """The token that the decoder of an encoder-decoder model begins with."""
+        return None
+
+    @abstractmethod
+    def usage(self, prompt: str, max_new_tokens: int) -> list[str]:
+        """Lines of Python that print what the model says, by stock `transformers`, which has no part of clkit.
+
+        In them `model`, `tokenizer` and `prompt` are what they are called.
+
+        Args:
+            prompt: one, by whose tokens it shows how such prompts are read.
+        """
+
 
 class Generating(Family):
     """A family whose answers are texts that the model writes."""
 
     def answer(self, prompts: Sequence[str], task: Task, *, rank: bool = False, max_new_tokens: int = 50) -> list[str]:
         """Greedy answers, or the likeliest labels. A task with labels is given as many tokens as its longest takes."""
-        if task.labels is None:
-            return self.generate(prompts, max_new_tokens)
-        if rank:
+        if rank and task.labels is not None:
             best = self.log_likelihood(prompts, task.labels).argmax(dim=1)
             return [task.labels[index] for index in best.tolist()]
-        return self.generate(prompts, max(self.answer_tokens(task.labels)))
+        return self.generate(prompts, self.new_tokens(task, max_new_tokens))
+
+    def new_tokens(self, task: Task, max_new_tokens: int) -> int:
+        """How many tokens an answer to the task may have."""
+        return max(self.answer_tokens(task.labels)) if task.labels else max_new_tokens
 
     @abstractmethod
     def generate(self, prompts: Sequence[str], max_new_tokens: int) -> list[str]:

@@ -50,33 +50,35 @@ def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return chosen
 
 
-@contextmanager
-def greedily(family: Family, max_new_tokens: int, decoder_start: int | None = None) -> Iterator[list[int]]:
-    """Inside, the model generates greedily and with a cache, which the Trainer turns off in the model's config.
-
-    Args:
-        decoder_start: the token that the decoder of an encoder-decoder model begins with.
-
-    Yields:
-        The tokens that end an answer.
-    """
-    model, tokenizer, ends = family.model, family.tokenizer, end_ids(family)
-    config = GenerationConfig(
+def greedy_config(family: Family, max_new_tokens: int) -> GenerationConfig:
+    """How the model generates greedily, and with a cache, which the Trainer turns off in the model's config."""
+    tokenizer = family.tokenizer
+    return GenerationConfig(
         max_new_tokens=max_new_tokens,
-        eos_token_id=ends,
+        eos_token_id=end_ids(family),
         pad_token_id=pad_id(tokenizer),
         bos_token_id=tokenizer.bos_token_id,
-        decoder_start_token_id=decoder_start,
+        decoder_start_token_id=family.decoder_start(),
         do_sample=False,
         num_beams=1,
         use_cache=True,
     )
-    holders = dict.fromkeys((model, family.base))
+
+
+@contextmanager
+def greedily(family: Family, max_new_tokens: int) -> Iterator[list[int]]:
+    """Inside, the model generates greedily.
+
+    Yields:
+        The tokens that end an answer.
+    """
+    config = greedy_config(family, max_new_tokens)
+    holders = dict.fromkeys((family.model, family.base))
     kept = [holder.generation_config for holder in holders]
     for holder in holders:
         holder.generation_config = config
     try:
-        yield ends
+        yield config.eos_token_id
     finally:
         for holder, own in zip(holders, kept, strict=True):
             holder.generation_config = own

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
+from peft.utils import ModulesToSaveWrapper
+from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from clkit.errors import ModelError
@@ -48,6 +50,7 @@ class Classifier(Encoder):
     }
 
     objective: Classification
+    auto_class: ClassVar[Any] = AutoModelForSequenceClassification
 
     def __init__(
         self,
@@ -80,7 +83,7 @@ class Classifier(Encoder):
         classifies = any(kind.endswith("ForSequenceClassification") for kind in config.architectures or ())
         known = classifies and config.id2label == names
         model, drawn = weights.read_but(
-            AutoModelForSequenceClassification,
+            cls.auto_class,
             lambda model, weight: not known and in_head(model, weight),
             id2label=names,
             label2id={label: row for row, label in names.items()},
@@ -94,6 +97,28 @@ class Classifier(Encoder):
         family.trained_whole = (*family._head, *([family._pooler] if model.config.clkit_drawn_pooler else []))
         family.remarks = (HEADS[objective.heads], *([] if known else [HEAD_DRAWN]))
         return family
+
+    def usage(self, prompt: str, max_new_tokens: int) -> list[str]:
+        return [
+            'scores = model(input_ids=tokenizer(prompt, return_tensors="pt").input_ids).logits[0]',
+            "print(model.config.id2label[int(scores.argmax())])",
+        ]
+
+    def keep_only(self, tasks: Iterable[str]) -> None:
+        """Leave no row in the head but those of these tasks, under the names of their labels, as a stock classifier."""
+        rows = self._rows_of(tasks)
+        head = self.base.get_submodule(self._head[-1])
+        copies = (
+            [head.original_module, *head.modules_to_save.values()] if isinstance(head, ModulesToSaveWrapper) else [head]
+        )
+        for copy in copies:
+            last = [layer for layer in copy.modules() if isinstance(layer, nn.Linear)][-1]
+            last.weight = nn.Parameter(last.weight[rows].detach())
+            last.bias = nn.Parameter(last.bias[rows].detach())
+            last.out_features = len(rows)
+        config = self.model.config
+        config.id2label = {index: self._label[row] for index, row in enumerate(rows)}
+        config.label2id = {label: index for index, label in config.id2label.items()}
 
     def encode(self, prompts: Sequence[str], answers: Sequence[str], tasks: Sequence[str] = ()) -> dict[str, list[Any]]:
         rows = [[self._row[pair]] for pair in zip(tasks, answers, strict=True)]

@@ -39,6 +39,7 @@ class Decoder(Generating):
         "feed_forward": FEED_FORWARD,
         "lm_head": r"(^|\.)(lm_head|embed_out)$",
     }
+    auto_class: ClassVar[Any] = AutoModelForCausalLM
     lora_targets: ClassVar[Sequence[Sequence[str]]] = (
         ("q_proj", "v_proj"),
         ("qkv_proj",),
@@ -60,7 +61,7 @@ class Decoder(Generating):
     def load(
         cls, weights: Weights, tokenizer: PreTrainedTokenizerBase, objective: Objective, labels: LabelsOfTasks
     ) -> Self:
-        return cls(weights.read(AutoModelForCausalLM), tokenizer, objective, labels)
+        return cls(weights.read(cls.auto_class), tokenizer, objective, labels)
 
     def encode(self, prompts: Sequence[str], answers: Sequence[str], tasks: Sequence[str] = ()) -> dict[str, list[Any]]:
         pairs = self._pairs(prompts, answers)
@@ -164,6 +165,17 @@ class Decoder(Generating):
         if self.chat is not None:
             return self.chat.ids(*self.chat.alone(answers))
         return self._pairs([prompt] * len(answers), answers)
+
+    def usage(self, prompt: str, max_new_tokens: int) -> list[str]:
+        (ours,) = self._prompt_ids([prompt])
+        usual: list[int] = self.tokenizer(prompt)["input_ids"]
+        ends = usual[:-1] == ours  # a token that ends a sequence, behind the prompt
+        special = "" if ends or usual == ours else ", add_special_tokens=False"  # a chat template spells them itself
+        return [
+            f'ids = tokenizer(prompt, return_tensors="pt"{special}).input_ids{"[:, :-1]" if ends else ""}',
+            f"answer = model.generate(input_ids=ids, max_new_tokens={max_new_tokens})[0, ids.shape[1] :]",
+            "print(tokenizer.decode(answer, skip_special_tokens=True).strip())",
+        ]
 
     def _prompt_ids(self, prompts: Sequence[str]) -> list[list[int]]:
         """The tokens of the prompts, each at least one: an answer's first token must be predicted from something."""

@@ -44,6 +44,7 @@ class MaskedTokens(Encoder):
 
     has_no: ClassVar[Mapping[str, str]] = {"span_length": "an encoder masks single tokens, only T5 spans"}
     objective: Pretraining
+    auto_class: ClassVar[Any] = AutoModelForMaskedLM
 
     @classmethod
     def load(
@@ -56,7 +57,7 @@ class MaskedTokens(Encoder):
         """
         assert isinstance(objective, Pretraining)
         model, drawn = weights.read_but(
-            AutoModelForMaskedLM,
+            cls.auto_class,
             # The config says which class saved it: such a model had its head, and must have it still.
             lambda model, weight: (
                 type(model).__name__ not in (model.config.architectures or ()) and in_head(model, weight)
@@ -70,6 +71,12 @@ class MaskedTokens(Encoder):
         )
         family.remarks = (HEAD_DRAWN,) if drawn else ()
         return family
+
+    def usage(self, prompt: str, max_new_tokens: int) -> list[str]:
+        return [
+            'ids = tokenizer(prompt + tokenizer.mask_token, return_tensors="pt").input_ids',
+            "print(tokenizer.decode(model(input_ids=ids).logits[0].argmax(dim=1)))",
+        ]
 
     def encode(self, prompts: Sequence[str], answers: Sequence[str], tasks: Sequence[str] = ()) -> dict[str, list[Any]]:
         return {"input_ids": self.tokenizer(list(answers), truncation=False)["input_ids"]}

@@ -35,6 +35,7 @@ class Seq2Seq(Generating):
         "lm_head": r"^lm_head(\.out_proj)?$",
     }
     lora_targets: ClassVar[Sequence[Sequence[str]]] = (("q", "v"), ("q_proj", "v_proj"))
+    auto_class: ClassVar[Any] = AutoModelForSeq2SeqLM
 
     @classmethod
     def recognises(cls, config: Any) -> bool:
@@ -44,16 +45,23 @@ class Seq2Seq(Generating):
     def load(
         cls, weights: Weights, tokenizer: PreTrainedTokenizerBase, objective: Objective, labels: LabelsOfTasks
     ) -> Self:
-        model = weights.read(AutoModelForSeq2SeqLM)
+        model = weights.read(cls.auto_class)
         if getattr(model.config, "decoder_start_token_id", None) is None:  # what training shifts the labels by
             model.config.decoder_start_token_id = model.generation_config.decoder_start_token_id
         family = cls(model, tokenizer, objective, labels)
         try:
-            family._decoder_start()
+            family.decoder_start()
         except (ValueError, TypeError, AttributeError):
             key = "decoder_start_token_id"
             raise ValueError(f"neither its generation_config.json nor its config.json has a {key}") from None
         return family
+
+    def usage(self, prompt: str, max_new_tokens: int) -> list[str]:
+        return [
+            'ids = tokenizer(prompt, return_tensors="pt").input_ids',
+            f"answer = model.generate(input_ids=ids, max_new_tokens={max_new_tokens})[0]",
+            "print(tokenizer.decode(answer, skip_special_tokens=True))",
+        ]
 
     def encode(self, prompts: Sequence[str], answers: Sequence[str], tasks: Sequence[str] = ()) -> dict[str, list[Any]]:
         # Prompts already fit; truncation would cut off "Answer:", so it stays off.
@@ -82,7 +90,7 @@ class Seq2Seq(Generating):
         starts = torch.full_like(labels[:, :1], config.decoder_start_token_id)
         return torch.cat([starts, labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, config.pad_token_id)], dim=1)
 
-    def _decoder_start(self) -> int:
+    def decoder_start(self) -> int:
         """The token that the decoder begins with. That of mBART is the one that ends the labels."""
         end = torch.tensor([[self.tokenizer.eos_token_id or 0]], device=self.model.device)
         return int(self._decoder_inputs(end)[0, 0])
@@ -100,7 +108,7 @@ class Seq2Seq(Generating):
     @torch.inference_mode()
     def generate(self, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
         source = self._source(prompts)
-        with greedily(self, max_new_tokens, self._decoder_start()) as ends:
+        with greedily(self, max_new_tokens) as ends:
             tokens = self.model.generate(
                 encoder_outputs=self._encoded(source),
                 attention_mask=source["attention_mask"],

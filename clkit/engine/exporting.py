@@ -1,0 +1,200 @@
+"""Takes the model of a stage out of a run: one folder that needs no clkit, with a card that says what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clkit import __version__
+from clkit.engine.evaluate import learned_stages, load_stage
+from clkit.engine.protocols import planned_stages
+from clkit.engine.pushing import Repository
+from clkit.errors import UsageError
+from clkit.models.exporting import save_merged, save_summed
+from clkit.models.families.classifier import Classifier
+from clkit.models.family import Family, Generating
+from clkit.models.folders import Origin
+from clkit.models.objective import Classification
+from clkit.recipe.inputs import paths_read
+from clkit.recipe.recipe import Recipe
+from clkit.results.matrix import AccuracyMatrix
+from clkit.run.atomic import write_atomically
+from clkit.run.exports import check_export, exported
+from clkit.run.folder import RunFolder
+from clkit.run.recovery import recover_matrix
+from clkit.section import did_you_mean
+from clkit.tasks.loading import load_tasks
+from clkit.tasks.prompts import Prompt, build_prompt
+from clkit.tasks.task import Task
+
+#: Stands for an input in the examples: no text of the data leaves the run.
+TEXT = "The text goes here."
+
+
+@dataclass(frozen=True)
+class Use:
+    """How the model is asked about one task, with `TEXT` as the input.
+
+    Attributes:
+        lines: of Python that print the answer, as `Family.usage` gives them.
+    """
+
+    task: str
+    labels: Sequence[str] | None
+    prompt: Prompt
+    lines: list[str]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was exported.
+
+    Attributes:
+        learned: the tasks that the model learned, in order.
+        matrix: the scores on them, up to the stage that was exported.
+        read: fingerprints of what the run read, by key, as far as it recorded them.
+        uses: one per task; for pretraining, where inputs are plain texts, just one.
+        auto_class: the class of `transformers` that loads the model.
+        rank: of the adapter; None where the model was merged.
+    """
+
+    recipe: Recipe
+    stage: str
+    learned: tuple[str, ...]
+    matrix: AccuracyMatrix
+    read: Mapping[str, Any]
+    uses: list[Use]
+    auto_class: str
+    rank: int | None = None
+
+    @property
+    def base_on_hub(self) -> str | None:
+        """The hub's name of the model that the run began with; None where it came from elsewhere."""
+        return self.recipe.model.name if Origin.of(self.recipe.model).folder is None else None
+
+
+def export(
+    run: RunFolder,
+    folder: Path,
+    card: Callable[[Exported], str],
+    *,
+    stage: str | None = None,
+    task: str | None = None,
+    adapter: bool = False,
+    replace: bool = False,
+    push: str | None = None,
+    public: bool = False,
+) -> Exported:
+    """Write the model of a stage into a folder of its own, which is there whole or not at all.
+
+    Args:
+        card: what README.md is to say.
+        stage: its name or number; the last finished one where None.
+        task: whose head is exported, where each task has one.
+        adapter: write one adapter on the model that the run began with, rather than the model merged.
+        replace: replace an earlier export.
+        push: upload it to the hub too, under this name; as private, unless ``public``.
+
+    Raises:
+        ClkitError: it cannot be uploaded.
+        UsageError: the folder may not be written to, or there is nothing of what is asked for.
+        RunError: the stage was not finished, or its model was not kept.
+    """
+    recipe = Recipe.load(run.recipe_path)
+    check_export(folder, replace=replace, reads=paths_read(recipe))
+    stages = learned_stages(run, stage)
+    if not stages:
+        raise UsageError(f"{run.path}: nothing was learned at this stage: its model is {recipe.model.name} itself")
+    if adapter:
+        _check_adapter(recipe)
+    names = [one.name.partition("-")[2] for one in stages]
+    planned = {one.name: one.learned for one in planned_stages(recipe)}
+    learned = tuple(name for one in names for name in planned[one])
+    chosen = _chosen_head(recipe, learned, task)
+    repository = Repository.reserve(push, public=public) if push is not None else None
+    tasks = [one for one in load_tasks(recipe) if one.name in chosen]
+    family = load_stage(run, recipe, stage)
+    longest = max(_new_tokens(family, one, recipe) for one in tasks)
+    uses = _uses(family, tasks, recipe)
+    if isinstance(family, Classifier):
+        family.keep_only(chosen)
+    said = {"clkit": __version__, "recipe": recipe.name, "seed": recipe.seed, "stage": names[-1], "tasks": chosen}
+    with exported(folder, said) as made:
+        rank = None
+        if adapter:
+            incremental = recipe.tuning.method == "incremental_lora"
+            earlier = [one / "adapter" for one in stages[:-1]] if incremental else []
+            rank = save_summed(family, earlier, made, longest, recipe.model.revision)
+        else:
+            save_merged(family, made, longest)
+        matrix = _restricted(recover_matrix(run).matrix, learned, len(stages))
+        read = run.environment().get("read", {})
+        done = Exported(recipe, names[-1], learned, matrix, read, uses, family.auto_class.__name__, rank)
+        write_atomically(made / "README.md", card(done))
+    if repository is not None:
+        repository.upload(folder)
+    return done
+
+
+def _check_adapter(recipe: Recipe) -> None:
+    if recipe.tuning.method == "full":
+        raise UsageError("--adapter: the run has tuning.method: full, and so no adapter; export the model without it")
+    if Origin.of(recipe.model).gguf_file(recipe.model.gguf_file) is not None:
+        raise UsageError("--adapter: the run began with a GGUF file, on which peft loads none; export without it")
+
+
+def _chosen_head(recipe: Recipe, learned: tuple[str, ...], task: str | None) -> tuple[str, ...]:
+    """The tasks that the exported model is for."""
+    own_heads = isinstance(recipe.objective, Classification) and recipe.objective.heads == "per_task"
+    if not own_heads:
+        if task is not None:
+            raise UsageError("--task: it chooses among the heads of objective.heads: per_task, and this run has none")
+        return learned
+    if task is None and len(learned) > 1:
+        raise UsageError(
+            f"--task: each task has a head of its own, and a stock classifier has one; choose one of "
+            f"{', '.join(learned)}, and export the others to folders of their own"
+        )
+    if task is not None and task not in learned:
+        raise UsageError(f"--task: '{task}' was not learned{did_you_mean(task, learned)} (tasks: {', '.join(learned)})")
+    return (task,) if task is not None else learned
+
+
+def _new_tokens(family: Family, task: Task, recipe: Recipe) -> int:
+    most = recipe.evaluation.max_new_tokens
+    return family.new_tokens(task, most) if isinstance(family, Generating) else most
+
+
+def _uses(family: Family, tasks: Sequence[Task], recipe: Recipe) -> list[Use]:
+    if recipe.objective.kind == "pretraining":
+        return [Use("any text", None, Prompt("", TEXT, ""), family.usage(TEXT, recipe.evaluation.max_new_tokens))]
+    prompts = [build_prompt(task, TEXT, recipe.prompt) for task in tasks]
+    if family.chat is not None:
+        framed, _ = family.chat.frame(prompts, [TEXT] * len(prompts), "the examples")
+        # White space behind a prompt is of the answer's first token.
+        prompts = [Prompt(one.before, one.text, one.after.rstrip(" ")) for one in framed]
+    return [
+        Use(task.name, task.labels, prompt, family.usage(str(prompt), _new_tokens(family, task, recipe)))
+        for task, prompt in zip(tasks, prompts, strict=True)
+    ]
+
+
+def _restricted(matrix: AccuracyMatrix, learned: Sequence[str], stages: int) -> AccuracyMatrix:
+    """The scores on these tasks alone, after the stages that the model went through."""
+    columns = [matrix.tasks.index(name) for name in learned]
+    rows = matrix.rows
+    if matrix.protocol == "sequential":
+        rows = rows[:stages]
+    elif matrix.protocol == "per_task":  # a model's own row is that of its task
+        rows = [rows[columns[0]]]
+    return AccuracyMatrix(
+        tasks=list(learned),
+        counts=[matrix.counts[column] for column in columns],
+        metric=matrix.metric,
+        higher_is_better=matrix.higher_is_better,
+        zero_shot=matrix.zero_shot and [matrix.zero_shot[column] for column in columns],
+        rows=[[row[column] for column in columns] for row in rows],
+        protocol=matrix.protocol,
+    )
