@@ -38,6 +38,15 @@ def export(
     from clkit.engine.exporting import export as write
     from clkit.report.card import model_card
 
-    chosen, how = {"stage": stage, "task": task, "push": push}, {"adapter": adapter, "replace": force, "public": public}
-    write(RunFolder.open(run), folder, model_card, **chosen, **how)
+    write(
+        RunFolder.open(run),
+        folder,
+        model_card,
+        stage=stage,
+        task=task,
+        adapter=adapter,
+        replace=force,
+        push=push,
+        public=public,
+    )
     typer.echo(f"wrote {folder}{f' and uploaded it as {push}' if push else ''}", err=True)

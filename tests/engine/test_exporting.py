@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import subprocess
-import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -16,14 +14,13 @@ import pytest
 import torch
 import transformers
 import yaml
-from safetensors.torch import load_file
 
 from clkit.engine.evaluate import load_stage
 from clkit.engine.exporting import TEXT, export
 from clkit.engine.sequence import train
-from clkit.errors import UsageError
+from clkit.errors import RunError, UsageError
 from clkit.models.examples import task_texts
-from clkit.models.family import UNFINISHED, Generating
+from clkit.models.family import UNFINISHED
 from clkit.recipe.recipe import Recipe
 from clkit.report.card import PEFT_CLASSES, model_card
 from clkit.run.folder import RunFolder
@@ -73,16 +70,17 @@ def load(folder: Path, family: str, *, adapter: bool) -> Any:
 def answers(folder: Path, family: str, prompts: dict[str, list[str]], *, adapter: bool) -> list[str]:
     """What stock libraries answer to one prompt after the other, with nothing of clkit."""
     model, tokenizer = load(folder, family, adapter=adapter), transformers.AutoTokenizer.from_pretrained(folder)
-    given = []
-    for task, prompt in [(task, prompt) for task in prompts for prompt in prompts[task]]:
+
+    def answer(task: str, prompt: str) -> str:
         ids = tokenizer(prompt, return_tensors="pt").input_ids
         if family == "encoder":
-            given.append(model.config.id2label[int(model(input_ids=ids).logits[0].argmax())])
-            continue
+            return model.config.id2label[int(model(input_ids=ids).logits[0].argmax())]
         most = 1 + max(len(label.split()) for label in TASKS[task])
-        answer = model.generate(input_ids=ids, max_new_tokens=most)[0]
-        given.append(tokenizer.decode(answer[ids.shape[1] if family == "decoder" else 0 :], skip_special_tokens=True))
-    return [answer.strip() for answer in given]
+        written = model.generate(input_ids=ids, max_new_tokens=most)[0]
+        new = written[ids.shape[1] :] if family == "decoder" else written
+        return tokenizer.decode(new, skip_special_tokens=True).strip()
+
+    return [answer(task, prompt) for task in prompts for prompt in prompts[task]]
 
 
 def predictions(run: RunFolder, stage: int, tasks: tuple[str, ...]) -> list[str]:
@@ -122,23 +120,139 @@ def test_stock_libraries_give_the_runs_own_predictions_and_the_cards_examples_ru
     done = export(run, out, model_card, adapter=adapter)
     given = answers(out, family, asked(run, *TASKS), adapter=adapter)
     assert given == predictions(run, 2, tuple(TASKS))
-    assert len(set(given)) > 1
+    if family == "encoder":  # not only the largest score is right
+        (one, other), own = asked(run, *TASKS)["first"][:2], load_stage(run, Recipe.load(run.recipe_path), None)
+        stock, tokenizer = load(out, family, adapter=adapter).eval(), own.tokenizer
+        scores = [stock(input_ids=tokenizer(text, return_tensors="pt").input_ids).logits for text in (one, other)]
+        torch.testing.assert_close(scores[0], own.model.eval()(**tokenizer(one, return_tensors="pt")).logits)
+        assert not torch.equal(*scores)
+    else:
+        assert len(set(given)) > 1
     assert done.rank == (None if not adapter else 6 if tuning is INCREMENTAL else 3)
     assert (out / "model.safetensors").is_file() != adapter
 
-    monkeypatch.chdir(out)
     recipe = Recipe.load(run.recipe_path)
     own = load_stage(run, recipe, None)
     own.model.eval()
-    card = Path("README.md").read_text("utf-8")
-    examples = re.findall(r"^```python\n(.*?)^```", card, flags=re.MULTILINE | re.DOTALL)
-    for task, example in zip(load_tasks(recipe), examples, strict=True):
-        said = io.StringIO()
-        with redirect_stdout(said):
-            exec(compile(example, "README.md", "exec"), {})
+    for task, said in zip(load_tasks(recipe), printed(out, monkeypatch), strict=True):
         (expected,) = own.answer([str(build_prompt(task, TEXT, recipe.prompt))], task)
-        assert said.getvalue().strip() == expected.removesuffix(UNFINISHED).strip()
+        assert said == expected.removesuffix(UNFINISHED.strip()).strip()
+    card = Path("README.md").read_text("utf-8")
     front = yaml.safe_load(card.split("---")[1])
     assert front["library_name"] == ("peft" if adapter else "transformers")
     assert "base_model" not in front  # which has no place on the hub
     assert str(Path(recipe.model.name).parent) not in card
+
+
+def test_a_stage_in_between_and_a_head_of_several(make: Any, tmp_path: Path) -> None:
+    """A classifier has the rows of the tasks that it learned so far, or of the one whose head was chosen."""
+    shared, out = make("encoder", FULL), tmp_path / "first"
+    done = export(shared, out, model_card, stage="first")
+    assert done.learned == ("first",)
+    assert done.matrix.rows == [shared.read_matrix().rows[0][:1]]
+    assert answers(out, "encoder", asked(shared, "first"), adapter=False) == predictions(shared, 1, ("first",))
+    assert json.loads((out / "config.json").read_text())["id2label"] == {"0": "w1", "1": "w2"}
+
+    own_heads = make("encoder", INCREMENTAL, objective={"kind": "classification", "heads": "per_task"})
+    with pytest.raises(UsageError, match=r"--task: each task has a head of its own.* choose one of first, second"):
+        export(own_heads, tmp_path / "none", model_card)
+    with pytest.raises(UsageError, match="'secnd' was not learned, did you mean 'second'"):
+        export(own_heads, tmp_path / "none", model_card, task="secnd")
+    for task, adapter in [("first", MERGED), ("second", ADAPTER)]:
+        out = tmp_path / f"head-{task}"
+        export(own_heads, out, model_card, task=task, adapter=adapter)
+        assert answers(out, "encoder", asked(own_heads, task), adapter=adapter) == predictions(own_heads, 2, (task,))
+        labels = json.loads((out / "config.json").read_text())["id2label"]
+        assert tuple(labels.values()) == TASKS[task]
+
+
+def test_what_is_there_is_replaced_only_if_clkit_wrote_it_and_on_request(
+    make: Any, toy_tasks: Path, tmp_path: Path
+) -> None:
+    run = make("seq2seq", LORA)
+    out, theirs = tmp_path / "out", tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "config.json").write_text("{}")
+    out.mkdir()
+    export(run, out, model_card)
+    before = {path.name for path in out.iterdir()}
+    with pytest.raises(UsageError, match=r"not empty.*--force"):
+        export(run, out, model_card)
+    export(run, out, model_card, replace=True, adapter=True)
+    assert {path.name for path in out.iterdir()} ^ before > {"adapter_config.json", "model.safetensors"}
+    (out / "README.md").write_text("# mine\n")
+    with pytest.raises(UsageError, match=r"holds README.md, which was changed since"):
+        export(run, out, model_card, replace=True)
+    with pytest.raises(UsageError, match="was not written by clkit export"):
+        export(run, theirs, model_card, replace=True)
+    with pytest.raises(UsageError, match=r"--force would remove .*first-train.jsonl, which the run needs"):
+        export(run, toy_tasks, model_card, replace=True)
+    with pytest.raises(UsageError, match="lies in the run"):
+        export(run, run.path / "out", model_card)
+    with pytest.raises(UsageError, match="make it first"):
+        export(run, tmp_path / "no" / "out", model_card)
+    assert (out / "README.md").read_text() == "# mine\n"
+
+    def fails(_: object) -> str:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        export(run, tmp_path / "half", fails)
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "theirs"}  # nothing half made is left
+
+
+def test_what_cannot_be_exported_is_refused(make: Any, tmp_path: Path) -> None:
+    run = make("seq2seq", FULL)
+    for how, message in [
+        ({"adapter": True}, "--adapter: the run has tuning.method: full"),
+        ({"task": "first"}, "--task: it chooses among the heads"),
+        ({"stage": "zero-shot"}, "nothing was learned at this stage"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            export(run, tmp_path / "out", model_card, **how)
+    with pytest.raises(RunError, match="no finished stage 'thrid'"):
+        export(run, tmp_path / "out", model_card, stage="thrid")
+    assert not list(tmp_path.iterdir())
+
+
+def printed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What each of the card's examples prints, run where the card is."""
+    monkeypatch.chdir(folder)
+    said = []
+    card = Path("README.md").read_text("utf-8")
+    for example in re.findall(r"^```python\n(.*?)^```", card, flags=re.MULTILINE | re.DOTALL):
+        with redirect_stdout(io.StringIO()) as output:
+            exec(compile(example, "README.md", "exec"), {})
+        said.append(output.getvalue().strip())
+    return said
+
+
+def test_baselines_chat_templates_and_pre_training_are_exported_too(
+    toy_tasks: Path, toy_llama: Path, toy_roberta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = tmp_path / "chat"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(toy_llama)
+    tokenizer.chat_template = "{% for message in messages %}<s> {{ message['content'] }} </s> {% endfor %}"
+    transformers.AutoModelForCausalLM.from_pretrained(toy_llama).save_pretrained(chat)
+    tokenizer.save_pretrained(chat)
+    told = toy_recipe(toy_tasks, chat, protocol="multi_task", prompt={"chat_template": True, "style": "text"})
+    run = train(told, tmp_path / "told")
+    out = tmp_path / "told-out"
+    done = export(run, out, model_card)
+    assert done.learned == ("first", "second")
+    assert "chat_template" in {path.stem for path in out.iterdir()}
+    family = load_stage(run, told, None)
+    family.model.eval()
+    prompts = [str(use.prompt) for use in done.uses]
+    assert prompts == [f"<s> {TEXT} </s> <s>"] * 2
+    said = printed(out, monkeypatch)
+    for task, prompt, own in zip(load_tasks(told), prompts, said, strict=True):
+        assert own == family.answer([prompt], task)[0].removesuffix(UNFINISHED.strip()).strip()
+
+    pretraining = {"kind": "pretraining", "block_tokens": 16}
+    masked = toy_recipe(toy_tasks, toy_roberta, objective=pretraining, prompt=None, protocol="per_task", tuning=LORA)
+    run = train(masked, tmp_path / "masked")
+    for adapter in (MERGED, ADAPTER):
+        out = tmp_path / f"masked-{adapter}"
+        assert export(run, out, model_card, adapter=adapter).learned == ("second",)
+        assert len(printed(out, monkeypatch)) == 1
