@@ -95,7 +95,8 @@ def test_eval_tests_a_stage_on_its_tasks_and_on_others(recipe: str, tmp_path: Pa
     saved = tmp_path / "predictions.jsonl"
     other = call(evaluate, run, "data.test_per_task=5", "--tasks-of", "quickstart", "--save", str(saved))
     assert other.exit_code == 0, other.exception
-    assert [line.split()[-1] for line in other.stdout.splitlines()[1:]] == ["5"] * 4
+    assert [line.split()[-1] for line in other.stdout.splitlines()[1:5]] == ["5"] * 4
+    assert other.stdout.splitlines()[5].strip() == "outside_labels: lower is better"
     assert len(saved.read_text("utf-8").splitlines()) == 20
     unknown = call(evaluate, run, "--task", "frist")
     assert isinstance(unknown.exception, UsageError)
