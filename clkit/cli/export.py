@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from clkit.cli import AcceptChanges
+
 
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
@@ -18,6 +20,7 @@ def export(
     task: Annotated[
         str | None, typer.Option(help="With objective.heads: per_task, the task whose head is exported.")
     ] = None,
+    accept_changes: AcceptChanges = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
     push: Annotated[
         str | None, typer.Option(metavar="NAME", help="Upload the folder to the hub under this name, as private.")
@@ -46,6 +49,7 @@ def export(
         task=task,
         adapter=adapter,
         replace=force,
+        accept_changes=accept_changes,
         push=push,
         public=public,
     )

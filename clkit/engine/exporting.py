@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
+
 from clkit import __version__
 from clkit.engine.evaluate import learned_stages, load_stage
 from clkit.engine.protocols import planned_stages
@@ -23,10 +25,10 @@ from clkit.results.matrix import AccuracyMatrix
 from clkit.run.atomic import write_atomically
 from clkit.run.exports import check_export, exported
 from clkit.run.folder import RunFolder
-from clkit.run.recovery import recover_matrix
+from clkit.run.scores import read_scores
 from clkit.section import did_you_mean
-from clkit.tasks.loading import load_tasks
 from clkit.tasks.prompts import Prompt, build_prompt
+from clkit.tasks.sections import TaskRecipe
 from clkit.tasks.task import Task
 
 #: Stands for an input in the examples: no text of the data leaves the run.
@@ -84,6 +86,7 @@ def export(
     task: str | None = None,
     adapter: bool = False,
     replace: bool = False,
+    accept_changes: bool = False,
     push: str | None = None,
     public: bool = False,
 ) -> Exported:
@@ -95,6 +98,7 @@ def export(
         task: whose head is exported, where each task has one.
         adapter: write one adapter on the model that the run began with, rather than the model merged.
         replace: replace an earlier export.
+        accept_changes: go on although the model that the run began with, below its adapters, is another now.
         push: upload it to the hub too, under this name; as private, unless ``public``.
 
     Raises:
@@ -104,7 +108,7 @@ def export(
     """
     recipe = Recipe.load(run.recipe_path)
     check_export(folder, replace=replace, reads=paths_read(recipe))
-    stages = learned_stages(run, stage)
+    stages = learned_stages(run, stage, recipe, accept_changes=accept_changes)
     if not stages:
         raise UsageError(f"{run.path}: nothing was learned at this stage: its model is {recipe.model.name} itself")
     if adapter:
@@ -114,8 +118,9 @@ def export(
     learned = tuple(name for one in names for name in planned[one])
     chosen = _chosen_head(recipe, learned, task)
     repository = Repository.reserve(push, public=public) if push is not None else None
-    tasks = [one for one in load_tasks(recipe) if one.name in chosen]
-    family = load_stage(run, recipe, stage)
+    read = run.environment().get("read", {})
+    tasks = [_asked(one, read) for one in recipe.task_recipes() if one.name in chosen]
+    family = load_stage(run, recipe, stage, accept_changes=accept_changes)
     longest = max(_new_tokens(family, one, recipe) for one in tasks)
     uses = _uses(family, tasks, recipe)
     if isinstance(family, Classifier):
@@ -129,13 +134,19 @@ def export(
             rank = save_summed(family, earlier, made, longest, recipe.model.revision)
         else:
             save_merged(family, made, longest)
-        matrix = _restricted(recover_matrix(run).matrix, learned, len(stages))
-        read = run.environment().get("read", {})
+        matrix = _restricted(read_scores(run.path).matrix, learned, len(stages))
         done = Exported(recipe, names[-1], learned, matrix, read, uses, family.auto_class.__name__, rank)
         write_atomically(made / "README.md", card(done))
     if repository is not None:
         repository.upload(folder)
     return done
+
+
+def _asked(task: TaskRecipe, read: Mapping[str, Any]) -> Task:
+    """What a prompt says of the task; its data need not be there any more."""
+    labels, none = read.get(f"tasks.{task.name}.labels"), Dataset.from_dict({"text": [], "answer": []})
+    own = tuple(labels) if labels is not None else None
+    return Task(task.name, task.group or task.name, task.instruction, own, none, none, options=task.options)
 
 
 def _check_adapter(recipe: Recipe) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from clkit.errors import RunError, UsageError
 from clkit.run.atomic import sync
+from clkit.run.layout import is_run
 from clkit.run.seal import Done, seal_files
 
 #: Says what was exported, and seals the other files: only what it names is ever replaced.
@@ -28,7 +29,7 @@ def check_export(folder: Path, *, replace: bool, reads: Iterable[Path] = ()) -> 
         UsageError: the folder lies in a run, is needed, or is not empty and no earlier export that may be replaced.
     """
     target = folder.resolve()
-    run = next((one for one in (target, *target.parents) if (one / "env.json").is_file()), None)
+    run = next((one for one in (target, *target.parents) if is_run(one)), None)
     if run is not None:
         raise UsageError(f"'{folder}' lies in the run {run}, whose files are sealed; name a folder elsewhere")
     if not target.parent.is_dir():
