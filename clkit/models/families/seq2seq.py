@@ -32,7 +32,7 @@ class Seq2Seq(Generating):
     roles: ClassVar[Mapping[str, str]] = {
         "attention": ATTENTION,
         "feed_forward": FEED_FORWARD,
-        "lm_head": r"^lm_head(\.out_proj)?$",
+        "lm_head": r"^lm_head(\.out_proj)?$|\.output_projection$",
     }
     lora_targets: ClassVar[Sequence[Sequence[str]]] = (("q", "v"), ("q_proj", "v_proj"))
     auto_class: ClassVar[Any] = AutoModelForSeq2SeqLM
