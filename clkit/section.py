@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
@@ -146,16 +147,24 @@ def absolute(value: Any) -> Any:
     return str(path)
 
 
+#: As `huggingface_hub.utils.validate_repo_id` has it.
+_HUB_NAME = re.compile(r"(?=.{1,96}$)(?!.*(--|\.\.|\.git$))(\b[\w\-.]+\b/)?\b[\w\-.]+\b")
+
+
 def hub_or_folder(value: Any) -> Any:
-    """A name on the hub, made absolute where it is written as a path or names an existing folder.
+    """A name on the hub, made absolute where it is written as a path or names what is there.
 
     Raises:
-        ValueError: it is written as a path, and is none.
+        ValueError: it is written as a path, and is none, or is no name that the hub can have.
     """
-    if not isinstance(value, str) or value.startswith("embedded:"):
+    if not isinstance(value, str) or value.startswith(("embedded:", "package:")):
         return value
     path = absolute(value)
-    return path if value.startswith((".", "/", "~")) or Path(path).is_dir() else value
+    if value.startswith((".", "/", "~")) or Path(path).exists():
+        return path
+    if not _HUB_NAME.fullmatch(value):
+        raise ValueError(f"'{value}' is not there, and no name that the hub can have (`name` or `owner/name`)")
+    return value
 
 
 _SPECIAL = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}

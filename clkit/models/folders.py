@@ -10,6 +10,7 @@ from pathlib import Path
 from clkit.errors import ModelError, first_line
 from clkit.models.embedded import embedded_model_folder
 from clkit.models.sections import ModelSection
+from clkit.section import special
 
 EMBEDDED = "embedded:"
 PACKAGE = "package:"
@@ -43,7 +44,7 @@ class Origin:
         """The recipe's model, or the one that was saved in a stage's folder.
 
         Raises:
-            ModelError: there is no such embedded model or package.
+            ModelError: there is no such embedded model or package, or a file in place of a folder.
         """
         if stage is not None:
             folder = stage.resolve() / "model"
@@ -59,6 +60,9 @@ class Origin:
         except ModelError as error:
             raise ModelError(f"model.name: {error}") from None
         if Path(name).is_absolute():
+            if Path(name).exists() and not Path(name).is_dir():
+                gguf = f", and model.gguf_file={Path(name).name}" if name.endswith(".gguf") else ""
+                raise ModelError(f"model.name: {name} is {special(Path(name)) or 'a file'}; name its folder{gguf}")
             return cls(name, f"model.name: the folder {name}", "name a folder that save_pretrained wrote")
         advice = (
             "without a network use a local folder, a model already in the hub's cache, or model.name=embedded:tiny-t5"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -71,16 +73,32 @@ class HubSource(SourceSection):
         return self.messages is not None
 
     def lacks(self, wanted: Wanted) -> list[str]:
-        local = Path(self.dataset).is_absolute()
-        return [f"dataset: no folder '{self.dataset}'"] if local and not Path(self.dataset).is_dir() else []
+        folder = Path(self.dataset)
+        if not folder.is_absolute():
+            return []
+        if fault := _no_folder(folder):
+            return [f"dataset: {fault}"]
+
+        def answers(split: str) -> Callable[[int | None], object]:
+            return lambda most: self._rows(split, wanted, most)[0].answers
+
+        splits = dict.fromkeys((self.train_split, self.test_split))
+        found = (fault for split in splits for fault in self.faults("dataset", folder, answers(split)))
+        return list(dict.fromkeys(found))  # both may be parts of one split
 
     def read(self, wanted: Wanted) -> Source:
         """The rows, downloaded where they are not in the cache."""
+        if Path(self.dataset).is_absolute() and (fault := _no_folder(Path(self.dataset))):
+            raise DataError(f"tasks.{wanted.task}.source.dataset: {fault}")
         (train, names), (test, _) = (self._rows(split, wanted) for split in (self.train_split, self.test_split))
         return Source(train, test, tuple(dict.fromkeys(names.values())) if names else None)
 
-    def _rows(self, split: str, wanted: Wanted) -> tuple[Rows, dict[str, str] | None]:
-        """The rows of a split, and the names of its labels."""
+    def _rows(self, split: str, wanted: Wanted, most: int | None = None) -> tuple[Rows, dict[str, str] | None]:
+        """The rows of a split, and the names of its labels.
+
+        Args:
+            most: so many rows from the split's beginning are wanted, of which a part may be named.
+        """
         import datasets
 
         name = f"{self.dataset} ({self.config})" if self.config else self.dataset
@@ -90,9 +108,11 @@ class HubSource(SourceSection):
         names = _by_value(self.label_names)
         if _is_text(builder):
             columns = self.columns(wanted, self.text, self.label, self.messages, names)
-            records = _loaded(name, lambda: _as_written(builder, split, columns))
-            return self.rows(records, columns, name), names
-        dataset = _loaded(name, lambda: datasets.load_dataset(**which, split=split))
+            records = _loaded(name, lambda: _as_written(builder, split if most is None else _whole(split), columns))
+            return self.rows(islice(records, most), columns, name), names
+        dataset = _loaded(
+            name, lambda: datasets.load_dataset(**which, split=split) if most is None else _begun(builder, split, most)
+        )
         if not isinstance(dataset, datasets.Dataset):
             raise DataError(f"{name}: names several splits; give one")
         feature = dataset.features.get(str(self.label))
@@ -148,6 +168,35 @@ class HubRows:
 
     def where(self, index: int) -> str:
         return f"{self.name}, row {index}"
+
+
+def _no_folder(folder: Path) -> str | None:
+    """What to say where the folder of a data set is none."""
+    if folder.is_dir():
+        return None
+    if folder.exists():
+        return f"'{folder}' is a file; read files with source: {{kind: files, train: ..., test: ...}}"
+    return f"no folder '{folder}'"
+
+
+def _whole(split: str) -> str:
+    """The first split that is named, without the part of it.
+
+    Raises:
+        ValueError: it is no name of a split.
+    """
+    import datasets
+
+    datasets.ReadInstruction.from_spec(split)
+    return re.split(r"[\[+]", split, maxsplit=1)[0].strip()
+
+
+def _begun(builder: DatasetBuilder, split: str, most: int) -> Dataset:
+    """The first rows of a split; the others are not read."""
+    import datasets
+
+    stream = builder.as_streaming_dataset(split=_whole(split))
+    return datasets.Dataset.from_list(list(islice(stream, most)), features=stream.features)
 
 
 def _loaded(name: str, load: Callable[[], Any]) -> Any:

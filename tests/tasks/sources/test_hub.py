@@ -16,13 +16,17 @@ from clkit.tasks.source import Wanted
 from clkit.tasks.sources.hub import HubRows, HubSource
 
 
-def read(folder: Path, rows: list[dict[str, Any]], parquet: bool = False, **options: Any) -> Source:
+def written(folder: Path, rows: list[dict[str, Any]], parquet: bool = False, **options: Any) -> HubSource:
     for split in ("train", "test"):
         if parquet:
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / f"{split}.parquet")
         else:
             (folder / f"{split}.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
-    return HubSource(kind="hub", dataset=str(folder), **{"text": "text", "label": "label", **options}).read(Wanted("t"))
+    return HubSource(kind="hub", dataset=str(folder), **{"text": "text", "label": "label", **options})
+
+
+def read(*arguments: Any, **options: Any) -> Source:
+    return written(*arguments, **options).read(Wanted("t"))
 
 
 def labelled(*labels: Any) -> list[dict[str, Any]]:
@@ -128,6 +132,34 @@ def test_what_does_not_fit_is_named(
     with pytest.raises(DataError, match=message) as error:
         read_all()
     assert "\n" not in str(error.value)
+    found = written(tmp_path, rows, parquet, **options).lacks(Wanted("t"))
+    assert len(found) == 2 - ("train_split" in options) or ("text' is missing" in message and parquet)
+    assert all(line.startswith("dataset: ") and ("split" in line or "jsonl:1" in line) for line in found)
+
+
+@pytest.mark.parametrize("parquet", [False, True])
+def test_validate_reads_the_beginning_of_a_local_data_set(
+    tmp_path: Path, parquet: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [*labelled(*"ab" * 60), {"text": None, "label": "a"}]
+    source = written(tmp_path, rows, parquet, train_split="train[10%:]", test_split="train[:10%]")
+    import datasets
+
+    with monkeypatch.context() as patched:
+        patched.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("the whole data set is read"))
+        assert source.lacks(Wanted("t")) == []
+    message = "Unrecognized instruction format"
+    assert message in written(tmp_path, rows, parquet, train_split="train[:x%]").lacks(Wanted("t"))[0]
+
+
+def test_a_file_is_no_data_set(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\n")
+    source = HubSource(kind="hub", dataset=str(tmp_path / "rows.csv"), text="text", label="label")
+    assert source.lacks(Wanted("t")) == [
+        f"dataset: '{tmp_path}/rows.csv' is a file; read files with source: {{kind: files, train: ..., test: ...}}"
+    ]
+    with pytest.raises(DataError, match="is a file; read files with"):
+        source.read(Wanted("t"))
 
 
 def test_broken_data_files_are_named(tmp_path: Path) -> None:
