@@ -77,7 +77,7 @@ class TaskRecipe(Section):
         for label in self.labels or ():
             if label != label.strip():
                 raise ValueError(
-                    f"labels: white space stands around '{label}', which is dropped in the data; remove it"
+                    f"labels: white space stands around {label!r}, which is dropped in the data; remove it"
                 )
             if label in self.source.missing:
                 raise ValueError(f"labels: '{label}' is in source.missing too; remove it from one of the two")

