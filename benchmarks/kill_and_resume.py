@@ -68,7 +68,7 @@ def start(recipe: Recipe, folder: Path, *, resume: bool = False) -> int:
         return child
     code = 1
     try:
-        train(recipe, folder, resume=resume)
+        train(recipe, folder, resume=resume and not RunFolder(folder).is_empty())  # killed before it wrote anything
         code = 0
     finally:
         os._exit(code)

@@ -54,12 +54,14 @@ def _train(job: Job) -> AccuracyMatrix:
 
     import clkit
     from clkit.report.console import quiet_libraries
+    from clkit.run.folder import RunFolder
 
     quiet_libraries()
     # Second moments of rows that hardly move are denormal, and their roots 40 times slower: a twentieth of a run.
     torch.set_flush_denormal(True)
     recipe = clkit.Recipe.load(job.recipe, job.overrides)
-    return clkit.train(recipe, job.folder, resume=True).read_matrix()
+    begun = not RunFolder(job.folder).is_empty()
+    return clkit.train(recipe, job.folder, resume=begun).read_matrix()
 
 
 def percent(value: Aggregate) -> str:
