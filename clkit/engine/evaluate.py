@@ -22,6 +22,7 @@ from clkit.run.layout import ZERO_SHOT
 from clkit.run.seal import MODEL_PARTS
 from clkit.section import did_you_mean
 from clkit.tasks.loading import load_task
+from clkit.tasks.sections import TaskRecipe
 from clkit.testing.examiner import Examiner
 
 
@@ -55,14 +56,11 @@ def evaluate(
     if recipe.objective != own.objective:
         ours, theirs = (one.objective.model_dump(mode="json", exclude_none=True) for one in (own, recipe))
         raise UsageError(f"objective: the run's is {ours}, that of '{recipe.name}' is {theirs}; both need the same")
-    chosen = {task.name: task for task in recipe.task_recipes()}
-    for name in tasks or []:
-        if name not in chosen:
-            raise UsageError(f"unknown task '{name}'{did_you_mean(name, chosen)} (tasks: {', '.join(chosen)})")
+    chosen = {name: task_named(recipe, name) for name in tasks or [task.name for task in recipe.task_recipes()]}
     family = load_stage(folder, own, stage, accept_changes=accept_changes)
     read = folder.environment().get("read", {})
     plain_text = recipe.objective.kind == "pretraining"
-    examined = [load_task(chosen[name], recipe.data, recipe.seed, plain_text=plain_text) for name in tasks or chosen]
+    examined = [load_task(chosen[name], recipe.data, recipe.seed, plain_text=plain_text) for name in chosen]
     if recipe.data == own.data:
         for task in (task for task in examined if chosen[task.name] in own.task_recipes()):
             for key, where in changes(read, task_read(task), recipe, f"tasks.{task.name}.{recipe.evaluation.split}"):
@@ -74,6 +72,18 @@ def evaluate(
             listener.noted(remark)
     examiner = Examiner(examined, recipe)
     return [examiner.test(family, task.name, listener) for task in examined]
+
+
+def task_named(recipe: Recipe, name: str) -> TaskRecipe:
+    """The task of a recipe by its name.
+
+    Raises:
+        UsageError: it has none of that name.
+    """
+    known = {task.name: task for task in recipe.task_recipes()}
+    if name not in known:
+        raise UsageError(f"unknown task '{name}'{did_you_mean(name, known)} (tasks: {', '.join(known)})")
+    return known[name]
 
 
 def load_stage(run: RunFolder, own: Recipe, stage: str | None, *, accept_changes: bool = False) -> Family:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
-
 from clkit import __version__
 from clkit.engine.evaluate import learned_stages, load_stage
 from clkit.engine.protocols import planned_stages
@@ -27,8 +25,8 @@ from clkit.run.exports import check_export, exported
 from clkit.run.folder import RunFolder
 from clkit.run.scores import read_scores
 from clkit.section import did_you_mean
+from clkit.tasks.inputs import asked, given
 from clkit.tasks.prompts import Prompt, build_prompt
-from clkit.tasks.sections import TaskRecipe
 from clkit.tasks.task import Task
 
 #: Stands for an input in the examples: no text of the data leaves the run.
@@ -119,7 +117,11 @@ def export(
     chosen = _chosen_head(recipe, learned, task)
     repository = Repository.reserve(push, public=public) if push is not None else None
     read = run.environment().get("read", {})
-    tasks = [_asked(one, read) for one in recipe.task_recipes() if one.name in chosen]
+    tasks = [
+        asked(one, read.get(f"tasks.{one.name}.labels"), given([]))
+        for one in recipe.task_recipes()
+        if one.name in chosen
+    ]
     family = load_stage(run, recipe, stage, accept_changes=accept_changes)
     longest = max(_new_tokens(family, one, recipe) for one in tasks)
     uses = _uses(family, tasks, recipe)
@@ -140,13 +142,6 @@ def export(
     if repository is not None:
         repository.upload(folder)
     return done
-
-
-def _asked(task: TaskRecipe, read: Mapping[str, Any]) -> Task:
-    """What a prompt says of the task; its data need not be there any more."""
-    labels, none = read.get(f"tasks.{task.name}.labels"), Dataset.from_dict({"text": [], "answer": []})
-    own = tuple(labels) if labels is not None else None
-    return Task(task.name, task.group or task.name, task.instruction, own, none, none, options=task.options)
 
 
 def _check_adapter(recipe: Recipe) -> None:

@@ -186,6 +186,10 @@ class Family(ABC):
             prompt: one, by whose tokens it shows how such prompts are read.
         """
 
+    def scores(self, prompts: Sequence[str], task: Task) -> list[dict[str, float]]:
+        """The probability of each label of that task, and of others that compete with them, one batch of prompts."""
+        raise NotImplementedError
+
 
 class Generating(Family):
     """A family whose answers are texts that the model writes."""
@@ -200,6 +204,13 @@ class Generating(Family):
     def new_tokens(self, task: Task, max_new_tokens: int) -> int:
         """How many tokens an answer to the task may have."""
         return max(self.answer_tokens(task.labels)) if task.labels else max_new_tokens
+
+    def scores(self, prompts: Sequence[str], task: Task) -> list[dict[str, float]]:
+        """softmax_y log p(y | prompt) over the labels, each log-likelihood summed over the label's tokens."""
+        labels = task.labels or ()
+        return [
+            dict(zip(labels, row, strict=True)) for row in self.log_likelihood(prompts, labels).softmax(dim=1).tolist()
+        ]
 
     @abstractmethod
     def generate(self, prompts: Sequence[str], max_new_tokens: int) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -65,3 +66,10 @@ def print_examples(console: Console, stage: str, examples: Sequence[Example], li
         console.print(f"  {printable(said)}", soft_wrap=True)
     more = len(examples) - len(shown)
     console.print(f"{len(examples):,} in all" + (f", {more:,} not shown (--limit 0 shows all)" if more else ""))
+
+
+def prediction_line(record: Mapping[str, Any]) -> str:
+    """An answer of `clkit predict` for a person, the labels' probabilities behind it, the largest first."""
+    scores = sorted(record.get("scores", {}).items(), key=lambda pair: -pair[1])
+    parts = [record["prediction"], *(f"{label} {share:.1%}" for label, share in scores)]
+    return printable("  ".join(parts))

@@ -40,15 +40,33 @@ def read_conversation(value: Any, where: str, column: str) -> Example:
     Raises:
         DataError: it is no such list, or a role is unknown.
     """
-    if not isinstance(value, list):
-        raise DataError(f"{where}: '{column}' is {kind_of_value(value)}, not a list of turns; correct this record")
-    turns = [_turn(turn, f"{where}: '{column}', turn {number}") for number, turn in enumerate(value, start=1)]
+    turns = _turns(value, where, column)
     while turns and turns[-1]["role"] != "assistant":
         turns.pop()
     if len(turns) < 2 or turns[-2]["role"] != "user" or not turns[-2]["content"].strip():
         return Example("", None, NO_TURNS)
     *before, asked, answered = turns
     return Example(asked["content"], answered["content"], json.dumps(before, ensure_ascii=False))
+
+
+def read_question(value: Any, where: str, column: str) -> Example:
+    """The last user's turn of a conversation, to be answered; turns behind it are left out.
+
+    Raises:
+        DataError: it is no list of turns, a role is unknown, or no user says anything.
+    """
+    turns = _turns(value, where, column)
+    while turns and turns[-1]["role"] != "user":
+        turns.pop()
+    if not turns or not turns[-1]["content"].strip():
+        raise DataError(f"{where}: '{column}' has no user's turn to answer; correct or remove this record")
+    return Example(turns[-1]["content"], None, json.dumps(turns[:-1], ensure_ascii=False))
+
+
+def _turns(value: Any, where: str, column: str) -> list[dict[str, str]]:
+    if not isinstance(value, list):
+        raise DataError(f"{where}: '{column}' is {kind_of_value(value)}, not a list of turns; correct this record")
+    return [_turn(turn, f"{where}: '{column}', turn {number}") for number, turn in enumerate(value, start=1)]
 
 
 def _turn(value: Any, where: str) -> dict[str, str]:

@@ -15,6 +15,8 @@ from clkit.tasks.values import check_columns, json_fault, text_lines
 # Python's own limit is 128 KiB per field, shorter than a long document; this is the largest that every system takes.
 _LONGEST_FIELD = 2**31 - 1
 _SPACE = re.compile(r"\s*")
+#: What parts the fields of a file, by its ending.
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 #: Each the place of a record, and the record or the error that says why there is none.
 Records = Iterator[tuple[str, Any]]
@@ -34,16 +36,17 @@ def documents(path: Path) -> Records:
         yield f"{path}:{number + 1 - len(document)}", {"text": "\n".join(document)}
 
 
-def json_records(path: Path, name: str | None = None) -> Records:
+def json_records(path: Path, name: str | None = None, lines: Iterable[str] | None = None) -> Records:
     """The values of a JSON list, or those of a file with one on each line.
 
     Args:
         name: of the file, where it is not its path.
+        lines: of the file, where they are read already.
 
     Raises:
         DataError: a list is broken.
     """
-    lines = text_lines(path)
+    lines = text_lines(path) if lines is None else iter(lines)
     begun = False
     for number, line in enumerate(lines, start=1):
         place = f"{name or path}:{number}"

@@ -122,6 +122,15 @@ class Examiner:
             return self._likelihoods(family, task, listener)
         return self._answers(family, task, listener)
 
+    def scores(self, family: Family, task_name: str, listener: Listener | None = None) -> list[dict[str, float]]:
+        """The probability of each label, of every example of a task that has labels."""
+        task = self._tasks[task_name]
+        prompts, lengths = self._prepare(task, family)
+        family.model.to(processes().device).eval()
+        return self._over_batches(
+            lengths, lambda batch: family.scores([prompts[index] for index in batch], task), listener or Listener()
+        )
+
     def _answers(self, family: Family, task: Task, listener: Listener) -> Answers:
         evaluation = self._recipe.evaluation
         prompts, lengths = self._prepare(task, family)

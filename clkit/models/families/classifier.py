@@ -180,10 +180,21 @@ class Classifier(Encoder):
             ModelError: the head has no row for one of the task's labels.
         """
         rows = self._rows_to_test(task)
+        return [self._label[rows[best]] for best in self._logits(prompts, rows).argmax(dim=1).tolist()]
+
+    @torch.inference_mode()
+    def scores(self, prompts: Sequence[str], task: Task) -> list[dict[str, float]]:
+        """softmax over the rows that are open when the task is tested."""
+        rows = self._rows_to_test(task)
+        labels = [self._label[row] for row in rows]
+        return [dict(zip(labels, row, strict=True)) for row in self._logits(prompts, rows).softmax(dim=1).tolist()]
+
+    def _logits(self, prompts: Sequence[str], rows: Sequence[int]) -> torch.Tensor:
+        """z(x) of these rows: float32, prompts × rows."""
         batch = self.pad(self._ids(prompts))
         inputs = {name: tensor.to(self.model.device) for name, tensor in batch.items()}
-        logits = self.model(**inputs).logits.float()
-        return [self._label[rows[best]] for best in logits[:, rows].argmax(dim=1).tolist()]
+        logits: torch.Tensor = self.model(**inputs).logits.float()
+        return logits[:, rows]
 
     def _rows_to_test(self, task: Task) -> list[int]:
         own = [_name(self.objective, task.name, label) for label in task.labels or ()]

@@ -10,12 +10,11 @@ from pydantic import Field, model_validator
 
 from clkit.errors import DataError
 from clkit.section import DataPath
-from clkit.tasks.records import csv_records, documents, json_records
+from clkit.tasks.records import DELIMITERS, csv_records, documents, json_records
 from clkit.tasks.rows import Columns, ReadRows, Source
 from clkit.tasks.source import MESSAGES, TEXT, SourceSection, Wanted, refuse_beside_messages
 
 _JSON = (".jsonl", ".json")
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
 class FilesSource(SourceSection):
@@ -72,11 +71,11 @@ class FilesSource(SourceSection):
         kind = path.suffix.lower()
         if kind in _JSON:
             records = json_records(path)
-        elif kind in _DELIMITERS:
-            records = csv_records(path, columns.needed, _DELIMITERS[kind])
+        elif kind in DELIMITERS:
+            records = csv_records(path, columns.needed, DELIMITERS[kind])
         elif kind == ".txt" and wanted.plain_text:
             records, columns = documents(path), Columns("text", None)
         else:
-            *kinds, last = [*_JSON, *_DELIMITERS, *([".txt"] if wanted.plain_text else [])]
+            *kinds, last = [*_JSON, *DELIMITERS, *([".txt"] if wanted.plain_text else [])]
             raise DataError(f"{path}: unknown kind of file '{path.suffix}'; give a {', '.join(kinds)} or {last} file")
         return self.rows(islice(records, most), columns, str(path))

@@ -1,0 +1,89 @@
+"""Answers of a run's model to texts of the user's, asked just as the run's test asks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from clkit.engine.evaluate import load_stage, task_named
+from clkit.engine.limits import checked_texts
+from clkit.errors import RunError, UsageError
+from clkit.events import Listener
+from clkit.recipe.recipe import Recipe
+from clkit.results.scores import Answers
+from clkit.run.folder import RunFolder
+from clkit.tasks import inputs
+from clkit.testing.examiner import Examiner
+
+
+def predict(
+    run: RunFolder,
+    texts: list[str] | Path,
+    *,
+    task: str | None = None,
+    stage: str | None = None,
+    scores: bool = False,
+    accept_changes: bool = False,
+    listener: Listener | None = None,
+) -> list[dict[str, Any]]:
+    """What the model answers to each text, in their order.
+
+    Args:
+        texts: or the file they stand in (`clkit.tasks.inputs.read`).
+        task: the task that they are of, whose instruction and labels make the prompt; without it the text stands in the
+            prompt's frame alone, and the model writes.
+        stage: as in `clkit.engine.evaluate.evaluate`; where each task has a model of its own, that of the task.
+        scores: tell how probable each label is.
+
+    Returns:
+        One record each: `place`, `text`, `task`, `prediction`, and what else is wanted: `scores` of the labels, and
+        `ranked` where the run's test takes both.
+
+    Raises:
+        UsageError: the run has no such task, or none can be asked so.
+        RunError: the stage's model cannot be loaded.
+        DataError: an input is empty, broken, or too long; says which.
+        ModelError: the model has no positions for an input.
+    """
+    listener = listener or Listener()
+    recipe = Recipe.load(run.recipe_path)
+    if recipe.objective.kind == "pretraining":
+        raise UsageError(f"{run.path}: objective.kind: pretraining has no answers, so there is nothing to predict")
+    chosen = None if task is None else task_named(recipe, task)
+    names = ", ".join(one.name for one in recipe.task_recipes())
+    if chosen is None and recipe.objective.kind == "classification":
+        raise UsageError(f"--task: the model chooses among a task's labels; name the task (tasks: {names})")
+    labels = None
+    if chosen is not None and chosen.answers == "labels":
+        labels = chosen.labels or run.environment().get("read", {}).get(f"tasks.{task}.labels")
+        if labels is None:
+            raise RunError(f"{run.env_path} does not tell the labels of task '{task}'; see `clkit doctor {run.path}`")
+    if scores and labels is None:
+        raise UsageError(
+            f"--scores: {f'the answers of task {task!r} are free' if task else 'name a --task'}; labels have scores"
+        )
+    rows: Dataset = inputs.read(texts, chosen) if isinstance(texts, Path) else inputs.given(texts)
+    family = load_stage(
+        run, recipe, stage or (task if recipe.protocol == "per_task" else None), accept_changes=accept_changes
+    )
+    asked = inputs.asked(chosen, labels, rows)
+    recipe = recipe.model_copy(
+        update={
+            "evaluation": recipe.evaluation.model_copy(update={"split": "test", "metric": "exact_match"}),
+            "prompt": recipe.prompt.model_copy(update={"task_name": recipe.prompt.task_name and task is not None}),
+        }
+    )
+    for remark in checked_texts(family, recipe, asked, "test", tested=True)[1]:
+        listener.noted(remark)
+    examiner = Examiner([asked], recipe)
+    answers = examiner.test(family, asked.name, listener)
+    assert isinstance(answers, Answers)
+    columns: dict[str, Any] = {"place": rows["place"][:], "text": rows["text"][:], "task": [task] * len(rows)}
+    columns["prediction"] = answers.predictions
+    if answers.ranked is not None:
+        columns["ranked"] = answers.ranked
+    if scores:
+        columns["scores"] = examiner.scores(family, asked.name, listener)
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]

@@ -1,0 +1,129 @@
+"""`clkit predict`: prompts and answers are those of the run's own test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from typer.testing import CliRunner
+
+from clkit.cli import app
+from clkit.cli.predict import predict
+from clkit.errors import ClkitError, DataError, ModelError, UsageError
+from clkit.run.folder import RunFolder
+from clkit.tasks.prompts import build_prompt
+from tests.cli.verbs import call
+from tests.toy import Finished, toy_recipe
+
+LEARNING = {"epochs": 6.0}
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "seq2seq": ("toy_t5", {"prompt": {"task_name": True}, "tuning": {"method": "lora", "rank": 2}}),
+    "decoder": ("toy_llama", {"evaluation": {"answer": "both", "batch_size": 7}}),
+    "classifier": ("toy_roberta", {"objective": {"kind": "classification"}, "prompt": {}}),
+}
+
+
+@pytest.fixture(params=MODELS)
+def run(request: pytest.FixtureRequest, toy_tasks: Path, finished: Finished) -> RunFolder:
+    model, changes = MODELS[request.param]
+    return finished(toy_recipe(toy_tasks, request.getfixturevalue(model), training=LEARNING, **changes))
+
+
+@pytest.fixture
+def t5_run(toy_tasks: Path, toy_t5: Path, finished: Finished) -> RunFolder:
+    return finished(toy_recipe(toy_tasks, toy_t5, training=LEARNING, **MODELS["seq2seq"][1]))
+
+
+def said(run: RunFolder, *arguments: str) -> list[dict[str, Any]]:
+    result = call(predict, str(run.path), *arguments, "--json")
+    if result.exception is not None:
+        raise result.exception
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_the_texts_of_the_test_get_its_answers(run: RunFolder, tmp_path: Path) -> None:
+    for number, stage in enumerate(run.stages()[1:], start=1):
+        lines = [json.loads(line) for line in (stage.folder / "predictions.jsonl").read_text("utf-8").splitlines()]
+        for task in {line["task"] for line in lines}:
+            own = [line for line in lines if line["task"] == task]
+            file = tmp_path / "in.jsonl"
+            file.write_text("".join(json.dumps(line) + "\n" for line in own), "utf-8")
+            found = said(run, "--file", str(file), "--task", task, "--stage", str(number), "--scores")
+            assert [one["prediction"] for one in found] == [one["prediction"] for one in own]
+            assert [one["text"] for one in found] == [one["text"] for one in own]
+            assert [one["place"] for one in found] == [f"{file}:{line}" for line in range(1, len(own) + 1)]
+            assert [one.get("ranked") for one in found] == [one.get("ranked") for one in own]
+            for one in found:
+                assert sum(one["scores"].values()) == pytest.approx(1, abs=1e-5)
+                likeliest = one.get("ranked", one["prediction"] if "classification" in run.recipe_yaml() else None)
+                assert likeliest in (None, max(one["scores"], key=one["scores"].get))
+
+
+def test_scores_are_what_stock_transformers_computes(toy_tasks: Path, toy_t5: Path, finished: Finished) -> None:
+    run = finished(toy_recipe(toy_tasks, toy_t5))
+    (found,) = said(run, "w6 w11", "--task", "second", "--scores")
+    folder = run.stages()[-1].folder / "model"
+    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer("Option: w3 w4, w5 \nw6 w11\nAnswer:", return_tensors="pt").input_ids
+    sums = []
+    for label in ("w3 w4", "w5"):
+        target = tokenizer(label, return_tensors="pt").input_ids
+        sums.append(-model(input_ids=ids, labels=target).loss.detach() * target.shape[1])
+    expected = torch.stack(sums).softmax(0).tolist()
+    assert found["scores"] == pytest.approx(dict(zip(("w3 w4", "w5"), expected, strict=True)), abs=1e-5)
+
+
+def test_without_a_task_the_text_stands_alone(t5_run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts: list[str] = []
+
+    def noting(*arguments: Any) -> Any:
+        prompts.append(str(build_prompt(*arguments)))
+        return build_prompt(*arguments)
+
+    monkeypatch.setattr("clkit.models.examples.build_prompt", noting)
+    (found,) = said(t5_run, "w6 w11")
+    assert set(prompts) == {"w6 w11\nAnswer:"}
+    assert found["task"] is None
+    assert "scores" not in found
+    said(t5_run, "w6 w11", "--task", "first")
+    assert prompts[-1] == "Task:first\nDataset:first\nOption: w1, w2 \nw6 w11\nAnswer:"
+
+
+def test_lines_for_a_person_and_standard_input(t5_run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [one["prediction"] for one in said(t5_run, "w6 w11", "w7 w12", "--task", "first")]
+    assert call(predict, str(t5_run.path), "w6 w11", "w7 w12", "--task", "first").stdout.splitlines() == texts
+    arguments = ["predict", str(t5_run.path), "-", "--task", "first"]
+    assert CliRunner().invoke(app.app, arguments, input="w6 w11\nw7 w12\n").stdout.splitlines() == texts
+    assert "%" in call(predict, str(t5_run.path), "w6", "--task", "first", "--scores").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        (("w6", "--task", "frist"), UsageError, "unknown task 'frist', did you mean 'first'"),
+        (("w6", "--scores"), UsageError, "--scores: name a --task"),
+        ((), UsageError, "give either texts"),
+        (("w6", " "), DataError, "text 2: the text is empty"),
+        (("w6", "--stage", "3"), ClkitError, "no finished stage '3'"),
+        (("--file", "nowhere.jsonl"), DataError, "nowhere.jsonl: no such file"),
+    ],
+)
+def test_wrong_use_is_said(t5_run: RunFolder, arguments: tuple[str, ...], kind: type[ClkitError], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        said(t5_run, *arguments)
+
+
+def test_a_classifier_needs_a_task_and_positions_are_kept(
+    toy_tasks: Path, toy_roberta: Path, finished: Finished
+) -> None:
+    run = finished(
+        toy_recipe(toy_tasks, toy_roberta, objective={"kind": "classification"}, prompt={"max_tokens": 1000})
+    )
+    with pytest.raises(UsageError, match=r"--task: .*tasks: first, second"):
+        said(run, "w6")
+    with pytest.raises(ModelError, match="has 513"):
+        said(run, "w6 " * 600, "--task", "first")
