@@ -31,7 +31,8 @@ class ChatTemplate:
 
     Attributes:
         end: what the template writes behind an answer.
-        end_id: the special token in it, which ends an answer that the model writes.
+        end_id: the special token in it, which ends an answer that the model writes; where it has none, its first
+            token, such as that of a line's end.
         remark: how the generation prompt differs; None where it does not.
 
     Raises:
@@ -45,12 +46,11 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         self._around: dict[str, tuple[str, str, str]] = {}
         before, after, self.end = self._parts(NO_TURNS)
-        special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
-        found = next((token for token in self._ids([self.end])[0] if token in special), None)
+        found = self._end_of_turn()
         if found is None:
             raise ModelError(
-                f"{KEY}: the template ends an answer with {self.end!r}, without a special token, so that no answer "
-                "would ever end; set it to false, or correct the template"
+                f"{KEY}: the template ends an answer with {self.end!r}, which is no token of its own, so that no "
+                "answer would ever end; set it to false, or correct the template"
             )
         self.end_id: int = found
         self.remark = self._generation_remark(before, after)
@@ -105,6 +105,16 @@ class ChatTemplate:
         wholes = self._ids([prompt + answer + self.end for prompt, answer in zip(prompts, answers, strict=True)])
         seams = [_alike(*pair) for pair in zip(self.prompt_ids(prompts), wholes, strict=True)]
         return [(whole[:seam], whole[seam:]) for whole, seam in zip(wholes, seams, strict=True)]
+
+    def _end_of_turn(self) -> int | None:
+        special = {*self._tokenizer.all_special_ids, *self._tokenizer.added_tokens_decoder}
+        marked = next((token for token in self._ids([self.end])[0] if token in special), None)
+        if marked is not None or not self.end.strip(" "):
+            return marked
+        answers = self._ids(_BEGINNINGS)
+        ended = self._ids([answer + self.end for answer in _BEGINNINGS])
+        first = {one[len(own)] if one[: len(own)] == own else None for own, one in zip(answers, ended, strict=True)}
+        return first.pop() if len(first) == 1 else None
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         """As `apply_chat_template` tokenises: the template has written the special tokens."""

@@ -162,6 +162,15 @@ def test_an_answer_ends_where_the_template_ends_its_turn(kind: str, end: str) ->
     assert ChatTemplate(tokenizer).end_id == tokenizer.convert_tokens_to_ids(end)
 
 
+def test_where_no_special_token_ends_a_turn_the_first_one_behind_the_answer_does() -> None:
+    tokenizer = byte_level([], "</s>")
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    chat = ChatTemplate(tokenizer)
+    assert tokenizer.decode([chat.end_id]) == "\n"
+    _, tail = chat.ids(*chat.alone(["good film."]))[0]
+    assert tokenizer.decode(tail).strip(" ") == "good film.\n"
+
+
 def test_a_generation_prompt_that_no_whole_conversation_has_is_told() -> None:
     remarks = {kind: ChatTemplate(chatting(kind)).remark for kind in TEMPLATES}
     assert {kind for kind, remark in remarks.items() if remark} == {"qwen3", "deepseek r1"}
@@ -188,8 +197,10 @@ def test_what_a_template_drops_of_an_answer_is_not_trained() -> None:
         ("{{ raise_exception('no system turn') }}", r"cannot be rendered \(no system turn\)"),
         ("always the same", "does not hold a user's turn and its answer exactly once"),
         ("{{ messages[0]['content'] * 2 }}", "does not hold a user's turn and its answer exactly once"),
-        ("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}", r"ends an answer with '\\n', without"),
-        ("{% for m in messages %}{{ m.content }} {% endfor %}", "ends an answer with ' ', without a special token"),
+        (
+            "{% for m in messages %}{{ m.content }} {% endfor %}",
+            "ends an answer with ' ', which is no token of its own",
+        ),
     ],
 )
 def test_a_template_that_will_not_do_is_one_line(template: str | None, message: str) -> None:
