@@ -9,9 +9,6 @@ import typer
 
 from clkit.cli import AcceptChanges, NewestRun
 
-#: Sections of a recipe that decide what a model is tested on, and how.
-TESTED = ("tasks", "benchmark", "prompt", "data", "evaluation", "objective")
-
 
 def evaluate(
     run: NewestRun = None,
@@ -33,8 +30,7 @@ def evaluate(
     """
     import json
 
-    from clkit.errors import UsageError
-    from clkit.recipe.overrides import without_target
+    from clkit.recipe.overrides import keep_model, without_target
     from clkit.recipe.recipe import Recipe
     from clkit.report.console import make_console, quiet_libraries, stderr
     from clkit.run.atomic import write_jsonl
@@ -44,10 +40,7 @@ def evaluate(
     if save is not None:  # before the model answers for an hour
         check_target(save, "--save", replace=force)
     run, overrides = without_target(run, overrides or [])
-    for change in overrides:
-        section = change.partition("=")[0].partition(".")[0]
-        if section in Recipe.model_fields and section not in TESTED:
-            raise UsageError(f"{section}: the model is the run's, as it was trained; eval changes {', '.join(TESTED)}")
+    keep_model(overrides, Recipe.model_fields)
     folder = RunFolder.open(run) if run is not None else RunFolder.newest()
     recipe = Recipe.load(tasks_of or folder.recipe_path, overrides) if tasks_of or overrides else None
     quiet_libraries()

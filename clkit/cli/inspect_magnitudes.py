@@ -102,12 +102,13 @@ def _show(measured: Magnitudes, name: str, destination: Path, *, every: bool, as
 def _inspected(target: str | None, overrides: list[str], stage: str | None) -> tuple[RunFolder | None, Recipe]:
     """The run, where one is inspected, and the recipe that says what is read and which model it is."""
     from clkit.errors import UsageError
-    from clkit.recipe.overrides import without_target
+    from clkit.recipe.overrides import keep_model, without_target
     from clkit.recipe.recipe import Recipe
     from clkit.run.folder import RunFolder
 
     target, overrides = without_target(target, overrides)
     if target is None or Path(target, "recipe.yaml").is_file():
+        keep_model(overrides, Recipe.model_fields)
         run = RunFolder.open(target) if target is not None else RunFolder.newest()
         return run, Recipe.load(run.recipe_path, overrides)
     if stage is not None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from clkit.errors import RecipeError
+from clkit.errors import RecipeError, UsageError
 from clkit.recipe.written import COMMAND_LINE, Written, extended, merged, parse
 from clkit.section import did_you_mean
 
 Target = TypeVar("Target", str, Path)
 
+#: Sections of a recipe that decide what a model is tested on, and how.
+TESTED = ("tasks", "benchmark", "prompt", "data", "evaluation", "objective")
 NAMED_LISTS = {"strategies": "strategy", "tasks": "task"}
 
 
@@ -55,6 +57,22 @@ def without_target(target: Target | None, overrides: Sequence[str]) -> tuple[Tar
     if equals and "/" not in key and not Path(str(target)).exists():
         return None, [str(target), *overrides]
     return target, list(overrides)
+
+
+def keep_model(overrides: Sequence[str], known: Collection[str]) -> None:
+    """Refuse overrides of what made the model of a run: of a model that is trained, they would change nothing.
+
+    Args:
+        known: all sections of a recipe; others are left to be told where they are read.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for override in overrides:
+        section = override.partition("=")[0].partition(".")[0]
+        if section in known and section not in TESTED:
+            tested = ", ".join(TESTED)
+            raise UsageError(f"{section}: the model is the run's, as it was trained; what can be changed: {tested}")
 
 
 def _split(override: str) -> tuple[str, Written]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from clkit.errors import RunError, UsageError
 from clkit.run.atomic import sync
-from clkit.run.layout import is_run
+from clkit.run.layout import is_run, unwritable
 from clkit.run.seal import Done, seal_files
 
 #: Says what was exported, and seals the other files: only what it names is ever replaced.
@@ -34,8 +34,8 @@ def check_export(folder: Path, *, replace: bool, reads: Iterable[Path] = ()) -> 
         raise UsageError(f"'{folder}' lies in the run {run}, whose files are sealed; name a folder elsewhere")
     if not target.parent.is_dir():
         raise UsageError(f"there is no folder '{folder.parent}'; make it first")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise UsageError(f"nothing can be written into '{folder.parent}'; name a folder elsewhere")
+    if fault := unwritable(target.parent):
+        raise UsageError(f"{fault}; name a folder elsewhere")
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not target.is_dir():

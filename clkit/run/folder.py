@@ -24,6 +24,7 @@ from clkit.run.layout import (
     remove_own_files,
     stage_folders,
     strangers,
+    unwritable,
 )
 from clkit.run.lock import LOCK_FILES
 from clkit.run.log import RunLog
@@ -76,7 +77,7 @@ class RunFolder:
 
         Raises:
             UsageError: the folder is not empty or lies in another run, or ``overwrite`` meets something that is no run
-                folder, files that clkit did not write, or what the new run reads.
+                folder, files that clkit did not write, or what the new run reads; or nothing can be written there.
         """
         run = cls(Path(path))
         choose = "choose another folder with --run DIR"
@@ -85,6 +86,8 @@ class RunFolder:
         outer = enclosing_run(run.path)
         if outer is not None:
             raise UsageError(f"{run.path} lies in the run {outer}; {choose}")
+        if fault := unwritable(run.path):
+            raise UsageError(f"{fault}; {choose}")
         if run.is_empty():
             return
         if not overwrite:

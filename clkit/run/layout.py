@@ -21,6 +21,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import NamedTuple
 
 from clkit.errors import RunError, UsageError
@@ -79,6 +80,18 @@ def enclosing_run(path: Path) -> Path | None:
     return next((folder for folder in path.resolve().parents if is_run(folder)), None)
 
 
+def unwritable(folder: Path) -> str | None:
+    """Why nothing can be written into a folder, which may yet have to be made; None where it can."""
+    place = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    if not place.is_dir():
+        return f"'{place}' is no folder"
+    try:
+        with TemporaryFile(dir=place):  # permissions do not tell of `/proc`, or of a disk that is mounted to be read
+            return None
+    except OSError as error:
+        return f"nothing can be written into '{place}' ({error.strerror or error})"
+
+
 def check_target(
     target: Path, option: str, *, replace: bool, files: Sequence[str] = (), own: Path | None = None
 ) -> None:
@@ -98,14 +111,11 @@ def check_target(
     run = None if ours else target.resolve() if files and is_run(target) else enclosing_run(target)
     if run is not None:
         raise UsageError(f"{said}'{target}' lies in the run {run}, whose files are sealed; name a place elsewhere")
-    folder = target.parent
-    if files:
-        folder = next(place for place in (target, *target.parents) if os.path.lexists(place))
-    if not folder.is_dir():
-        missing = f"there is no folder '{folder}'; make it first"
-        raise UsageError(f"{said}'{folder}' is no folder; name one" if files else f"{said}{missing}")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"{said}nothing can be written into '{folder}'; name a place elsewhere")
+    folder = target if files else target.parent
+    if not files and not folder.is_dir():
+        raise UsageError(f"{said}there is no folder '{folder}'; make it first")
+    if fault := unwritable(folder):
+        raise UsageError(f"{said}{fault}; name a place elsewhere")
     for file in [target / name for name in files] or [target]:
         if file.is_dir():
             raise UsageError(f"{said}'{file}' is a folder; name a file")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from clkit.cli.train import train
 from clkit.errors import ModelError, UsageError
 from clkit.recipe.saving import recipe_yaml
 from tests.cli.verbs import call
-from tests.toy import toy_recipe
+from tests.toy import Finished, ToyRecipe, toy_recipe
 
 
 @pytest.fixture
@@ -112,6 +113,43 @@ def test_eval_refuses_to_change_the_model(recipe: str, tmp_path: Path, change: s
     refused = call(evaluate, run, change)
     assert isinstance(refused.exception, UsageError)
     assert str(refused.exception).startswith(f"{change.partition('.')[0]}: the model is the run's, as it was trained; ")
+
+
+@pytest.fixture
+def newest(toy: ToyRecipe, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished run, which is the only one in `runs/` of the current folder."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(finished(toy(training={"epochs": 0.4}, data={"test_per_task": 4})).path, "runs/toy")
+    return tmp_path
+
+
+def test_without_a_run_the_first_word_may_be_an_override(newest: Path) -> None:
+    scores = json.loads(call(evaluate, "data.test_per_task=2", "evaluation.answer=rank", "--json").stdout)
+    assert scores["run"] == "runs/toy"
+    assert {name: one["examples"] for name, one in scores["scores"].items()} == {"first": 2, "second": 2}
+    done = call(inspect_magnitudes, "prompt.max_tokens=32", "--examples", "2", "--json")
+    assert done.exit_code == 0, done.exception
+    assert json.loads(done.stdout)["stage"] == "02-second"
+    assert (newest / "runs/toy/inspect/02-second/magnitudes.json").is_file()
+    for verb in (evaluate, inspect_magnitudes):
+        refused = call(verb, "model.name=elsewhere")
+        assert str(refused.exception).startswith("model: the model is the run's, as it was trained; ")
+
+
+def test_where_nothing_can_be_written_nothing_is_computed(newest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clkit.tasks.loading.load_tasks", lambda *_: pytest.fail("tasks are read"))
+    monkeypatch.setattr("clkit.engine.evaluate.evaluate", lambda *_, **__: pytest.fail("the model is tested"))
+    Path("a_file").write_text("mine", "utf-8")
+    for verb, option, target in (
+        (evaluate, "--save", "/proc/predictions.jsonl"),
+        (evaluate, "--save", "/dev/null"),
+        (inspect_magnitudes, "--out", "/proc/magnitudes"),
+        (inspect_magnitudes, "--out", "a_file"),
+        (inspect_magnitudes, "--out", "/dev/null"),
+    ):
+        refused = call(verb, option, target, *(["--force"] if target == "/dev/null" else []))
+        assert isinstance(refused.exception, UsageError), (option, target)
+    assert Path("a_file").read_text("utf-8") == "mine"
 
 
 def test_inspect_magnitudes_prints_and_saves(recipe: str, tmp_path: Path) -> None:
