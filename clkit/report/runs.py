@@ -29,7 +29,7 @@ from clkit.results.matrix import AccuracyMatrix
 from clkit.results.metrics import Metric, split_forgetting
 from clkit.results.spread import aggregate
 from clkit.run.baselines import Reference, reference_rows
-from clkit.run.comparison import seed_groups
+from clkit.run.comparison import seed_groups, telling_apart
 from clkit.run.folder import RunFolder
 
 
@@ -100,7 +100,11 @@ class ComparedRuns:
             ],
             "references": [_scores_as_json(one.name, one.matrix, one.matrix.metrics()) for one in self.references],
             "aggregates": [
-                {"runs": group.runs, "metrics": {key: metric.to_json() for key, metric in group.metrics.items()}}
+                {
+                    "label": group.label,
+                    "runs": group.runs,
+                    "metrics": {key: metric.to_json() for key, metric in group.metrics.items()},
+                }
                 for group in self.means
             ],
             "comparisons": [one.to_json() for one in self.paired],
@@ -122,13 +126,15 @@ def compare_runs(
     given = {name: reference_rows(references, matrix, name) for name, (_, matrix) in matrices.items()}
     runs = [_result(folder, matrix, given[name]) for name, (folder, matrix) in matrices.items()]
     means = []
-    for group in seed_groups(folder for folder, _ in matrices.values()) if len(runs) > 1 else []:
+    groups = seed_groups(folder for folder, _ in matrices.values()) if len(runs) > 1 else []
+    labels = telling_apart([{**group[0].recipe(), "seed": None} for group in groups])
+    for group, label in zip(groups, labels, strict=True):
         names = [str(folder.path) for folder in group]
         try:
             metrics = aggregate([matrices[name][1] for name in names], **given[names[0]])
         except ValueError as error:  # equal recipes, yet other matrices: a file was changed by hand
             raise RunError(f"no mean over {', '.join(matrices)}: {error}") from error
-        means.append(SeedGroup(names, metrics))
+        means.append(SeedGroup(names, metrics, label))
     several = matrices.items() if len(runs) > 1 else ()
     finished = [Compared(name, run.recipe(), matrix) for name, (run, matrix) in several if not matrix.in_progress]
     return ComparedRuns(runs, references, means, against_the_first(finished))

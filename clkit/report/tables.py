@@ -57,10 +57,15 @@ class RunMetrics(NamedTuple):
 
 
 class SeedGroup(NamedTuple):
-    """Runs that differ in their seed only, by the name they are shown under, and their metrics over the seeds."""
+    """Runs that differ in their seed only, by the name they are shown under, and their metrics over the seeds.
+
+    Attributes:
+        label: in what they differ from other such runs; empty where there are none.
+    """
 
     runs: list[str]
     metrics: dict[str, Aggregate]
+    label: str = ""
 
 
 def show_number(value: float | None, *, fraction: bool, decimals: int = 1, signed: bool = False) -> str:
@@ -215,6 +220,8 @@ def runs_table(
         over_seeds = [group.metrics[name] for name in heads]
         kind = scored_by[group.runs[0]]
         mean = [one.mean for one in over_seeds]
+        if group.label:
+            table.add_row(Text(group.label, style="italic"))
         _add_values(table, f"mean of {len(group.runs)} seeds", mean, heads, kind, style="bold")
         _add_values(table, "± std", [one.std for one in over_seeds], heads, kind, signed=False)
         for end, label in enumerate(("95 % interval from", "95 % interval to")):

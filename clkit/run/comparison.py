@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,34 @@ def compare_recipes(old_yaml: str, new_yaml: str) -> list[str]:
 
 def differing_keys(old: Any, new: Any) -> list[str]:
     """The same of recipes as plain data."""
-    return list(_differences("", old, new))
+    return [key for key, *_ in _differences("", old, new)]
+
+
+def telling_apart(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What each recipe says at the keys in which they differ: as few of them as tell all recipes apart."""
+    values: list[dict[str, str]] = [{} for _ in recipes]
+    for (one, old), (two, new) in combinations(enumerate(recipes), 2):
+        for key, was, became in _differences("", old, new):
+            values[one][key], values[two][key] = _shown(was), _shown(became)
+    chosen: list[str] = []
+
+    def told(keys: Iterable[str]) -> int:
+        return len({tuple(found.get(key) for key in keys) for found in values})
+
+    for key in dict.fromkeys(key for found in values for key in found):
+        if told([*chosen, key]) > told(chosen):
+            chosen.append(key)
+    names = {key: "" if key == "name" else f"{key.removeprefix('strategies.')} " for key in chosen}
+    return [", ".join(names[key] + found[key] for key in chosen if key in found) for found in values]
+
+
+def _shown(value: Any) -> str:
+    """A value of a recipe in a word or two."""
+    if isinstance(value, list) and isinstance(_by_name(value), dict):
+        return " + ".join(_by_name(value))
+    if isinstance(value, dict):
+        return "yes"
+    return "none" if value in (None, []) else str(value)[:40]
 
 
 def open_runs(paths: Iterable[Path], *, depth: int = 3) -> list[RunFolder]:
@@ -65,24 +93,26 @@ def seed_groups(runs: Iterable[RunFolder]) -> list[list[RunFolder]]:
     ]
 
 
-def _differences(key: str, old: Any, new: Any) -> Iterable[str]:
+def _differences(key: str, old: Any, new: Any) -> Iterable[tuple[str, Any, Any]]:
+    """Each key with its two values, None where there is none."""
+    whole = key, old, new
     if type(old) is not type(new):
-        yield key
+        yield whole
         return
     is_list = isinstance(old, list)
     old, new = _by_name(old), _by_name(new)
     if not (isinstance(old, dict) and isinstance(new, dict)):
         if old != new:
-            yield key
+            yield whole
         return
     for name in [*old, *(name for name in new if name not in old)]:
         below = f"{key}.{name}" if key else str(name)
         if name in old and name in new:
             yield from _differences(below, old[name], new[name])
         else:
-            yield below
+            yield below, old.get(name), new.get(name)
     if is_list and old.keys() == new.keys() and list(old) != list(new):
-        yield key  # the same strategies or tasks, in another order
+        yield whole  # the same strategies or tasks, in another order
 
 
 def _by_name(value: Any) -> Any:

@@ -38,9 +38,16 @@ def call(*arguments: str) -> Result:
 
 
 def make_run(
-    seed: int, *, name: str = "x", final: float = 0.5, learned: int = 2, recipe: str = "", tasks: str = "ab"
+    seed: int,
+    *,
+    name: str = "x",
+    final: float = 0.5,
+    learned: int = 2,
+    recipe: str = "",
+    tasks: str = "ab",
+    called: str | None = None,
 ) -> str:
-    run = RunFolder.create(f"runs/{name}-{seed}", f"name: {name}\nseed: {seed}\n{recipe}", {})
+    run = RunFolder.create(f"runs/{name}-{seed}", f"name: {called or name}\nseed: {seed}\n{recipe}", {})
     rows = [[1.0, None], [final, 0.75]][:learned]
     score(run, AccuracyMatrix(tasks=list(tasks), counts=[4, 4], zero_shot=[0.0, 0.25], rows=rows))
     return f"runs/{name}-{seed}"
@@ -68,6 +75,23 @@ def test_run_in_progress_says_so():
     assert "100.0" in output
     assert "runs/x-1: run in progress: 1 of 2 tasks learned; the metrics come with the last task" in output
     assert "bwt" not in output
+
+
+def test_groups_of_seeds_say_what_they_differ_in(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    methods = {
+        "plain": "strategies: []",
+        "low": "strategies: [{name: migu, threshold: 0.7}]",
+        "high": "strategies: [{name: migu, threshold: 0.9}]",
+    }
+    runs = [make_run(seed, name=name, recipe=said, called="x") for name, said in methods.items() for seed in (1, 2)]
+    output = call(*runs).output
+    shown = " ".join(output.split())
+    for label in ("none", "migu, migu.threshold 0.7", "migu, migu.threshold 0.9"):
+        assert shown.count(f"strategies {label} mean of 2 seeds") == 1, output
+    assert max(map(len, output.splitlines())) <= 80
+    labels = [group["label"] for group in json.loads(call(*runs, "--json").output)["aggregates"]]
+    assert labels[1:] == ["strategies migu, migu.threshold 0.7", "strategies migu, migu.threshold 0.9"]
 
 
 def test_several_runs_get_a_row_each_and_the_seeds_a_mean():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clkit.errors import RunError
-from clkit.run.comparison import compare_recipes, seed_groups
+from clkit.run.comparison import compare_recipes, seed_groups, telling_apart
 from clkit.run.folder import RunFolder
 
 
@@ -35,6 +35,22 @@ class TestCompareRecipes:
     def test_damaged(self):
         with pytest.raises(RunError, match="the old recipe is no YAML"):
             compare_recipes("a: [", "a: 1")
+
+
+def test_recipes_are_told_apart_by_as_few_keys_as_that_takes():
+    def migu(**options: float) -> dict[str, object]:
+        return {"strategies": [{"name": "migu", "source": "magnitude", **options}]}
+
+    plain = {"strategies": []}
+    assert telling_apart([plain]) == [""]
+    assert telling_apart([plain, migu(threshold=0.7), migu(threshold=0.9)]) == [
+        "strategies none",
+        "strategies migu, migu.threshold 0.7",
+        "strategies migu, migu.threshold 0.9",
+    ]
+    assert telling_apart([{"name": "a", "x": 1}, {"name": "b", "x": 2}]) == ["a", "b"]
+    rates = [{"name": "a", "training": {"learning_rate": rate, "epochs": 1 / rate}} for rate in (0.5, 0.25)]
+    assert telling_apart(rates) == ["training.learning_rate 0.5", "training.learning_rate 0.25"]
 
 
 def test_seed_groups(tmp_path: Path):
