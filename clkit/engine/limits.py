@@ -16,6 +16,7 @@ from clkit.models.family import Family, Generating
 from clkit.models.likelihood import IGNORED
 from clkit.models.positions import positions
 from clkit.recipe.recipe import Recipe
+from clkit.results.answers import refuse_equal
 from clkit.results.kinds import UNBOUNDED
 from clkit.tasks.conversations import NO_TURNS
 from clkit.tasks.task import Split, Task
@@ -39,6 +40,8 @@ def checked_texts(family: Family, recipe: Recipe, task: Task, split: Split, *, t
     if recipe.objective.kind == "pretraining":
         remarks = [*_check_blocks(family, recipe.objective.block_tokens)]
         return task_texts(task, split, family, recipe), remarks
+    if tested:
+        refuse_equal(task.labels or (), task.name, recipe.evaluation.comparison)
     texts = task_texts(task, split, family, recipe)
     return texts, [*_Limits(family, recipe, task, split, texts, tested).remarks()]
 
@@ -105,7 +108,7 @@ class _Limits:
         if self.task.labels is not None or not self.texts.prompts:
             return 0, ""
         answers = self.task.split(self.split)["answer"][:]
-        lost = unwritable(self.family, answers)
+        lost = unwritable(self.family, answers, self.recipe.evaluation.comparison)
         if lost and len(lost) == len(answers) and self._answers_are_compared:
             raise DataError(
                 f"task '{self.task.name}': the model cannot write any of the {self.split} answers: of {lost[0][0]!r} "

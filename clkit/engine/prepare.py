@@ -162,7 +162,7 @@ def prepare(recipe: Recipe, stages: Sequence[Path] = ()) -> Prepared:
     family.collator()  # which refuses a tokenizer without what the objective needs
     for task in tasks:
         if recipe.objective.kind == "text_to_text":
-            refuse_unwritable_labels(family, task)
+            refuse_unwritable_labels(family, task, recipe.evaluation.comparison)
     if general is not None:
         general.check(family)
     strategies = []

@@ -12,7 +12,7 @@ from datasets import Dataset
 from clkit.errors import DataError
 from clkit.models.family import Family, Generating
 from clkit.models.objective import Objective
-from clkit.results.answers import normalise
+from clkit.results.answers import Comparison
 from clkit.section import code_points
 from clkit.tasks.blocks import blocks
 from clkit.tasks.conversations import NO_TURNS
@@ -110,13 +110,13 @@ def task_examples(task: Task, texts: Texts) -> Dataset:
     )
 
 
-def refuse_unwritable_labels(family: Family, task: Task) -> None:
+def refuse_unwritable_labels(family: Family, task: Task, by: Comparison) -> None:
     """Check that every label survives the tokenizer: one that does not could never be answered.
 
     Raises:
         DataError: a label is read back as something else.
     """
-    for label, read in unwritable(family, task.labels or ()):
+    for label, read in unwritable(family, task.labels or (), by):
         known = f"'{read}'" if read.strip() else "nothing"
         raise DataError(
             f"task '{task.name}': the model's tokenizer cannot spell the label '{label}' ({code_points(label)}): it "
@@ -125,12 +125,12 @@ def refuse_unwritable_labels(family: Family, task: Task) -> None:
         )
 
 
-def unwritable(family: Family, answers: Sequence[str]) -> list[tuple[str, str]]:
+def unwritable(family: Family, answers: Sequence[str], by: Comparison) -> list[tuple[str, str]]:
     """The answers that exact match would not know again if the model wrote their tokens, with what is read of them."""
     if not isinstance(family, Generating) or not answers:
         return []
     read = family.as_written(answers)
-    return [pair for pair in zip(answers, read, strict=True) if normalise(pair[0]) != normalise(pair[1])]
+    return [pair for pair in zip(answers, read, strict=True) if not by.same(*pair)]
 
 
 def encode(family: Family, examples: Dataset, chosen: Sequence[int] | None = None) -> Dataset:

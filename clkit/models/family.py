@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from clkit.models.weights import Weights
     from clkit.tasks.task import Task
 
-#: Ends an answer that was cut off at its last allowed token, so that it cannot pass for a label that it begins with.
-UNFINISHED = " …"
-
 Batch = Mapping[str, torch.Tensor]
 Collator = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
 

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from clkit.models.family import UNFINISHED, Family
+from clkit.models.family import Family
+from clkit.results.answers import UNFINISHED
 
 
 def end_ids(family: Family) -> list[int]:

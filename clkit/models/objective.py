@@ -57,7 +57,7 @@ Objective = Annotated[TextToText | Classification | Pretraining, Field(discrimin
 
 #: What each objective can be scored by; the first unless the recipe says otherwise.
 METRICS_OF: dict[str, tuple[MetricName, ...]] = {
-    "text_to_text": ("exact_match", "macro_f1", "loss", "perplexity"),
+    "text_to_text": ("exact_match", "macro_f1", "token_f1", "rouge_l", "loss", "perplexity"),
     "classification": ("exact_match", "macro_f1"),
     "pretraining": ("perplexity", "loss"),
 }

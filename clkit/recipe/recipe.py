@@ -177,6 +177,9 @@ class Recipe(Section):
             yield f"evaluation.answer: '{self.evaluation.answer}' has no effect with {why}; leave it out"
         if self.evaluation.max_new_tokens != default.max_new_tokens:
             yield f"evaluation.max_new_tokens: has no effect with {why}, where no text is written; leave it out"
+        for key in ("normalise", "numbers"):
+            if getattr(self.evaluation, key) != getattr(default, key):
+                yield f"evaluation.{key}: has no effect with {why}, where no texts are compared; leave it out"
 
     def _contradictions_of_answers(self) -> Iterator[str]:
         kind = self.objective.kind

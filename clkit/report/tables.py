@@ -22,7 +22,14 @@ MISSING = "–"
 LABEL_WIDTH = 24  # longer task names are cut
 SIGNED = frozenset({"bwt", "fwt"})
 #: What stands for `accuracy` in the names of a run's metrics, where its scores are others.
-NOUNS = {"exact_match": "accuracy", "macro_f1": "macro F1", RANKED: "accuracy, ranked", OUTSIDE: "outside labels"}
+NOUNS = {
+    "exact_match": "accuracy",
+    "macro_f1": "macro F1",
+    "token_f1": "token F1",
+    "rouge_l": "ROUGE-L",
+    RANKED: "accuracy, ranked",
+    OUTSIDE: "outside labels",
+}
 #: Decimals of a percentage and of other scores, and those where space is scarce.
 DECIMALS = {"perplexity": (2, 1), "loss": (3, 2)}
 PERCENT_DECIMALS = (1, 0)

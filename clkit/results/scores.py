@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Protocol
 
 from clkit.errors import ClkitError
-from clkit.results.answers import normalise
+from clkit.results.answers import AS_EVER, UNFINISHED, Comparison
 from clkit.results.kinds import OUTSIDE, RANKED
+from clkit.results.overlap import rouge_l, token_f1, words
 
 #: Nats per token whose exponential a float still holds, with room for a sum over tasks: e^700 is about 1e304.
 LARGEST_LOSS = 700.0
+
+
+Overlap = Callable[[Sequence[str], Sequence[str]], float]
 
 
 class Tested(Protocol):
@@ -50,6 +54,8 @@ class Answers:
         labels: the labels that the answers are to be; None where they are free.
         rows: of each example where it stands in the data and what it says, `place` and `text`, for the records.
         ranked: the likeliest label of each example, where the predictions were generated and these are wanted too.
+        by: how they are compared.
+        overlap: whether to score how much of the right answer they hold where there are labels too.
     """
 
     task: str
@@ -58,6 +64,8 @@ class Answers:
     labels: Sequence[str] | None = None
     rows: Sequence[Mapping[str, Any]] = ()
     ranked: Sequence[str] | None = None
+    by: Comparison = AS_EVER
+    overlap: bool = False
 
     @property
     def examples(self) -> int:
@@ -66,21 +74,38 @@ class Answers:
     def records(self) -> Iterable[dict[str, Any]]:
         ranked = [{}] * self.examples if self.ranked is None else [{"ranked": label} for label in self.ranked]
         outcomes = (
-            {"gold": gold, "prediction": prediction, "correct": normalise(prediction) == normalise(gold), **more}
+            {"gold": gold, "prediction": prediction, "correct": self.by.same(prediction, gold), **more}
             for prediction, gold, more in zip(self.predictions, self.gold, ranked, strict=True)
         )
         return _records(self.task, self.rows, outcomes)
 
     @property
     def exact_match(self) -> float:
-        """The share of examples whose normalised prediction is the normalised answer."""
-        return _agreement(self.predictions, self.gold)
+        """The share of examples whose prediction counts as the same as the answer."""
+        return self._agreement(self.predictions)
+
+    def _agreement(self, predictions: Sequence[str]) -> float:
+        return fmean(self.by.same(*pair) for pair in zip(predictions, self.gold, strict=True))
+
+    @property
+    def token_f1(self) -> float:
+        """The mean F1 of the tokens that an answer and the right one, both normalised, have in common."""
+        return self._mean(token_f1, lambda answer: self.by.text(answer).split())
+
+    @property
+    def rouge_l(self) -> float:
+        """The mean F1 of their longest common subsequences of words."""
+        return self._mean(rouge_l, words)
+
+    def _mean(self, of: Overlap, read: Callable[[str], list[str]]) -> float:
+        pairs = zip(self.predictions, self.gold, strict=True)
+        return fmean(of(read(prediction.removesuffix(UNFINISHED)), read(gold)) for prediction, gold in pairs)
 
     @property
     def outside_labels(self) -> float:
         """The share of predictions that are none of the labels; such a prediction is wrong."""
-        known = {normalise(label) for label in self.labels or ()}
-        return sum(normalise(prediction) not in known for prediction in self.predictions) / len(self.gold)
+        known = {self.by.key(label) for label in self.labels or ()}
+        return sum(self.by.key(prediction) not in known for prediction in self.predictions) / len(self.gold)
 
     @property
     def macro_f1(self) -> float:
@@ -88,9 +113,9 @@ class Answers:
 
         A prediction that is none of the labels is a false negative of its gold label and no label's false positive.
         """
-        pairs = [(normalise(p), normalise(g)) for p, g in zip(self.predictions, self.gold, strict=True)]
-        known = {normalise(label) for label in self.labels or self.gold}
-        found = sorted(known & {text for pair in pairs for text in pair})
+        pairs = [(self.by.key(p), self.by.key(g)) for p, g in zip(self.predictions, self.gold, strict=True)]
+        known = dict.fromkeys(self.by.key(label) for label in self.labels or self.gold)
+        found = [label for label in known if any(label in pair for pair in pairs)]
         return fmean(
             2 * sum(p == g == label for p, g in pairs) / sum((p == label) + (g == label) for p, g in pairs)
             for label in found
@@ -101,11 +126,9 @@ class Answers:
         answered = {"exact_match": self.exact_match}
         if self.labels is not None:
             answered |= {"macro_f1": self.macro_f1, OUTSIDE: self.outside_labels}
-        return answered if self.ranked is None else {**answered, RANKED: _agreement(self.ranked, self.gold)}
-
-
-def _agreement(predictions: Sequence[str], gold: Sequence[str]) -> float:
-    return sum(normalise(p) == normalise(g) for p, g in zip(predictions, gold, strict=True)) / len(gold)
+        if self.labels is None or self.overlap:
+            answered |= {"token_f1": self.token_f1, "rouge_l": self.rouge_l}
+        return answered if self.ranked is None else {**answered, RANKED: self._agreement(self.ranked)}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from clkit.models.family import Family
 from clkit.models.likelihood import IGNORED
 from clkit.processes import processes
 from clkit.results.chance import Guess, task_chance
-from clkit.results.kinds import UNBOUNDED, MetricName
+from clkit.results.kinds import OVERLAPS, UNBOUNDED, MetricName
 from clkit.results.scores import Answers, Likelihoods, Tested
 from clkit.tasks.blocks import begins
 from clkit.tasks.task import Task
@@ -147,7 +147,16 @@ class Examiner:
         answered = self._over_batches(lengths, answer, listener)
         predictions, ranked = ([pair[way] for pair in answered] for way in (0, 1))
         rows = task.split(evaluation.split)
-        return Answers(task.name, predictions, rows["answer"][:], task.labels, _traces(rows), ranked if both else None)
+        return Answers(
+            task.name,
+            predictions,
+            rows["answer"][:],
+            task.labels,
+            _traces(rows),
+            ranked if both else None,
+            evaluation.comparison,
+            overlap=self._recipe.metric in OVERLAPS,
+        )
 
     def _likelihoods(self, family: Family, task: Task, listener: Listener) -> Likelihoods:
         encoded = self._encode(family, task)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from clkit.results.answers import Comparison, Normaliser
 from clkit.results.kinds import MetricName
 from clkit.section import Section
 
@@ -24,13 +25,22 @@ class EvaluationSection(Section):
     )
     metric: MetricName | None = Field(
         None,
-        description="What the matrix holds: `exact_match` (accuracy), `macro_f1` over the labels, or `loss` or "
-        "`perplexity` per token, for which lower is better. Null: perplexity for pretraining, else exact_match.",
+        description="What the matrix holds: `exact_match` (accuracy), `macro_f1` over the labels, `token_f1` "
+        "or `rouge_l` of free answers, or `loss` or `perplexity` per token, for which lower is better. Null: "
+        "perplexity for pretraining, else exact_match.",
     )
     answer: Literal["generate", "rank", "both"] = Field(
         "generate",
         description="`generate` greedily, or `rank` the labels by their likelihood. `both`: the matrix holds what was "
         "generated, and `clkit matrix --metric accuracy_ranked` shows the other.",
+    )
+    normalise: Normaliser = Field(
+        "default",
+        description="What makes two answers the same. `default`: lower case, no punctuation but within numbers. "
+        "`squad`: as SQuAD's evaluation, without punctuation and articles. `none`: as written, trimmed.",
+    )
+    numbers: bool = Field(
+        False, description="Compare answers that are numbers by value: 1,000 is 1000.0. Concerns whole answers."
     )
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         64, description="Examples of similar length per batch, at most."
@@ -38,3 +48,8 @@ class EvaluationSection(Section):
     max_new_tokens: Annotated[int, Field(ge=1)] = Field(
         50, description="Longest free-form answer in tokens; tasks with labels stop after their longest label."
     )
+
+    @property
+    def comparison(self) -> Comparison:
+        """How answers are compared."""
+        return Comparison(self.normalise, self.numbers)

@@ -20,9 +20,9 @@ from clkit.engine.exporting import TEXT, export
 from clkit.engine.sequence import train
 from clkit.errors import RunError, UsageError
 from clkit.models.examples import task_texts
-from clkit.models.family import UNFINISHED
 from clkit.recipe.recipe import Recipe
 from clkit.report.card import PEFT_CLASSES, model_card
+from clkit.results.answers import UNFINISHED
 from clkit.run.folder import RunFolder
 from clkit.tasks.loading import load_tasks
 from clkit.tasks.prompts import build_prompt

@@ -23,6 +23,7 @@ from clkit.events import Listener, Plan
 from clkit.models.loading import load_model
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.smoke import smoke_recipe
+from clkit.results.scores import Answers
 from clkit.run.folder import RunFolder
 from tests.toy import Finished, ToyRecipe, toy_recipe, write_task
 
@@ -279,3 +280,23 @@ class TestHeard:
 def test_the_miniature_keeps_the_protocol(protocol: str, stages: int):
     small = smoke_recipe(Recipe.load("t5_order1", ["strategies=[]", f"protocol={protocol}"]))
     assert len(prepare(small).plan().steps) == stages
+
+
+def test_free_answers_are_scored_by_what_they_share_with_the_right_ones(toy: ToyRecipe, tmp_path: Path) -> None:
+    """Beside a task with labels, whose answers are scored so only if that is the run's metric."""
+    tasks = [task.model_dump(exclude_none=True) for task in toy().task_recipes()]
+    tasks[1] = {**{key: value for key, value in tasks[1].items() if key != "labels"}, "answers": "free"}
+    evaluation = {"max_new_tokens": 4, "numbers": True, "normalise": "none"}
+    plain = train(toy(protocol="zero_shot", tasks=tasks, evaluation=evaluation), tmp_path / "plain")
+    (stage,) = plain.stages()
+    lines = (stage.folder / "predictions.jsonl").read_text("utf-8").splitlines()
+    own = [line for line in map(json.loads, lines) if line["task"] == "second"]
+    answers = Answers("second", [line["prediction"] for line in own], [line["gold"] for line in own])
+    assert stage.payload["scores"]["rouge_l"] == [None, answers.rouge_l]
+    assert plain.scores("token_f1").matrix.zero_shot == [None, answers.token_f1]
+    scored = train(
+        toy(protocol="zero_shot", tasks=tasks, evaluation=evaluation | {"metric": "rouge_l"}), tmp_path / "by"
+    )
+    first, second = scored.read_matrix().zero_shot or []
+    assert second == answers.rouge_l
+    assert first is not None

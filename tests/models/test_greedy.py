@@ -13,6 +13,7 @@ from clkit.models.examples import refuse_unwritable_labels, unwritable
 from clkit.models.loading import load_model
 from clkit.models.magnitudes import MagnitudeCollector
 from clkit.models.sections import FullTuning, ModelSection
+from clkit.results.answers import AS_EVER
 from clkit.tasks.task import Task
 from tests.strategies.loaded import load_toy
 
@@ -57,11 +58,11 @@ def test_a_label_that_the_tokenizer_cannot_spell_is_refused(family: str, request
     loaded = load_toy(request.getfixturevalue(family))
     empty: Any = None
     fine = Task(name="t", group="t", instruction=None, labels=("w1", "w2 w3"), train=empty, test=empty)
-    refuse_unwritable_labels(loaded, fine)
+    refuse_unwritable_labels(loaded, fine, AS_EVER)
     bad = Task(name="t", group="t", instruction=None, labels=("w1", "体育"), train=empty, test=empty)
     with pytest.raises(DataError, match=r"cannot spell the label '体育' \(U\+4F53 U\+80B2\)"):
-        refuse_unwritable_labels(loaded, bad)
-    assert [answer for answer, _ in unwritable(loaded, ["w1", "体育 w1"])] == ["体育 w1"]
+        refuse_unwritable_labels(loaded, bad, AS_EVER)
+    assert [answer for answer, _ in unwritable(loaded, ["w1", "体育 w1"], AS_EVER)] == ["体育 w1"]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

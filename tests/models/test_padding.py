@@ -13,10 +13,11 @@ from transformers.models.t5gemma.configuration_t5gemma import T5GemmaModuleConfi
 from clkit.errors import ModelError
 from clkit.models.families.masked_tokens import MaskedTokens
 from clkit.models.families.seq2seq import Seq2Seq
-from clkit.models.family import UNFINISHED, Family
+from clkit.models.family import Family
 from clkit.models.layers import linear_layers, select_layers
 from clkit.models.magnitudes import MagnitudeCollector, check_padding
 from clkit.models.objective import Pretraining, TextToText
+from clkit.results.answers import UNFINISHED
 from clkit.strategies.builtin.migu import MIGU, MIGUOptions
 from clkit.testing.examiner import negative_log_likelihoods
 
