@@ -17,11 +17,13 @@ ToyRecipe = Callable[..., Recipe]
 Finished = Callable[[Recipe], RunFolder]
 
 TASKS = {"first": ("w1", "w2"), "second": ("w3 w4", "w5")}
+#: Labels of a further task, one of which another has too.
+FURTHER = {"third": ("w2", "w7")}
 
 
 def write_task(folder: Path, name: str, examples: int = 24) -> dict[str, Any]:
     """JSONL files of a task whose answer is decided by the first word; its entry in a recipe's `tasks`."""
-    labels = TASKS[name]
+    labels = (TASKS | FURTHER)[name]
     draw = random.Random(name)
     for split in ("train", "test"):
         lines = []

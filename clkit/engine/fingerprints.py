@@ -151,8 +151,10 @@ def refuse_changes(run: RunFolder, recipe: Recipe, now: Read, *, accept: bool, o
     Raises:
         UsageError: something is not, and was not accepted.
     """
-    before = run.environment().get("read")
-    found = [f"{key} ({where})" for key, where in changes(before, now, recipe, only)] if before else []
+    before = run.environment().get("read") or {}
+    known = {key.rpartition(".")[0] for key in before}  # what is read for the first time is a new task's
+    now = {key: value for key, value in now.items() if key.rpartition(".")[0] in known}
+    found = [f"{key} ({where})" for key, where in changes(before, now, recipe, only)]
     if found and not accept:
         more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
         raise UsageError(

@@ -29,8 +29,13 @@ from clkit.training.trainer import TaskTrainer
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a stage's training took, all its attempts together; the seconds of those that were cut short left out."""
+    """What a stage's training took, all its attempts together; the seconds of those that were cut short left out.
 
+    Attributes:
+        examples: those of the stage itself, without what strategies made of them.
+    """
+
+    examples: int
     steps: int
     training_seconds: float
     saving_seconds: float
@@ -96,7 +101,7 @@ def fit(
     trainer.release_model()
     family.model.config.use_cache = True  # the Trainer turns it off for good, and it would be saved so
     call_all(strategies, "after_task", context)
-    return Fitted(trainer.state.global_step, saving.seconds, saving.saving_seconds)
+    return Fitted(len(prepared.examples(stage)), trainer.state.global_step, saving.seconds, saving.saving_seconds)
 
 
 def _context(prepared: Prepared, stage: PlannedStage) -> Context:

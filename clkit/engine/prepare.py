@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from datasets import Dataset, concatenate_datasets
 
 from clkit.engine.fingerprints import Read, what_is_read
+from clkit.engine.growing import Earlier
 from clkit.engine.limits import checked_texts
 from clkit.engine.protocols import PlannedStage, lineage, planned_stages
 from clkit.errors import StrategyError, UsageError
@@ -43,15 +44,18 @@ class Prepared:
     strategies: list[Strategy]
     general: General | None
     read: Read
+    earlier: Earlier = field(default_factory=Earlier)
 
     def __post_init__(self) -> None:
         self.stages = planned_stages(self.recipe)
         self._examples: dict[str, Dataset] = {}
         self._remarks: list[str] = [] if self.family.chat is None else [*filter(None, [self.family.chat.remark])]
+        finished = {name for stage in self.stages if stage.name in self.earlier.examples for name in stage.learned}
         for task in self.tasks:
             if self.stages:
-                texts = self._checked(task, "train", tested=False)
-                self._examples[task.name] = task_examples(task, texts)
+                learned = replace(task, train=task.train.select(range(1))) if task.name in finished else task
+                texts = self._checked(learned, "train", tested=False)
+                self._examples[task.name] = task_examples(learned, texts)
             self._checked(task, self.recipe.evaluation.split, tested=True)
 
     def _checked(self, task: Task, split: Split, *, tested: bool) -> Texts:
@@ -78,7 +82,7 @@ class Prepared:
         return concatenate_datasets([self._examples[name] for name in stage.learned])
 
     def _steps(self) -> dict[str, int]:
-        own = [len(self.examples(stage)) for stage in self.stages]
+        own = [self.earlier.examples.get(stage.name) or len(self.examples(stage)) for stage in self.stages]
         steps = {}
         for index, stage in enumerate(self.stages):
             so_far = own[lineage(self.stages, index)]
@@ -143,8 +147,8 @@ def few_steps(steps: Mapping[str, int]) -> Iterator[str]:
         )
 
 
-def prepare(recipe: Recipe, stages: Sequence[Path] = ()) -> Prepared:
-    """Load the tasks, the model (as saved after the last of ``stages``, folders of tasks of a run) and the strategies.
+def prepare(recipe: Recipe, earlier: Earlier | None = None) -> Prepared:
+    """Load the tasks, the model and the strategies, as they were when the run stopped that is gone on with.
 
     Raises:
         DataError, ModelError: something cannot be loaded.
@@ -152,11 +156,12 @@ def prepare(recipe: Recipe, stages: Sequence[Path] = ()) -> Prepared:
         UsageError: a strategy does not support the model's family or cannot work with the model as its options say, or
             this machine does not support the precision.
     """
+    earlier = earlier or Earlier()
     if recipe.protocol != "zero_shot":
         check_training(recipe)
     general = General(recipe.general, recipe.evaluation.batch_size) if recipe.general else None
     tasks = load_tasks(recipe)
-    family = load_learner(recipe, labels_of(tasks), stages)
+    family = load_learner(recipe, labels_of(tasks), earlier.loaded)
     read = what_is_read(recipe, tasks)  # when a model of the hub is on this machine, and before rows are left out
     tasks = [without_unusable(task, family, recipe) for task in tasks]
     family.collator()  # which refuses a tokenizer without what the objective needs
@@ -175,9 +180,9 @@ def prepare(recipe: Recipe, stages: Sequence[Path] = ()) -> Prepared:
             call(strategies[-1], "check", family, len(tasks))
         except StrategyError as error:  # before the run, an option is wrong, not the run
             raise UsageError(str(error)) from error
-    if stages:
-        load_strategies(strategies, stages[-1])
-    return Prepared(recipe, tasks, family, strategies, general, read)
+    if earlier.loaded:
+        load_strategies(strategies, earlier.loaded[-1])
+    return Prepared(recipe, tasks, family, strategies, general, read, earlier)
 
 
 def labels_of(tasks: Sequence[Task]) -> dict[str, tuple[str, ...]]:

@@ -14,13 +14,11 @@ from pathlib import Path
 
 from clkit.engine.fit import Fitted
 from clkit.engine.protocols import PlannedStage, lineage, planned_stages
-from clkit.errors import RecipeError, RunError, UsageError
+from clkit.errors import RunError, UsageError
 from clkit.recipe.recipe import Recipe
-from clkit.recipe.saving import recipe_yaml
-from clkit.run.atomic import sync
-from clkit.run.comparison import compare_recipes
+from clkit.run.atomic import remove, sync
 from clkit.run.damage import refuse_damage, remedy
-from clkit.run.folder import RunFolder, remove
+from clkit.run.folder import RunFolder
 from clkit.run.layout import RECIPE, TRAINED_FILE, ZERO_SHOT
 from clkit.run.seal import CHECKPOINTS, Done, seal_files
 from clkit.training.checkpoints import Checkpoint, CheckpointFolder
@@ -34,6 +32,19 @@ class Unfinished:
     folder: Path
     trained: Fitted | None = None
     checkpoint: Checkpoint | None = None
+
+
+def refuse_nothing(path: Path) -> None:
+    """Make sure that there is a run to go on with.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path} is a file; choose a folder with --run DIR")
+    if RunFolder(path).is_empty():
+        state = "is empty" if path.exists() else "does not exist"
+        raise UsageError(f"{path} {state}, so there is no run to go on with; leave --resume out to begin one")
 
 
 def find_unfinished(run: RunFolder, stages: Sequence[PlannedStage], note: Callable[[str], None]) -> Unfinished | None:
@@ -155,27 +166,3 @@ def mark_trained(stage: Path, fitted: Fitted) -> None:
             sync(file)
     Done(asdict(fitted), seal_files(stage)).write(stage, TRAINED_FILE)
     shutil.rmtree(stage / CHECKPOINTS, ignore_errors=True)
-
-
-def refuse_changed_recipe(run: RunFolder, recipe: Recipe) -> list[str]:
-    """The keys in which a recipe differs from the one that a run began with, none of which decides the result.
-
-    Raises:
-        UsageError: others differ, so that the run cannot go on with it.
-        RunError: the run's recipe cannot be read, or this clkit does not know it any more.
-    """
-    try:
-        began_with = Recipe.load(run.recipe_path)
-    except RecipeError as error:
-        made_by = run.environment().get("versions", {}).get("clkit", "another version")
-        raise RunError(
-            f"{error}; the run was made by clkit {made_by}: go on with that version, or train anew with --overwrite"
-        ) from error
-    different = compare_recipes(recipe_yaml(began_with), recipe_yaml(recipe))
-    decisive = [key for key in different if Recipe.decides_result(key)]
-    if decisive:
-        raise UsageError(
-            f"{run.path}: --resume needs the recipe of the run, but these keys differ: {', '.join(decisive)}; take the "
-            "changes back, or train into another folder with --run DIR"
-        )
-    return different

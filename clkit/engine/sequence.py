@@ -15,6 +15,7 @@ from accelerate.utils import broadcast_object_list
 from clkit.engine.failures import explained
 from clkit.engine.fingerprints import examine_read, refuse_changes
 from clkit.engine.fit import Fitted, fit
+from clkit.engine.growing import Earlier, refuse_changed_recipe
 from clkit.engine.prepare import Prepared, prepare
 from clkit.engine.protocols import PlannedStage, planned_stages
 from clkit.engine.resuming import (
@@ -24,13 +25,13 @@ from clkit.engine.resuming import (
     gone_on_from,
     is_finished,
     mark_trained,
-    refuse_changed_recipe,
     refuse_damaged_run,
+    refuse_nothing,
     tests_first,
     tidy,
 )
 from clkit.engine.surroundings import repeatable_and_quiet
-from clkit.errors import RunError, UsageError
+from clkit.errors import RunError
 from clkit.events import Listener, Plan
 from clkit.models.loading import save_model
 from clkit.processes import processes
@@ -43,7 +44,7 @@ from clkit.results.matrix import AccuracyMatrix
 from clkit.run.atomic import write_jsonl
 from clkit.run.environment import changed_versions, environment
 from clkit.run.folder import RunFolder
-from clkit.run.layout import ZERO_SHOT, check_links
+from clkit.run.layout import GROWING, ZERO_SHOT, check_links
 from clkit.run.lock import locked
 from clkit.testing.examiner import Examiner
 from clkit.training.interruption import Interruption
@@ -102,25 +103,12 @@ def dry_run(recipe: Recipe, run: str | Path, *, accept_changes: bool = False, li
     return _look(recipe, RunFolder.open(run), listener or Listener(), accept=accept_changes).prepared.plan()
 
 
-def refuse_nothing(path: Path) -> None:
-    """Make sure that there is a run to go on with.
-
-    Raises:
-        UsageError: there is none.
-    """
-    if path.exists() and not path.is_dir():
-        raise UsageError(f"{path} is a file; choose a folder with --run DIR")
-    if RunFolder(path).is_empty():
-        state = "is empty" if path.exists() else "does not exist"
-        raise UsageError(f"{path} {state}, so there is no run to go on with; leave --resume out to begin one")
-
-
 @dataclass(frozen=True)
 class _Start:
     """What a run starts from, all loaded and checked, and nothing written.
 
     Attributes:
-        differing: keys of the recipe that differ from the run's, and do not decide its result.
+        differing: keys of the recipe that differ from the run's, and do not decide the result of what it has.
         accepted: what is no longer as the run read it, in words.
     """
 
@@ -134,7 +122,7 @@ def _look(recipe: Recipe, earlier: RunFolder | None, listener: Listener, *, acce
     """Load everything before anything is written, so that what is wrong neither leaves a folder nor empties one."""
     if earlier is None:
         return _Start(prepare(recipe))
-    differing = refuse_changed_recipe(earlier, recipe)
+    differing, new = refuse_changed_recipe(earlier, recipe)
     stages = planned_stages(recipe)
     done = earlier.stages()
     if done and done[0].index > 0 and len(done) < len(stages) and tests_first(recipe):
@@ -151,7 +139,8 @@ def _look(recipe: Recipe, earlier: RunFolder | None, listener: Listener, *, acce
             listener.noted(f"{earlier.log.path} is missing: what was logged is lost, and a new one is begun")
         for number in earlier.log.unreadable():
             listener.noted(f"{earlier.log.path}:{number}: no JSON object (cut short by a crash?); the line is removed")
-    prepared = prepare(recipe, loaded)
+    examples = {stage.name: stage.payload["examples"] for stage in done if "examples" in stage.payload}
+    prepared = prepare(recipe, Earlier(loaded, examples, new))
     accepted = refuse_changes(earlier, recipe, prepared.read, accept=accept)
     for remark in accepted:
         listener.noted(f"accepted: {remark}")
@@ -209,10 +198,16 @@ def _go_on(earlier: RunFolder, start: _Start, now: Mapping[str, Any], listener: 
     environment = earlier.environment()
     for remark in changed_versions(environment.get("versions", {}), now["versions"]):
         listener.noted(remark)
-    earlier.log.append({"event": "resumed", "differing": start.differing, "accepted": start.accepted, **now})
+    new = start.prepared.earlier.new
+    told = {"differing": start.differing, "accepted": start.accepted, "new": new}
+    earlier.log.append({"event": "resumed", **told, **now})
     if start.accepted:
         accepted = [*environment.get("accepted", []), {"when": now["started"], "changes": start.accepted}]
         earlier.note_in_environment(read=start.prepared.read, accepted=accepted)
+    if new:
+        listener.noted(f"{earlier.path}: learns further tasks: {', '.join(new)}")
+    if new or GROWING in environment:
+        earlier.replace_recipe(recipe_yaml(start.prepared.recipe), read=start.prepared.read)
 
 
 def _find_unfinished(earlier: RunFolder, stages: Sequence[PlannedStage], listener: Listener) -> Unfinished | None:

@@ -10,10 +10,11 @@ from typing import Any
 
 from clkit.errors import RunError, UsageError
 from clkit.results.matrix import AccuracyMatrix
-from clkit.run.atomic import sync, write_atomically, write_json
+from clkit.run.atomic import remove, sync, write_atomically, write_json
 from clkit.run.layout import (
     ENVIRONMENT,
     FORMAT,
+    GROWING,
     LOG,
     RECIPE,
     TASKS,
@@ -190,12 +191,25 @@ class RunFolder:
         return data
 
     def recipe_is_original(self) -> bool:
-        """Whether `recipe.yaml` is as the run began with it.
+        """Whether `recipe.yaml` is as the run began with it, or was grown to.
 
         Raises:
             RunError: `recipe.yaml` or `env.json` cannot be read.
         """
-        return bool(self.environment().get("recipe_sha256") == text_sha256(self.recipe_yaml()))
+        return text_sha256(self.recipe_yaml()) in map(self.environment().get, ("recipe_sha256", GROWING))
+
+    def replace_recipe(self, recipe_yaml: str, **values: Any) -> None:
+        """Go on with another recipe. `env.json` keeps the former one, and takes these values.
+
+        A kill at any moment leaves one of the two as the run's recipe; the next call finishes what it cut short.
+        """
+        former, sha256 = self.recipe_yaml(), text_sha256(recipe_yaml)
+        if former != recipe_yaml:
+            formers = {**self.environment().get("former_recipes", {}), text_sha256(former): former}
+            self.note_in_environment(former_recipes=formers, **{GROWING: sha256})
+            write_atomically(self.recipe_path, recipe_yaml)
+        environment = {**self.environment(), "recipe_sha256": sha256, **values}
+        write_json(self.env_path, {key: value for key, value in environment.items() if key != GROWING})
 
     def environment(self) -> dict[str, Any]:
         """What `env.json` holds.
@@ -315,14 +329,6 @@ class RunFolder:
     def stage_folders(self) -> list[StageFolder]:
         """Number, name and folder of every stage that was begun, in order."""
         return stage_folders(self.path)
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a folder with all that is in it; a link, and not what it leads to."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def parse_recipe(text: str, where: str) -> Any:

@@ -4,7 +4,8 @@
 
     runs/t5_order1-42/
       recipe.yaml               the resolved recipe
-      env.json                  versions, seed, command; what the run read; the recipe's SHA-256
+      env.json                  versions, seed, command; what the run read; the recipe's SHA-256, and the recipes from
+                                before the run was grown
       lock.json .lock           who writes the run, while someone does (`clkit.run.lock`)
       log.jsonl                 one JSON object per line, while training
       matrix.json metrics.json  exports: the scores of the stages' done.json, and what follows from them
@@ -33,6 +34,8 @@ MATRIX, METRICS = EXPORTS = ("matrix.json", "metrics.json")
 TASKS, INSPECT = "tasks", "inspect"
 #: The number of this layout, in `env.json`. Its key is what tells a run from a folder of the user's.
 FORMAT = 1
+#: In `env.json` while the run's recipe is replaced by one with further tasks: the SHA-256 of that.
+GROWING = "growing"
 ZERO_SHOT = "zero-shot"
 TRAINED_FILE = "trained.json"
 #: What clkit writes into the run folder itself.

@@ -52,7 +52,7 @@ def read_scores(run: Path, metric: str | None = None) -> Scores:
     try:
         header = _header(run, done)
         metric = metric or header["metric"]
-        rows = {index: _row(payload, metric, header["metric"]) for index, payload in done.items()}
+        rows = {index: _row(payload, metric, header) for index, payload in done.items()}
         if not any(metric in payload.get("scores", {}) for payload in done.values()) and metric != header["metric"]:
             known = dict.fromkeys(name for payload in done.values() for name in payload.get("scores", {}))
             hint = did_you_mean(metric, known)
@@ -88,17 +88,24 @@ def _finished(run: Path) -> tuple[dict[int, dict[str, Any]], list[str]]:
 
 
 def _header(run: Path, done: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
-    """The matrix without its rows, as the stages say; test data that were changed may have another size."""
+    """The matrix without its rows, as the last stage says.
+
+    Those before it knew the same tasks or, where the run has grown since, only the first of them; test data that were
+    changed may have another size.
+    """
     headers = [dict(payload["matrix"]) for payload in done.values()]
-    of_data = {"counts": None, "chance": None}
-    if any({**header, **of_data} != {**headers[0], **of_data} for header in headers):
-        raise RunError(f"{run}: the stages disagree about the run's tasks: they are not all of one run")
-    return headers[-1]
+    last = headers[-1]
+    for header in headers:
+        of_data = {key: last[key] for key in ("counts", "chance")}
+        if {**header, **of_data} != {**last, "tasks": last["tasks"][: len(header["tasks"])]}:
+            raise RunError(f"{run}: the stages disagree about the run's tasks: they are not all of one run")
+    return last
 
 
-def _row(payload: Mapping[str, Any], metric: str, own: str) -> Row | None:
-    row: Row | None = payload["row"] if metric == own else payload.get("scores", {}).get(metric)
-    return row
+def _row(payload: Mapping[str, Any], metric: str, header: Mapping[str, Any]) -> Row | None:
+    """The scores on the tasks that the stage knew, and None for each that came later."""
+    row: Row | None = payload["row"] if metric == header["metric"] else payload.get("scores", {}).get(metric)
+    return row and [*row, *[None] * (len(header["tasks"]) - len(payload["matrix"]["tasks"]))]
 
 
 def _changed_tests(run: Path, done: Mapping[int, Mapping[str, Any]]) -> list[str]:

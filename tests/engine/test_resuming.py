@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from clkit.engine.resuming import is_finished, refuse_changed_recipe
+from clkit.engine.growing import refuse_changed_recipe
+from clkit.engine.resuming import is_finished
 from clkit.engine.sequence import dry_run, train
 from clkit.errors import RunError, UsageError
 from clkit.recipe.recipe import Recipe
@@ -34,11 +35,11 @@ class TestRecipe:
         return RunFolder.create(tmp_path / "run", recipe_yaml(Recipe.load("quickstart")), {})
 
     def test_the_same_recipe(self, run: RunFolder) -> None:
-        assert refuse_changed_recipe(run, Recipe.load("quickstart")) == []
+        assert refuse_changed_recipe(run, Recipe.load("quickstart")) == ([], [])
 
     def test_what_does_not_decide_the_result_may_differ(self, run: RunFolder) -> None:
         changed = Recipe.load("quickstart", ["saving.models=last", "training.log_every=3"])
-        assert refuse_changed_recipe(run, changed) == ["training.log_every", "saving.models"]
+        assert refuse_changed_recipe(run, changed) == (["training.log_every", "saving.models"], [])
 
     def test_what_decides_it_may_not(self, run: RunFolder) -> None:
         changed = Recipe.load(
