@@ -22,7 +22,8 @@ class Plan:
         memory: bytes that strategies keep beside the model by the end, by name.
         remarks: what the user should know before the run, a line each.
         labels: training examples of each label, of each task; nothing of one without labels.
-        samples: prompt and answer of the first training example of each task, as the model reads them.
+        samples: prompt and answer of the first example of each task, of the test where none is trained on, as the model
+            reads them.
     """
 
     name: str

@@ -160,9 +160,10 @@ def hub_or_folder(value: Any) -> Any:
     if not isinstance(value, str) or value.startswith(("embedded:", "package:")):
         return value
     path = absolute(value)
-    if value.startswith((".", "/", "~")) or Path(path).exists():
+    named = _HUB_NAME.fullmatch(value)
+    if value.startswith((".", "/", "~")) or Path(path).exists() or ("/" in value and not named):
         return path
-    if not _HUB_NAME.fullmatch(value):
+    if not named:
         raise ValueError(f"'{value}' is not there, and no name that the hub can have (`name` or `owner/name`)")
     return value
 

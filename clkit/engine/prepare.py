@@ -50,13 +50,17 @@ class Prepared:
         self.stages = planned_stages(self.recipe)
         self._examples: dict[str, Dataset] = {}
         self._remarks: list[str] = [] if self.family.chat is None else [*filter(None, [self.family.chat.remark])]
+        self._samples: list[tuple[str, str]] = []
         finished = {name for stage in self.stages if stage.name in self.earlier.examples for name in stage.learned}
         for task in self.tasks:
+            shown = None
             if self.stages:
                 learned = replace(task, train=task.train.select(range(1))) if task.name in finished else task
-                texts = self._checked(learned, "train", tested=False)
-                self._examples[task.name] = task_examples(learned, texts)
-            self._checked(task, self.recipe.evaluation.split, tested=True)
+                shown = self._checked(learned, "train", tested=False)
+                self._examples[task.name] = task_examples(learned, shown)
+            tested = self._checked(task, self.recipe.evaluation.split, tested=True)
+            shown = shown or tested
+            self._samples.append((shown.prompts[0], shown.answers[0]))
 
     def _checked(self, task: Task, split: Split, *, tested: bool) -> Texts:
         texts, remarks = checked_texts(self.family, self.recipe, task, split, tested=tested)
@@ -90,11 +94,6 @@ class Prepared:
             steps[stage.name] = task_steps(self.recipe, stage.name, own[index] + replayed)
         return steps
 
-    def _sample(self, task: Task) -> tuple[str, str]:
-        """Prompt and answer of the task's first training example."""
-        first = self._examples[task.name][0]
-        return first["prompt"], first["answer"]
-
     def _remarks_of_strategies(self) -> Iterator[str]:
         for strategy in self.strategies:
             told = call(strategy, "remarks", self.family, len(self.tasks))
@@ -124,7 +123,7 @@ class Prepared:
             model=describe(self.family),
             remarks=[*self._remarks, *few_steps(steps), *self._remarks_of_strategies()],
             labels=[label_counts(task) for task in self.tasks],
-            samples=[self._sample(task) for task in self.tasks if task.name in self._examples],
+            samples=self._samples,
             memory=self._memory(),
         )
 

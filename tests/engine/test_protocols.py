@@ -25,6 +25,7 @@ from clkit.recipe.recipe import Recipe
 from clkit.recipe.smoke import smoke_recipe
 from clkit.results.scores import Answers
 from clkit.run.folder import RunFolder
+from clkit.tasks.loading import load_tasks
 from tests.toy import Finished, ToyRecipe, toy_recipe, write_task
 
 # Dropout: every draw must be the same one. A fresh adapter per task is the tuning that depends most on the position.
@@ -235,6 +236,13 @@ class TestNoneLearned:
         assert (matrix.zero_shot, matrix.rows, matrix.in_progress) == (plain.zero_shot, [], None)
         assert [stage.folder.name for stage in run.stages()] == ["00-zero-shot"]
         assert [answers.exact_match for answers in evaluate(run)] == matrix.zero_shot
+
+    def test_the_plan_shows_a_prompt_of_each_test(self, toy: ToyRecipe):
+        recipe = toy(protocol="zero_shot")
+        first = [task.test[0] for task in load_tasks(recipe)]
+        samples = prepare(recipe).plan().samples
+        assert [answer for _, answer in samples] == [row["answer"] for row in first]
+        assert all(row["text"] in prompt for row, (prompt, _) in zip(first, samples, strict=True))
 
     def test_a_finished_run_is_not_tested_again(self, tmp_path: Path, toy: ToyRecipe, finished: Finished):
         recipe = toy(protocol="zero_shot")
