@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 
 from clkit.cli import app
 from clkit.engine.sequence import train
-from clkit.recipe.dialect import RecipeDumper
 from clkit.recipe.shipped import shipped_recipes
+from clkit.recipe.written import RecipeDumper
 from tests.cli.verbs import COMMAND
 from tests.toy import toy_recipe
 

@@ -30,7 +30,7 @@ def evaluate(
     """
     import json
 
-    from clkit.recipe.overrides import keep_model, without_target
+    from clkit.recipe.loading import keep_model, without_target
     from clkit.recipe.recipe import Recipe
     from clkit.report.console import make_console, quiet_libraries, stderr
     from clkit.run.atomic import write_jsonl

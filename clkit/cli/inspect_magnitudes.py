@@ -86,8 +86,7 @@ def _show(measured: Magnitudes, name: str, destination: Path, *, every: bool, as
     import json
 
     from clkit.report.console import make_console, stderr
-    from clkit.report.figures import save_magnitude_figure
-    from clkit.report.magnitude_tables import layer_table, overlap_table
+    from clkit.report.magnitudes import layer_table, overlap_table, save_magnitude_figure
 
     files = [*measured.save(destination), save_magnitude_figure(measured, destination / FILES[-1])]
     if as_json:
@@ -102,7 +101,7 @@ def _show(measured: Magnitudes, name: str, destination: Path, *, every: bool, as
 def _inspected(target: str | None, overrides: list[str], stage: str | None) -> tuple[RunFolder | None, Recipe]:
     """The run, where one is inspected, and the recipe that says what is read and which model it is."""
     from clkit.errors import UsageError
-    from clkit.recipe.overrides import keep_model, without_target
+    from clkit.recipe.loading import keep_model, without_target
     from clkit.recipe.recipe import Recipe
     from clkit.run.folder import RunFolder
 

@@ -21,7 +21,7 @@ def ls(
 
     Example: clkit ls recipes
     """
-    from clkit.recipe.catalogue import KINDS
+    from clkit.recipe.shipped import KINDS
 
     listed = {one: KINDS[one]() for one in ([kind] if kind else KINDS)}
     if as_json:

@@ -28,8 +28,8 @@ def show(
     from clkit.errors import UsageError
     from clkit.recipe.loading import read_file, read_text
     from clkit.recipe.recipe import Recipe
-    from clkit.recipe.saving import recipe_yaml
     from clkit.recipe.shipped import recipe_path
+    from clkit.recipe.written import recipe_yaml
 
     if overrides and not resolved:
         raise UsageError(f"'{overrides[0]}' changes the recipe, but the file is shown as it is; add --resolved")

@@ -55,8 +55,7 @@ def train(
     from clkit.engine.sequence import dry_run as dry_resume
     from clkit.engine.sequence import train as run_sequence
     from clkit.processes import processes
-    from clkit.report.plan import print_plan
-    from clkit.report.progress import progress
+    from clkit.report.progress import print_plan, progress
 
     if dry_run:
         if resume:

@@ -37,10 +37,10 @@ from clkit.models.loading import save_model
 from clkit.processes import processes
 from clkit.recipe.inputs import paths_read
 from clkit.recipe.recipe import Recipe
-from clkit.recipe.saving import recipe_yaml
-from clkit.results.chance import chance_rows
+from clkit.recipe.written import recipe_yaml
 from clkit.results.kinds import UNBOUNDED
 from clkit.results.matrix import AccuracyMatrix
+from clkit.results.scores import chance_rows
 from clkit.run.atomic import write_jsonl
 from clkit.run.environment import changed_versions, environment
 from clkit.run.folder import RunFolder

@@ -25,7 +25,7 @@ from clkit.models.registry import known_families
 from clkit.processes import processes
 from clkit.results.scores import Likelihoods
 from clkit.tasks.blocks import blocks
-from clkit.tasks.values import read_utf8
+from clkit.tasks.records import read_utf8
 from clkit.testing.examiner import negative_log_likelihoods
 
 #: Tokens that the model reads at once, or fewer where it has no more positions: enough to predict from.

@@ -14,7 +14,7 @@ from rich.text import Text
 from clkit.errors import UsageError
 from clkit.report.tables import paired_table
 from clkit.results.matrix import AccuracyMatrix
-from clkit.results.paired import FEWEST, Paired, holm, paired, smallest_p
+from clkit.results.spread import FEWEST, Paired, holm, paired, smallest_p
 from clkit.run.comparison import differing_keys
 
 #: What methods may differ in. In all else of a recipe they must agree, or their runs answer different questions.

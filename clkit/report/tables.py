@@ -10,12 +10,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from clkit.results.chance import Guess
 from clkit.results.kinds import LOWER_IS_BETTER, OUTSIDE, RANKED, UNBOUNDED, Protocol, Row
 from clkit.results.matrix import AccuracyMatrix
 from clkit.results.metrics import Metric
-from clkit.results.paired import Paired
-from clkit.results.spread import Aggregate
+from clkit.results.scores import Guess
+from clkit.results.spread import Aggregate, Paired
 from clkit.run.seal import Checked, State
 
 MISSING = "–"

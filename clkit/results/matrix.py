@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from clkit.results.chance import Chance, Guess
 from clkit.results.kinds import RANKED, UNBOUNDED, Protocol, Row
 from clkit.results.metrics import Metric, compute
+from clkit.results.scores import Chance, Guess
 
 
 @dataclass
@@ -31,7 +31,7 @@ class AccuracyMatrix:
         zero_shot: the row before any training; None where it was not measured.
         rows: sequential: a row after each task. multi_task: one row. per_task: a row after each task, with the score
             on that task alone. zero_shot: none. Fewer while a run is in progress.
-        chance: what guesses would score, by each metric of labels (`clkit.results.chance`); None where it is unknown.
+        chance: what guesses would score, by each metric of labels (`clkit.results.scores`); None where it is unknown.
 
     Raises:
         ValueError: shapes do not fit, or a score is not a number in the metric's range.

@@ -10,12 +10,11 @@ from functools import cache
 from pathlib import Path
 
 from clkit.section import did_you_mean
-from clkit.tasks.data import tables
 from clkit.tasks.sections import TaskRecipe
 from clkit.tasks.source import SourceSection
 from clkit.tasks.sources.folder import FolderSource
 from clkit.tasks.sources.hub import HubSource
-from clkit.tasks.sources.sample import SampleSource, sample_tasks
+from clkit.tasks.sources.sample import SampleSource, sample_tasks, tables
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from clkit.errors import DataError
-from clkit.tasks.values import kind_of_value, valid_unicode
+from clkit.tasks.records import kind_of_value, valid_unicode
 
 #: Each role by the names that public data sets have for it.
 _ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}

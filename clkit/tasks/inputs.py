@@ -10,10 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from clkit.errors import DataError
 from clkit.tasks.conversations import NO_TURNS, Example, read_question
-from clkit.tasks.records import DELIMITERS, csv_records, json_records
+from clkit.tasks.records import (
+    DELIMITERS,
+    Template,
+    check_columns,
+    csv_records,
+    json_records,
+    kind_of_value,
+    text_lines,
+)
 from clkit.tasks.sections import TaskRecipe
 from clkit.tasks.task import Task
-from clkit.tasks.values import Template, check_columns, kind_of_value, text_lines
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -1,16 +1,171 @@
-"""The records of CSV, JSON and plain text files, each with its place, as they are written: no value becomes another."""
+"""The records of CSV, JSON and plain text files, each with its place, as they are written; and checks of values."""
 
 from __future__ import annotations
 
 import csv
 import json
+import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from clkit.errors import DataError
-from clkit.tasks.values import check_columns, json_fault, text_lines
+from clkit.section import did_you_mean, special
+
+_COLUMN = re.compile(r"\{([^{}]+)\}")
+
+
+class Template:
+    """How an input is made of columns: a column's name, or a text with columns in braces.
+
+    Args:
+        may_be_empty: as a document may; an input without a word asks nothing.
+    """
+
+    def __init__(self, text: str, *, may_be_empty: bool = False) -> None:
+        self.text = text
+        self.may_be_empty = may_be_empty
+        self.columns = tuple(dict.fromkeys(_COLUMN.findall(text)))
+        self.is_column = not self.columns
+        if self.is_column:
+            self.columns = (text,)
+
+    def render(self, row: Mapping[str, Any], where: str) -> str:
+        """The input of a row. An empty column of a template leaves its place empty (a review without a title).
+
+        Raises:
+            DataError: the input is empty, or a column holds something other than text.
+        """
+        if self.is_column:
+            value = row[self.text]
+            if not isinstance(value, str):
+                raise DataError(
+                    f"{where}: '{self.text}' is {kind_of_value(value)}, not text; correct or remove this record"
+                )
+            text = value
+        else:
+            text = _COLUMN.sub(lambda match: answer_text(row[match[1]], where, match[1]) or "", self.text)
+        if not text.strip() and not self.may_be_empty:
+            raise DataError(f"{where}: the text is empty ('{self.text}'); correct or remove this record")
+        return valid_unicode(text, where)
+
+
+def answer_text(value: Any, where: str, column: str) -> str | None:
+    """A value of a label column as text; None stays None, and so do the NaN and the 3.0 that readers make of empty
+    cells and of the whole numbers beside them: they become None and `3`.
+
+    Raises:
+        DataError: the value is a list or an object.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return valid_unicode(value, where)
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, bool | int | float):
+        return str(value)
+    raise DataError(
+        f"{where}: '{column}' is {kind_of_value(value)}, not text or a number; correct or remove this record"
+    )
+
+
+def check_columns(columns: Iterable[str], needed: Iterable[str], where: str) -> None:
+    """Check that the needed columns are there.
+
+    Raises:
+        DataError: a column is missing; names the columns there are.
+    """
+    known = list(columns)
+    for column in needed:
+        if column not in known:
+            header = ",".join(known)
+            for mark in ";\t|":
+                if mark in header and column in (name.strip(" \"'") for name in re.split(rf"[{mark},]", header)):
+                    raise DataError(
+                        f"{where}: no column '{column}': the header has {mark!r} as delimiter ({header!r}); write the "
+                        "file with commas"
+                    )
+            hint = did_you_mean(column, known)
+            raise DataError(f"{where}: no column '{column}'{hint} (columns: {', '.join(known) or 'none'})")
+
+
+def json_fault(error: ValueError | RecursionError) -> str:
+    """What is wrong with a JSON text, from the error of `json.loads`; the line is left to the caller."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg}, column {error.colno}"
+    return "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
+
+
+def text_lines(path: Path) -> Iterator[str]:
+    """The lines of a UTF-8 file, with or without a byte-order mark; line ends, of whatever kind, stay as they are.
+
+    Raises:
+        DataError: the file is missing, special, unreadable, empty, or not UTF-8.
+    """
+    empty = True
+    try:
+        kind = special(path)
+        if kind is not None:
+            raise DataError(f"{path}: is not a file but {kind}; correct the path in the recipe")
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            for number, line in enumerate(file, start=1):
+                if "\0" in line:
+                    raise DataError(f"{path}:{number}: a byte of zero is no text; save the file as UTF-8")
+                empty = empty and not line.strip()
+                yield line
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; correct the path in the recipe") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); give a readable file") from error
+    except UnicodeDecodeError as error:
+        raise DataError(_not_utf8(path)) from error
+    if empty:
+        raise DataError(f"{path}: the file is empty; it must hold at least one record")
+
+
+def _not_utf8(path: Path) -> str:
+    """Says which line of a file is not UTF-8: a file that is read in pieces does not know."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                return f"{path}:{number}: byte 0x{line[error.start]:02x} is not UTF-8; save the file as UTF-8"
+    return f"{path}: is not UTF-8; save the file as UTF-8"
+
+
+def read_utf8(path: Path) -> str:
+    """The text of a UTF-8 file.
+
+    Raises:
+        DataError: as `text_lines`.
+    """
+    return "".join(text_lines(path))
+
+
+def valid_unicode(text: str, where: str) -> str:
+    """``text``, checked for halves of surrogate pairs, which JSON can spell but no tokenizer can read.
+
+    Raises:
+        DataError: there is one.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(text[error.start]):04x}"
+        raise DataError(f"{where}: half of a surrogate pair ({half}); write the whole character") from None
+    return text
+
+
+def kind_of_value(value: Any) -> str:
+    """What a value of a record is, as an error says it."""
+    names = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list"}
+    return "missing" if value is None else names.get(type(value), "an object")
+
 
 # Python's own limit is 128 KiB per field, shorter than a long document; this is the largest that every system takes.
 _LONGEST_FIELD = 2**31 - 1

@@ -15,9 +15,8 @@ from clkit.models.examples import Reading, encode, task_examples, task_texts
 from clkit.models.family import Family
 from clkit.models.likelihood import IGNORED
 from clkit.processes import processes
-from clkit.results.chance import Guess, task_chance
 from clkit.results.kinds import OVERLAPS, UNBOUNDED, MetricName
-from clkit.results.scores import Answers, Likelihoods, Tested
+from clkit.results.scores import Answers, Guess, Likelihoods, Tested, task_chance
 from clkit.tasks.blocks import begins
 from clkit.tasks.task import Task
 from clkit.testing.section import EvaluationSection

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from clkit.cli.ls import ls
-from clkit.recipe.catalogue import KINDS
+from clkit.recipe.shipped import KINDS
 from tests.cli.verbs import call
 
 

@@ -14,7 +14,7 @@ from clkit.cli.eval import evaluate
 from clkit.cli.inspect_magnitudes import inspect_magnitudes
 from clkit.cli.train import train
 from clkit.errors import ModelError, UsageError
-from clkit.recipe.saving import recipe_yaml
+from clkit.recipe.written import recipe_yaml
 from tests.cli.verbs import call
 from tests.toy import Finished, ToyRecipe, toy_recipe
 

@@ -14,7 +14,7 @@ from clkit.engine.growing import refuse_changed_recipe
 from clkit.engine.sequence import train
 from clkit.errors import UsageError
 from clkit.recipe.recipe import Recipe
-from clkit.recipe.saving import recipe_yaml
+from clkit.recipe.written import recipe_yaml
 from clkit.run import folder as run_folder
 from clkit.run.doctor import examine, is_whole
 from clkit.run.folder import RunFolder

@@ -18,7 +18,7 @@ from clkit.engine.sequence import train
 from clkit.errors import UsageError
 from clkit.processes import processes
 from clkit.recipe.recipe import Recipe
-from clkit.recipe.saving import recipe_yaml
+from clkit.recipe.written import recipe_yaml
 from clkit.run.folder import RunFolder
 from tests.engine.two_processes import RECIPES, STOPPED
 from tests.general.test_ability import TEXTS

@@ -15,7 +15,7 @@ from clkit.engine.resuming import is_finished
 from clkit.engine.sequence import dry_run, train
 from clkit.errors import RunError, UsageError
 from clkit.recipe.recipe import Recipe
-from clkit.recipe.saving import recipe_yaml
+from clkit.recipe.written import recipe_yaml
 from clkit.run.atomic import write_json
 from clkit.run.doctor import examine, is_whole
 from clkit.run.folder import RunFolder

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clkit.recipe.recipe import Recipe
-from clkit.recipe.saving import recipe_yaml
+from clkit.recipe.written import recipe_yaml
 
 # Texts that YAML would read as something else, beside whatever hypothesis finds.
 texts = st.sampled_from(["yes", "1e-4", "010", "0x1F", "null", "~", "", "- a", "a: b", "12:30", "=", "<<"]) | st.text()

@@ -9,11 +9,10 @@ import jsonschema
 import pytest
 import yaml
 
-from clkit.recipe.dialect import RecipeLoader
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.reference import recipe_schema
-from clkit.recipe.saving import recipe_yaml
 from clkit.recipe.shipped import description, shipped_recipe, shipped_recipes
+from clkit.recipe.written import RecipeLoader, recipe_yaml
 from tools.make_reference import generated_files
 
 SHIPPED = shipped_recipes()

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from clkit.events import Plan
-from clkit.report.plan import print_plan
+from clkit.report.progress import print_plan
 
 
 def plan(labels: Sequence[int], sample: tuple[str, str]) -> Plan:

@@ -9,8 +9,7 @@ import pytest
 from rich.console import Console
 
 from clkit.events import Plan
-from clkit.report.plan import print_plan
-from clkit.report.progress import LiveProgress, PlainProgress, duration, evaluation_progress, progress
+from clkit.report.progress import LiveProgress, PlainProgress, duration, evaluation_progress, print_plan, progress
 
 PLAN = Plan(
     name="toy",

@@ -7,9 +7,8 @@ from statistics import fmean
 
 import pytest
 
-from clkit.results.chance import chance_rows, task_chance
 from clkit.results.matrix import AccuracyMatrix
-from clkit.results.scores import Answers
+from clkit.results.scores import Answers, chance_rows, task_chance
 
 CHANCE = {"exact_match": {"uniform": [0.5, None], "majority": [0.6, None]}}
 

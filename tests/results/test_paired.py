@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clkit.results.paired import COUNTED, DRAWN, Paired, holm, paired, sign_flip
+from clkit.results.spread import COUNTED, DRAWN, Paired, holm, paired, sign_flip
 
 DIFFERENCES = st.lists(st.integers(-5, 9).map(lambda tenths: tenths / 10), min_size=3, max_size=9)
 

@@ -23,8 +23,8 @@ from clkit.engine.sequence import train
 from clkit.errors import UsageError
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.reference import recipe_schema
-from clkit.recipe.saving import recipe_yaml
 from clkit.recipe.schema import described_schema, linked_schema
+from clkit.recipe.written import recipe_yaml
 from clkit.run.folder import RunFolder
 from clkit.strategies.registry import load_strategy
 from tests.bad_inputs import corpus

@@ -12,8 +12,8 @@ from clkit.errors import DataError, RecipeError
 from clkit.recipe.inputs import missing_inputs
 from clkit.recipe.recipe import Recipe
 from clkit.tasks.loading import load_task
-from clkit.tasks.rows import Rows
 from clkit.tasks.sections import DataSection, TaskRecipe
+from clkit.tasks.source import Rows
 from clkit.tasks.task import Task
 
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clkit.errors import DataError
-from clkit.tasks.rows import Columns, ReadRows
-from clkit.tasks.splits import Draw, carve_validation, gold_labels, infer_labels, limit
+from clkit.tasks.loading import Draw, carve_validation, gold_labels, infer_labels, limit
+from clkit.tasks.source import Columns, ReadRows
 
 LABELS = st.lists(st.sampled_from(["a", "b", "c"]), min_size=2, max_size=60)
 

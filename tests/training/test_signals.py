@@ -21,7 +21,7 @@ from clkit.engine.failures import explained
 from clkit.engine.sequence import train
 from clkit.errors import ClkitError, InterruptionError
 from clkit.recipe.recipe import Recipe
-from clkit.recipe.saving import recipe_yaml
+from clkit.recipe.written import recipe_yaml
 from clkit.run.folder import RunFolder
 from clkit.strategies.builtin.migu import MIGU
 from clkit.training import interruption

@@ -11,8 +11,7 @@ from pydantic import Field, model_validator
 from clkit.errors import DataError
 from clkit.section import DataPath
 from clkit.tasks.records import DELIMITERS, csv_records, documents, json_records
-from clkit.tasks.rows import Columns, ReadRows, Source
-from clkit.tasks.source import MESSAGES, TEXT, SourceSection, Wanted, refuse_beside_messages
+from clkit.tasks.source import MESSAGES, TEXT, Columns, ReadRows, Source, SourceSection, Wanted, refuse_beside_messages
 
 _JSON = (".jsonl", ".json")
 

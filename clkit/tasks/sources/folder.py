@@ -11,8 +11,7 @@ from pydantic import Field
 from clkit.errors import DataError
 from clkit.section import DataPath
 from clkit.tasks.records import json_records
-from clkit.tasks.rows import ReadRows, Source
-from clkit.tasks.source import SourceSection, Wanted
+from clkit.tasks.source import ReadRows, Source, SourceSection, Wanted
 
 _SPLITS = ("train.json", "test.json")
 _LABELS = "labels.json"

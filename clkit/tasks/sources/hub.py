@@ -14,10 +14,8 @@ from pydantic import Field, model_validator
 
 from clkit.errors import DataError
 from clkit.section import HubOrFolder
-from clkit.tasks.records import Records, csv_records, json_records
-from clkit.tasks.rows import Columns, Rows, Source
-from clkit.tasks.source import MESSAGES, TEXT, SourceSection, Wanted, refuse_beside_messages
-from clkit.tasks.values import check_columns
+from clkit.tasks.records import Records, check_columns, csv_records, json_records
+from clkit.tasks.source import MESSAGES, TEXT, Columns, Rows, Source, SourceSection, Wanted, refuse_beside_messages
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetBuilder

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from clkit.errors import RecipeError, StrategyError
 from clkit.recipe.recipe import Recipe
-from clkit.recipe.saving import recipe_yaml
+from clkit.recipe.written import recipe_yaml
 from clkit.strategies.builtin.replay import Replay, ReplayOptions, balanced_sample, reservoir_sample, sample
 from clkit.strategies.contract import Context
 from clkit.strategies.registry import load_strategy

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clkit.errors import DataError
-from clkit.tasks.rows import Rows
-from clkit.tasks.source import Wanted
+from clkit.tasks.source import Rows, Wanted
 from clkit.tasks.sources.files import FilesSource
 
 

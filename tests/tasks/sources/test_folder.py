@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from clkit.errors import DataError
-from clkit.tasks.rows import Source
-from clkit.tasks.source import Wanted
+from clkit.tasks.source import Source, Wanted
 from clkit.tasks.sources.folder import FolderSource
 
 GOOD = {

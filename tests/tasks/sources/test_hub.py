@@ -11,8 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from clkit.errors import DataError
-from clkit.tasks.rows import Source
-from clkit.tasks.source import Wanted
+from clkit.tasks.source import Source, Wanted
 from clkit.tasks.sources.hub import HubRows, HubSource
 
 
