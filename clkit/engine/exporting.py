@@ -12,6 +12,7 @@ from clkit.engine.evaluate import learned_stages, load_stage
 from clkit.engine.protocols import planned_stages
 from clkit.engine.pushing import Repository
 from clkit.errors import UsageError
+from clkit.models.chain import chain_of
 from clkit.models.exporting import save_merged, save_summed
 from clkit.models.families.classifier import Classifier
 from clkit.models.family import Family, Generating
@@ -71,8 +72,9 @@ class Exported:
 
     @property
     def base_on_hub(self) -> str | None:
-        """The hub's name of the model that the run began with; None where it came from elsewhere."""
-        return self.recipe.model.name if Origin.of(self.recipe.model).folder is None else None
+        """The hub's name of the model that all began with; None where it came from elsewhere."""
+        base = chain_of(self.recipe.model).section
+        return base.name if Origin.of(base).folder is None else None
 
 
 def export(
@@ -132,8 +134,9 @@ def export(
         rank = None
         if adapter:
             incremental = recipe.tuning.method == "incremental_lora"
-            earlier = [one / "adapter" for one in stages[:-1]] if incremental else []
-            rank = save_summed(family, earlier, made, longest, recipe.model.revision)
+            base = chain_of(recipe.model)
+            earlier = [*base.adapters, *(one / "adapter" for one in stages[:-1] if incremental)]
+            rank = save_summed(family, earlier, made, longest, base.section.revision)
         else:
             save_merged(family, made, longest)
         matrix = _restricted(read_scores(run.path).matrix, learned, len(stages))
@@ -147,7 +150,8 @@ def export(
 def _check_adapter(recipe: Recipe) -> None:
     if recipe.tuning.method == "full":
         raise UsageError("--adapter: the run has tuning.method: full, and so no adapter; export the model without it")
-    if Origin.of(recipe.model).gguf_file(recipe.model.gguf_file) is not None:
+    base = chain_of(recipe.model).section
+    if Origin.of(base).gguf_file(base.gguf_file) is not None:
         raise UsageError("--adapter: the run began with a GGUF file, on which peft loads none; export without it")
 
 

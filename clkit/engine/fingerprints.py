@@ -18,6 +18,7 @@ from huggingface_hub.errors import HFValidationError
 
 from clkit.errors import ClkitError, UsageError
 from clkit.general.section import BUILTIN
+from clkit.models.chain import chain_of
 from clkit.models.embedded import embedded_model_folder
 from clkit.models.folders import PACKAGE, package_folder
 from clkit.models.sections import ModelSection
@@ -74,7 +75,13 @@ def task_read(task: Task) -> dict[str, Any]:
 
 def model_read(section: ModelSection) -> dict[str, Any]:
     """The fingerprints of a starting model's files; of one of the hub its commit, as far as it is on this machine."""
-    name = section.name
+    chain = chain_of(section)
+    section, name = chain.section, chain.section.name
+    merged = {
+        f"model.adapter-{number}.{file.name}": _of_file(file)
+        for number, folder in enumerate(chain.adapters, start=1)
+        for file in sorted(folder.glob("adapter_*"))
+    }
     if name.startswith(EMBEDDED):
         folder = embedded_model_folder(name.removeprefix(EMBEDDED))
     elif name.startswith(PACKAGE):
@@ -82,9 +89,9 @@ def model_read(section: ModelSection) -> dict[str, Any]:
     elif Path(name).is_absolute():
         folder = Path(name)
     else:
-        return _of_hub(section)
+        return _of_hub(section) | merged
     files = {file for pattern in _MODEL_FILES for file in folder.glob(pattern) if file.is_file()}
-    return {f"model.{file.name}": _of_file(file) for file in sorted(files)}
+    return {f"model.{file.name}": _of_file(file) for file in sorted(files)} | merged
 
 
 def _of_hub(section: ModelSection) -> dict[str, Any]:

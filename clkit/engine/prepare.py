@@ -18,6 +18,7 @@ from clkit.engine.protocols import PlannedStage, lineage, planned_stages
 from clkit.errors import StrategyError, UsageError
 from clkit.events import Plan
 from clkit.general.ability import General
+from clkit.models.chain import chain_of
 from clkit.models.examples import Texts, refuse_unwritable_labels, task_examples, without_unusable
 from clkit.models.family import Family, LabelsOfTasks
 from clkit.models.loading import describe, load_model
@@ -49,7 +50,8 @@ class Prepared:
     def __post_init__(self) -> None:
         self.stages = planned_stages(self.recipe)
         self._examples: dict[str, Dataset] = {}
-        self._remarks: list[str] = [] if self.family.chat is None else [*filter(None, [self.family.chat.remark])]
+        told = (chain_of(self.recipe.model).remark, self.family.chat and self.family.chat.remark)
+        self._remarks = [remark for remark in told if remark]
         self._samples: list[tuple[str, str]] = []
         finished = {name for stage in self.stages if stage.name in self.earlier.examples for name in stage.learned}
         for task in self.tasks:

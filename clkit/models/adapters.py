@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -20,6 +17,7 @@ from clkit.models.coverage import BLOCKS, coverage
 from clkit.models.family import Family
 from clkit.models.layers import linear_layers
 from clkit.models.sections import AdapterTuning
+from clkit.models.stored_adapters import stored_weights
 from clkit.section import did_you_mean
 
 
@@ -97,9 +95,7 @@ def load_adapter(family: Family, folder: Path) -> None:
     Raises:
         ModelError: the folder holds no such adapter, or one that does not fit the model.
     """
-    kind, stored = _stored_adapter(folder)
-    if kind != "LORA":
-        raise ModelError(f"the adapter in {folder} is of the kind {kind!r}; clkit saves and reads LORA only")
+    stored = stored_weights(folder)
     try:
         loaded = PeftModel.from_pretrained(family.model, folder, is_trainable=True)
     except Exception as error:  # no narrower: a damaged configuration can raise anything below peft
@@ -108,21 +104,6 @@ def load_adapter(family: Family, folder: Path) -> None:
     if different:  # peft would keep random values for what is missing, and only warn
         raise ModelError(f"the adapter in {folder} does not fit the model: '{min(different)}' is in one of them only")
     family.model = loaded
-
-
-def _stored_adapter(folder: Path) -> tuple[object, set[str]]:
-    """The kind of a saved adapter, and the names of its weights. peft would go on to look for a pickle, and online."""
-    for name in (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME):
-        if not (folder / name).is_file():
-            pickle = (folder / WEIGHTS_NAME).is_file() and name == SAFETENSORS_WEIGHTS_NAME
-            reason = f"; {WEIGHTS_NAME} is a pickle, which can run any code, and is not read" if pickle else ""
-            raise ModelError(f"the adapter in {folder} has no {name}{reason}")
-    try:
-        kind = json.loads((folder / CONFIG_NAME).read_text("utf-8"))["peft_type"]
-        with safe_open(folder / SAFETENSORS_WEIGHTS_NAME, framework="pt") as file:
-            return kind, set(file.keys())
-    except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
-        raise ModelError(f"the adapter in {folder} is damaged ({first_line(error)})") from error
 
 
 def merge_adapter(family: Family) -> None:

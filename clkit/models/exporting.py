@@ -17,13 +17,12 @@ from clkit.errors import ModelError
 from clkit.models.adapters import merge_adapter
 from clkit.models.family import Family
 from clkit.models.greedy import greedy_config
+from clkit.models.stored_adapters import ROOT, refuse_tied_adapter
 
 #: An adapter as it is saved: its configuration and its weights by name.
 Adapter = tuple[LoraConfig, Mapping[str, torch.Tensor]]
 
 A, B = ".lora_A.weight", ".lora_B.weight"
-#: Before the names of a model's layers in an adapter.
-ROOT = "base_model.model."
 #: What peft calls the task of a model, by the class of `transformers` that makes it.
 TASK_TYPES = {
     "AutoModelForSeq2SeqLM": TaskType.SEQ_2_SEQ_LM,
@@ -39,6 +38,7 @@ def save_merged(family: Family, folder: Path, max_new_tokens: int) -> None:
         max_new_tokens: of an answer, unless its reader says otherwise.
     """
     if isinstance(family.model, PeftModel):
+        refuse_tied_adapter(family.model)
         merge_adapter(family)
     family.model.config.use_cache = True  # which the Trainer turns off
     if family.objective.kind == "text_to_text":

@@ -160,8 +160,7 @@ def check_folder(origin: Origin, folder: Path) -> None:
     """
     if not (folder / "config.json").is_file():
         missing = "has no config.json" if folder.is_dir() else "does not exist"
-        instead = None if origin.saved else _instead(folder)
-        raise ModelError(f"{origin.subject} {instead or f'{missing}; {origin.advice}'}")
+        raise ModelError(f"{origin.subject} {missing}; {origin.advice}")
     if (folder / "adapter_config.json").is_file():
         raise ModelError(
             f"{origin.subject} holds an adapter beside the model; remove it, or merge the two with peft's "
@@ -170,30 +169,6 @@ def check_folder(origin: Origin, folder: Path) -> None:
     for name in JSON_FILES:
         if (folder / name).is_file():
             _check_object(origin, folder / name)
-
-
-def _instead(folder: Path) -> str | None:
-    """What a folder without a model is, and what to name instead, where it is of a run or holds an adapter."""
-    run = next((one for one in (folder, *folder.parents[:3]) if (one / "tasks").is_dir()), None)
-    if run is None or not (run / "recipe.yaml").is_file():
-        if not (folder / "adapter_config.json").is_file():
-            return None
-        return (
-            "holds an adapter and no model; merge it into its model with peft's merge_and_unload(), "
-            "save_pretrained() the two, and name that folder"
-        )
-    if not folder.exists():
-        kind = "does not exist"
-    elif folder.parent == run / "tasks":
-        kind = "is a stage of a run"
-    else:
-        kind = "is a run" if folder == run else "holds no model"
-    kept = [file.parent for file in sorted(run.glob("tasks/*/model/config.json"))]
-    named = next((model for model in kept if model.parent == folder), kept[-1] if kept else None)
-    if named is None:
-        holds = "adapters only" if any(run.glob("tasks/*/adapter")) else "no model any more"
-        return f"{kind}; {run} holds {holds}: name the model that it began with"
-    return f"{kind}; name a model that the run kept, such as {named}"
 
 
 def lacks_weights(origin: Origin, folder: Path) -> str | None:

@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoTokenizer, GgufConfig, PreTrainedModel
 
 from clkit.errors import ModelError, first_line
 from clkit.models.adapters import add_adapter, load_adapter, merge_adapter
+from clkit.models.chain import Chain, chain_of
 from clkit.models.family import Family, Generating, LabelsOfTasks
 from clkit.models.folders import Origin, check_folder, check_tokenizer, lacks_weights, only_pickle
 from clkit.models.groups import freeze
@@ -52,8 +53,10 @@ def load_model(
         ModelError: the model cannot be found or loaded, or belongs to no known family.
     """
     full = tuning.method == "full"
-    origin = Origin.of(section, stages[-1] if full and stages else None)
-    family = _load_base(section, origin, objective or TextToText(), labels or {})
+    saved = stages[-1] if full and stages else None
+    chain = Chain(section) if saved else chain_of(section)
+    chain.refuse_damage()
+    family = _load_base(chain, Origin.of(chain.section, saved), objective or TextToText(), labels or {})
     if tuning.method == "full":
         freeze(family, tuning.freeze)
         return family
@@ -83,10 +86,13 @@ def save_model(family: Family, stage: Path) -> None:
     """Write `model/` or, where adapters are trained, `adapter/` into a task's folder, as `load_model` reads it."""
     part = "adapter" if isinstance(family.model, PeftModel) else "model"
     family.model.save_pretrained(stage / part)
+    if part == "adapter" and family.trained_whole:  # of a head, which the model's own configuration does not know
+        family.base.config.save_pretrained(stage / part)
     family.tokenizer.save_pretrained(stage / part)
 
 
-def _load_base(section: ModelSection, origin: Origin, objective: Objective, labels: LabelsOfTasks) -> Family:
+def _load_base(chain: Chain, origin: Origin, objective: Objective, labels: LabelsOfTasks) -> Family:
+    section = chain.section
     gguf = None if origin.saved else origin.gguf_file(section.gguf_file)
     if origin.folder is not None and gguf is None:
         check_folder(origin, origin.folder)
@@ -99,12 +105,14 @@ def _load_base(section: ModelSection, origin: Origin, objective: Objective, labe
     with _explained(origin, revision):
         config = AutoConfig.from_pretrained(origin.source, **arguments)
         kind = family_of(config, objective)
-        if origin.folder is not None and gguf is None:
+        own = chain.tokenizer_folder
+        if own is None and origin.folder is not None and gguf is None:
             check_tokenizer(origin.folder)
-        tokenizer = AutoTokenizer.from_pretrained(origin.source, **arguments)
+        trust = {"trust_remote_code": section.trust_remote_code}
+        tokenizer = AutoTokenizer.from_pretrained(own or origin.source, **(trust if own else arguments))
         if gguf is not None:  # to read the configuration once more would take seconds; packed weights cannot be trained
             arguments |= {"config": config, "quantization_config": GgufConfig(dequantize=True)}
-        family = kind.load(Weights(origin.source, arguments), tokenizer, objective, labels)
+        family = kind.load(Weights(origin.source, arguments, chain.adapters), tokenizer, objective, labels)
         _check_vocabulary(family)
         _refuse_broken(family.model)
         if isinstance(family, Generating) and tokenizer.eos_token_id is None:

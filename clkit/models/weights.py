@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
+
+from clkit.models.stored_adapters import merged_from
 
 #: Whether a model may lack the weight of that name.
 MayLack = Callable[[PreTrainedModel, str], bool]
@@ -21,6 +24,15 @@ class Weights:
 
     name: str
     arguments: Mapping[str, Any]
+    #: Folders of LoRA adapters, which are merged into the model in this order.
+    adapters: Sequence[Path] = ()
+
+    def config(self) -> Any:
+        """The model's configuration; that of a head is saved beside the adapter that trained it."""
+        for folder in self.adapters[-1:]:
+            if (folder / "config.json").is_file():
+                return AutoConfig.from_pretrained(folder)
+        return AutoConfig.from_pretrained(self.name, **self.arguments)
 
     def read(self, auto_class: Any) -> PreTrainedModel:
         """The model, in float32.
@@ -49,6 +61,11 @@ class Weights:
             **self.arguments,
             **further,
         )
+        provided: set[str] = set()
+        for folder in self.adapters:
+            model, whole = merged_from(model, folder)
+            provided |= whole
+        found = {kind: [key for key in keys if _name(key) not in provided] for kind, keys in found.items()}
         missing = sorted(key for key in found["missing_keys"] if not may_lack(model, key))
         _refuse_other_depth(model, set(missing), found["unexpected_keys"])
         drawn = [*found["missing_keys"], *(key for key, _, _ in found["mismatched_keys"])]
@@ -61,6 +78,11 @@ class Weights:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise ValueError(f"its weights are incomplete: no '{missing[0]}'{more}")
         return model, sorted(drawn)
+
+
+def _name(key: str | tuple[Any, ...]) -> str:
+    """Of a weight, which stands first where its shapes are told too."""
+    return key if isinstance(key, str) else str(key[0])
 
 
 def _refuse_other_depth(model: PreTrainedModel, missing: set[str], unexpected: Iterable[str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from clkit.errors import ModelError
 from clkit.general.lm_eval_tasks import lm_eval_problems
 from clkit.general.section import BUILTIN, GeneralSection
+from clkit.models.chain import chain_of
 from clkit.models.chat import NO_CHAT_TEMPLATE
 from clkit.models.folders import Origin, check_folder, check_tokenizer, evident, has_chat_template, lacks_weights
 from clkit.recipe.recipe import Recipe
@@ -39,8 +40,10 @@ def missing_inputs(recipe: Recipe) -> list[str]:
 
 def _model_problems(recipe: Recipe) -> Iterator[str]:
     """What the files of a local model tell before any of them is loaded."""
-    section, prompt, objective = recipe.model, recipe.prompt, recipe.objective
+    prompt, objective = recipe.prompt, recipe.objective
     try:
+        chain = chain_of(recipe.model)
+        section, tokenizer = chain.section, chain.tokenizer_folder
         origin = Origin.of(section)
         gguf, folder = origin.gguf_file(section.gguf_file), origin.folder
         if folder is None or gguf is not None:
@@ -55,10 +58,10 @@ def _model_problems(recipe: Recipe) -> Iterator[str]:
         if lacking := lacks_weights(origin, folder):
             yield lacking
         try:
-            check_tokenizer(folder)
+            check_tokenizer(tokenizer or folder)
         except ModelError as error:
             yield f"{origin.subject}: {error}"
-        if prompt.chat_template and not has_chat_template(folder):
+        if prompt.chat_template and not has_chat_template(tokenizer or folder):
             yield NO_CHAT_TEMPLATE
     except ModelError as error:
         yield str(error)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 import torch
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from clkit.errors import ModelError
 from clkit.models.families.encoder import HEAD_DRAWN, Encoder, head_modules, in_head
@@ -78,7 +78,7 @@ class Classifier(Encoder):
         A saved stage of a run has. The head of another classifier is not used: its rows mean other labels.
         """
         assert isinstance(objective, Classification)
-        config = AutoConfig.from_pretrained(weights.name, **weights.arguments)
+        config = weights.config()
         names = dict(enumerate(row_names(objective, labels)))
         classifies = any(kind.endswith("ForSequenceClassification") for kind in config.architectures or ())
         known = classifies and config.id2label == names
