@@ -106,6 +106,13 @@ def load_adapter(family: Family, folder: Path) -> None:
     family.model = loaded
 
 
+def save_configuration(family: Family, folder: Path) -> None:
+    """Write the model's configuration beside an adapter that trains a head, of which the model's own does not know."""
+    if family.trained_whole:
+        family.base.config.architectures = [type(family.base).__name__]
+        family.base.config.save_pretrained(folder)
+
+
 def merge_adapter(family: Family) -> None:
     """Make the adapter's W + (α/r) · B A the weights of the base model; the adapter is gone.
 

@@ -14,7 +14,7 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME, TaskType
 from safetensors.torch import load_file, save_file
 
 from clkit.errors import ModelError
-from clkit.models.adapters import merge_adapter
+from clkit.models.adapters import merge_adapter, save_configuration
 from clkit.models.family import Family
 from clkit.models.greedy import greedy_config
 from clkit.models.stored_adapters import ROOT, refuse_tied_adapter
@@ -81,8 +81,7 @@ def save_summed(
     save_file(
         {name: one.contiguous() for name, one in tensors.items()}, folder / SAFETENSORS_WEIGHTS_NAME, {"format": "pt"}
     )
-    if config.modules_to_save:
-        family.base.config.save_pretrained(folder)
+    save_configuration(family, folder)
     if family.objective.kind == "text_to_text":
         greedy_config(family, max_new_tokens).save_pretrained(folder)
     family.tokenizer.save_pretrained(folder)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, GgufConfig, PreTrainedModel
 
 from clkit.errors import ModelError, first_line
-from clkit.models.adapters import add_adapter, load_adapter, merge_adapter
+from clkit.models.adapters import add_adapter, load_adapter, merge_adapter, save_configuration
 from clkit.models.chain import Chain, chain_of
 from clkit.models.family import Family, Generating, LabelsOfTasks
 from clkit.models.folders import Origin, check_folder, check_tokenizer, lacks_weights, only_pickle
@@ -86,8 +86,8 @@ def save_model(family: Family, stage: Path) -> None:
     """Write `model/` or, where adapters are trained, `adapter/` into a task's folder, as `load_model` reads it."""
     part = "adapter" if isinstance(family.model, PeftModel) else "model"
     family.model.save_pretrained(stage / part)
-    if part == "adapter" and family.trained_whole:  # of a head, which the model's own configuration does not know
-        family.base.config.save_pretrained(stage / part)
+    if part == "adapter":
+        save_configuration(family, stage / part)
     family.tokenizer.save_pretrained(stage / part)
 
 

