@@ -18,7 +18,7 @@ from clkit.recipe.recipe import Recipe
 from clkit.results.scores import Tested
 from clkit.run.damage import refuse_damage
 from clkit.run.folder import RunFolder, Stage
-from clkit.run.layout import ZERO_SHOT
+from clkit.run.layout import MEASURED, ZERO_SHOT
 from clkit.run.seal import MODEL_PARTS
 from clkit.section import did_you_mean
 from clkit.tasks.loading import load_task
@@ -123,7 +123,7 @@ def learned_stages(
             names = ", ".join([ZERO_SHOT, *(f"{done.index}-{done.name}" for done in finished)])
             raise RunError(f"{run.path}: no finished stage '{stage or 'last'}' (finished: {names})")
         if not found.model_kept:
-            raise RunError(f"{found.folder}: the model of this stage was not kept (saving.models: last)")
+            raise RunError(f"{found.folder}: the model of this stage was not kept ({_why_not_kept(run, found.index)})")
         folders = [done.folder for done in finished[lineage(planned, found.index - 1)]]
         refuse_damage(run, folders if own.tuning.method == "incremental_lora" else folders[-1:], MODEL_PARTS)
     if not folders or own.tuning.method != "full":  # otherwise nothing is left of the starting model
@@ -135,3 +135,10 @@ def _find(finished: Sequence[Stage], stage: str | None) -> Stage | None:
     if stage is None:
         return finished[-1] if finished else None
     return next((done for done in finished if stage in (done.name, str(done.index), done.folder.name)), None)
+
+
+def _why_not_kept(run: RunFolder, index: int) -> str:
+    measured = run.environment().get(MEASURED)
+    if measured is None:
+        return "saving.models: last"
+    return f"clkit measure keeps none; it read {measured[index - len(measured) - 1]['model']}"

@@ -12,6 +12,7 @@ from clkit.recipe.recipe import Recipe
 from clkit.results.kinds import Protocol
 from clkit.run.comparison import differing_keys
 from clkit.run.folder import RunFolder
+from clkit.run.layout import MEASURED
 
 #: Why a run of these protocols cannot learn further tasks.
 CANNOT_GROW: dict[Protocol, str] = {
@@ -55,6 +56,11 @@ def refuse_changed_recipe(run: RunFolder, recipe: Recipe) -> Difference:
             further tasks.
         RunError: the run's recipe cannot be read, or this clkit does not know it any more.
     """
+    if MEASURED in run.environment():
+        raise UsageError(
+            f"{run.path} holds what `clkit measure` measured, and nothing of a training that could go on; measure anew "
+            "with `clkit measure ... --overwrite`"
+        )
     try:
         began_with = Recipe.load(run.recipe_path)
     except RecipeError as error:

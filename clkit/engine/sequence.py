@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
-from clkit.engine.failures import explained
 from clkit.engine.fingerprints import examine_read, refuse_changes
-from clkit.engine.fit import Fitted, fit
 from clkit.engine.growing import Earlier, refuse_changed_recipe
-from clkit.engine.prepare import Prepared, prepare
+from clkit.engine.prepare import prepare
 from clkit.engine.protocols import PlannedStage, planned_stages
 from clkit.engine.resuming import (
     Unfinished,
@@ -24,31 +20,23 @@ from clkit.engine.resuming import (
     find_unfinished,
     gone_on_from,
     is_finished,
-    mark_trained,
     refuse_damaged_run,
     refuse_nothing,
     tests_first,
     tidy,
 )
+from clkit.engine.stages import Stages, Start, carry_out
 from clkit.engine.surroundings import repeatable_and_quiet
 from clkit.errors import RunError
 from clkit.events import Listener, Plan
-from clkit.models.loading import save_model
 from clkit.processes import processes
 from clkit.recipe.inputs import paths_read
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.written import recipe_yaml
-from clkit.results.kinds import UNBOUNDED
-from clkit.results.matrix import AccuracyMatrix
-from clkit.results.scores import chance_rows
-from clkit.run.atomic import write_jsonl
 from clkit.run.environment import changed_versions, environment
 from clkit.run.folder import RunFolder
 from clkit.run.layout import GROWING, ZERO_SHOT, check_links
 from clkit.run.lock import locked
-from clkit.testing.examiner import Examiner
-from clkit.training.interruption import Interruption
-from clkit.training.state import save_strategies
 
 
 def train(
@@ -103,25 +91,10 @@ def dry_run(recipe: Recipe, run: str | Path, *, accept_changes: bool = False, li
     return _look(recipe, RunFolder.open(run), listener or Listener(), accept=accept_changes).prepared.plan()
 
 
-@dataclass(frozen=True)
-class _Start:
-    """What a run starts from, all loaded and checked, and nothing written.
-
-    Attributes:
-        differing: keys of the recipe that differ from the run's, and do not decide the result of what it has.
-        accepted: what is no longer as the run read it, in words.
-    """
-
-    prepared: Prepared
-    unfinished: Unfinished | None = None
-    differing: Sequence[str] = ()
-    accepted: Sequence[str] = ()
-
-
-def _look(recipe: Recipe, earlier: RunFolder | None, listener: Listener, *, accept: bool) -> _Start:
+def _look(recipe: Recipe, earlier: RunFolder | None, listener: Listener, *, accept: bool) -> Start:
     """Load everything before anything is written, so that what is wrong neither leaves a folder nor empties one."""
     if earlier is None:
-        return _Start(prepare(recipe))
+        return Start(prepare(recipe))
     differing, new = refuse_changed_recipe(earlier, recipe)
     stages = planned_stages(recipe)
     done = earlier.stages()
@@ -144,7 +117,7 @@ def _look(recipe: Recipe, earlier: RunFolder | None, listener: Listener, *, acce
     accepted = refuse_changes(earlier, recipe, prepared.read, accept=accept)
     for remark in accepted:
         listener.noted(f"accepted: {remark}")
-    return _Start(prepared, unfinished, differing, accepted)
+    return Start(prepared, unfinished, differing, accepted)
 
 
 @repeatable_and_quiet()
@@ -163,18 +136,7 @@ def _train(recipe: Recipe, path: Path, listener: Listener, *, resume: bool, over
         else:
             RunFolder.create(path, recipe_yaml(recipe), {**now, "read": start.prepared.read}, overwrite=overwrite)
     process.wait_for_everyone()
-    folder = RunFolder.open(path)
-    try:
-        with Interruption() as interruption:
-            _Sequence(start, folder, listener, interruption).run()
-    except Exception as error:
-        known = explained(error, folder.path)
-        if known is None:
-            raise
-        raise known from error
-    finally:
-        listener.finished()
-    return folder
+    return carry_out(partial(Stages, start), RunFolder.open(path), listener)
 
 
 def _end(run: RunFolder, recipe: Recipe, listener: Listener) -> None:
@@ -192,7 +154,7 @@ def _end(run: RunFolder, recipe: Recipe, listener: Listener) -> None:
     processes().wait_for_everyone()
 
 
-def _go_on(earlier: RunFolder, start: _Start, now: Mapping[str, Any], listener: Listener) -> None:
+def _go_on(earlier: RunFolder, start: Start, now: Mapping[str, Any], listener: Listener) -> None:
     """Make a run's folder ready to be gone on with, and record that it is."""
     clear_for_resuming(earlier, start.prepared.stages, start.unfinished)
     environment = earlier.environment()
@@ -222,123 +184,3 @@ def _find_unfinished(earlier: RunFolder, stages: Sequence[PlannedStage], listene
             "what is drawn at random, as by dropout, differs from a run that was never stopped"
         )
     return unfinished
-
-
-class _Sequence:
-    """One run in progress."""
-
-    def __init__(self, start: _Start, folder: RunFolder, listener: Listener, interruption: Interruption) -> None:
-        self._interruption = interruption
-        self._unfinished = start.unfinished
-        self._read = start.prepared.read
-        self._folder = folder
-        self._listener = listener
-        self._prepared = prepared = start.prepared
-        self._recipe = recipe = prepared.recipe
-        names = [task.name for task in prepared.tasks]
-        self._between_batches = partial(interruption.check, "while testing")
-        self._examiner = Examiner(prepared.tasks, recipe, self._between_batches)
-        self._header = AccuracyMatrix(
-            tasks=names,
-            metric=recipe.metric,
-            higher_is_better=recipe.metric not in UNBOUNDED,
-            counts=[self._examiner.examples(prepared.family, name) for name in names],
-            protocol=recipe.protocol,
-            chance=chance_rows([self._examiner.chance(name) for name in names]),
-        ).header()
-        self._main = processes().is_main_process
-
-    def run(self) -> None:
-        self._listener.started(self._prepared.plan())
-        finished = {stage.index for stage in self._folder.stages()}
-        if finished:
-            self._tidy()
-        if tests_first(self._recipe) and 0 not in finished:
-            self._zero_shot()
-        for index, planned in enumerate(self._prepared.stages):
-            if index + 1 in finished:
-                self._listener.skipped(planned.name)
-            else:
-                self._learn(index, planned)
-
-    def _zero_shot(self) -> None:
-        """What the model can do before it learns: a row, None if only its general ability is measured."""
-        stage = self._stage(0, ZERO_SHOT)
-        names = [task.name for task in self._prepared.tasks]
-        outcome: dict[str, Any] = {"row": None}
-        if self._recipe.evaluation.zero_shot:
-            outcome = self._evaluate(ZERO_SHOT, names, stage)
-        self._finish(0, ZERO_SHOT, outcome | self._measure_general(ZERO_SHOT, 0))
-
-    def _learn(self, index: int, planned: PlannedStage) -> None:
-        begun = self._unfinished if self._unfinished and self._unfinished.index == index else None
-        stage = begun.folder if begun else self._stage(index + 1, planned.name)
-        if begun and begun.trained:
-            fitted = begun.trained
-            self._prepared.family.see(self._prepared.seen(index))
-            self._listener.noted(f"{planned.name}: trained before, and tested now")
-        else:
-            fitted = self._train(index, planned, stage, begun)
-        outcome = self._evaluate(planned.name, planned.tested, stage)
-        outcome |= self._measure_general(planned.name, index + 1)
-        self._finish(index + 1, planned.name, {**outcome, **asdict(fitted)})
-
-    def _train(self, index: int, planned: PlannedStage, stage: Path, begun: Unfinished | None) -> Fitted:
-        self._interruption.check(f"before '{planned.name}'")
-        if index > 0 and planned.position == 0:  # the first stage has the model as it was loaded
-            self._prepared.renew()
-        fitted = fit(
-            self._prepared,
-            index,
-            self._listener,
-            self._folder,
-            interruption=self._interruption,
-            gone_on_from=begun.checkpoint if begun else None,
-        )
-        if self._main:
-            save_model(self._prepared.family, stage)
-            save_strategies(self._prepared.strategies, stage)
-            mark_trained(stage, fitted)
-        return fitted
-
-    def _evaluate(self, stage_name: str, tested: Sequence[str], stage: Path) -> dict[str, Any]:
-        """What `done.json` says of an evaluation: the row of the matrix, and those of the other metrics."""
-        started = time.monotonic()
-        outcomes = [self._examiner.test(self._prepared.family, name, self._listener) for name in tested]
-        found = {outcome.task: outcome.scores for outcome in outcomes}
-        names = [task.name for task in self._prepared.tasks]
-        metrics = dict.fromkeys(metric for scores in found.values() for metric in scores)
-        rows = {metric: [found.get(name, {}).get(metric) for name in names] for metric in metrics}
-        row = rows.get(self._recipe.metric, [None] * len(names))
-        seconds = time.monotonic() - started
-        if self._main:
-            write_jsonl(stage / "predictions.jsonl", (record for outcome in outcomes for record in outcome.records()))
-        self._listener.evaluated(stage_name, dict(zip(names, row, strict=True)), seconds)
-        keys = [f"tasks.{name}.{self._recipe.evaluation.split}" for name in tested]
-        read = {key: self._read[key] for key in keys}
-        return {"row": row, "scores": rows, "read": read, "evaluation_seconds": seconds}
-
-    def _measure_general(self, stage_name: str, finished: int) -> dict[str, Any]:
-        """What `done.json` says of general ability when so many stages are finished; nothing where it is not due."""
-        general = self._prepared.general
-        if general is None or not general.is_due(finished, len(self._prepared.stages)):
-            return {}
-        started = time.monotonic()
-        measured = general.measure(self._prepared.family, self._listener, self._between_batches)
-        seconds = time.monotonic() - started
-        self._listener.measured(stage_name, measured, seconds)
-        return {"general": measured, "general_seconds": seconds}
-
-    def _stage(self, index: int, name: str) -> Path:
-        return self._folder.start_stage(index, name) if self._main else self._folder.stage_folder(index, name)
-
-    def _finish(self, index: int, name: str, payload: Mapping[str, Any]) -> None:
-        if self._main:
-            self._folder.log.append({"event": "evaluated", "stage": name, **payload})
-            self._folder.finish_stage(index, name, {**payload, "matrix": self._header})
-        self._tidy()
-        processes().wait_for_everyone()
-
-    def _tidy(self) -> None:
-        if self._main:
-            tidy(self._folder, self._recipe, self._prepared.stages)

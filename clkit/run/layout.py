@@ -36,6 +36,8 @@ TASKS, INSPECT = "tasks", "inspect"
 FORMAT = 1
 #: In `env.json` while the run's recipe is replaced by one with further tasks: the SHA-256 of that.
 GROWING = "growing"
+#: In `env.json` of a run without training (`clkit measure`): the models that were measured, and their fingerprints.
+MEASURED = "measured"
 ZERO_SHOT = "zero-shot"
 TRAINED_FILE = "trained.json"
 #: What clkit writes into the run folder itself.

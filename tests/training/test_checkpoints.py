@@ -132,16 +132,16 @@ def test_without_a_checkpoint_the_task_is_begun_anew(recipe: Recipe, whole: RunF
 def test_a_trained_task_is_tested_without_being_trained_again(
     recipe: Recipe, whole: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
-    from clkit.engine import sequence
+    from clkit.engine import stages
 
-    proper = getattr(sequence._Sequence, broken)
+    proper = getattr(stages.Stages, broken)
 
     def killed(self: Any, stage: Any, *rest: Any) -> Any:
         if stage in ("second", 2):
             raise RuntimeError("killed")
         return proper(self, stage, *rest)
 
-    monkeypatch.setattr(sequence._Sequence, broken, killed)
+    monkeypatch.setattr(stages.Stages, broken, killed)
     with pytest.raises(RuntimeError, match="killed"):
         train(recipe, tmp_path / "run")
     monkeypatch.undo()
@@ -155,13 +155,13 @@ def test_a_trained_task_is_tested_without_being_trained_again(
 def test_a_half_written_model_is_not_taken_for_a_trained_one(
     recipe: Recipe, whole: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from clkit.engine import sequence
+    from clkit.engine import stages
 
     def half(strategies: Any, stage: Path) -> None:
         (stage / "model" / "model.safetensors").write_bytes(b"half")
         raise RuntimeError("killed")
 
-    monkeypatch.setattr(sequence, "save_strategies", half)
+    monkeypatch.setattr(stages, "save_strategies", half)
     saving = with_saving(recipe, checkpoint_steps=5)
     with pytest.raises(RuntimeError, match="killed"):
         train(saving, tmp_path / "run")

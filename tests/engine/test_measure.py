@@ -1,0 +1,97 @@
+"""`clkit measure`: models that were trained before give the matrix that the run of their training has."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clkit.cli.measure import measure as verb
+from clkit.engine.evaluate import evaluate
+from clkit.engine.measure import measure
+from clkit.engine.sequence import train
+from clkit.errors import ModelError, RunError, UsageError
+from clkit.recipe.recipe import Recipe
+from clkit.recipe.written import recipe_yaml
+from clkit.run.doctor import examine, is_whole
+from clkit.run.folder import RunFolder
+from clkit.run.predictions import read_examples
+from tests.cli.verbs import call
+from tests.toy import Finished, ToyRecipe, toy_recipe
+
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "weights": ("toy_t5", {"general": {"texts": "builtin"}, "strategies": [{"name": "replay", "share": 0.5}]}),
+    "adapters": ("toy_llama", {"tuning": {"method": "lora", "rank": 2}}),
+    "classifiers": ("toy_roberta", {"objective": {"kind": "classification"}, "tuning": {"method": "lora", "rank": 2}}),
+}
+
+
+def models_of(run: RunFolder) -> list[Path]:
+    parts = [stage.folder for stage in run.stages() if stage.index > 0]
+    return [next(folder / name for name in ("model", "adapter") if (folder / name).is_dir()) for folder in parts]
+
+
+@pytest.fixture(params=KINDS)
+def trained(request: pytest.FixtureRequest, toy_tasks: Path, finished: Finished) -> tuple[Recipe, RunFolder]:
+    model, changes = KINDS[request.param]
+    recipe = toy_recipe(toy_tasks, request.getfixturevalue(model), **changes)
+    return recipe, finished(recipe)
+
+
+def test_the_matrix_is_that_of_the_training(trained: tuple[Recipe, RunFolder], tmp_path: Path) -> None:
+    recipe, run = trained
+    measured = measure(recipe, models_of(run), tmp_path / "measured")
+    assert measured.read_matrix() == run.read_matrix()
+    assert is_whole([*examine(measured.path)])
+    for ours, theirs in zip(measured.stages(), run.stages(), strict=True):
+        assert ours.payload["scores"] == theirs.payload["scores"]
+        assert ours.payload.get("general") == theirs.payload.get("general")
+    assert read_examples(measured) == read_examples(run)
+
+
+def test_one_model_is_the_last_row(toy: ToyRecipe, finished: Finished, tmp_path: Path) -> None:
+    run = finished(toy())
+    (tmp_path / "mine.yaml").write_text(recipe_yaml(toy()), "utf-8")
+    arguments = ["--model", str(models_of(run)[-1]), "--run", str(tmp_path / "one"), "--json"]
+    result = call(verb, str(tmp_path / "mine.yaml"), *arguments)
+    assert result.exception is None
+    (said,) = json.loads(result.stdout)["runs"]
+    rows = run.read_matrix().rows
+    assert said["matrix"]["rows"] == [[None, None], rows[-1]]
+    assert said["metrics"]["average_accuracy"]["value"] == sum(score or 0 for score in rows[-1]) / 2
+    assert said["metrics"]["bwt"]["value"] is None
+
+
+def test_a_measured_run_neither_goes_on_nor_has_a_model(toy: ToyRecipe, finished: Finished, tmp_path: Path) -> None:
+    models = models_of(finished(toy()))
+    recipe = toy(evaluation={"zero_shot": False})
+    measured = measure(recipe, models, tmp_path / "measured")
+    with pytest.raises(UsageError, match="clkit measure"):
+        train(Recipe.load(measured.recipe_path), measured.path, resume=True)
+    with pytest.raises(RunError, match=rf"clkit measure keeps none; it read {models[0]}"):
+        evaluate(measured, stage="1")
+
+
+def test_what_cannot_be_measured_leaves_no_folder(
+    toy: ToyRecipe, toy_tasks: Path, toy_t5: Path, tmp_path: Path
+) -> None:
+    for models, kind, message in (
+        ([toy_t5] * 3, UsageError, "3 models for 2 tasks"),
+        ([tmp_path / "nowhere"], ModelError, "nowhere does not exist"),
+        ([toy_tasks], ModelError, "has no config.json"),
+    ):
+        with pytest.raises(kind, match=message):
+            measure(toy(), models, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+    with pytest.raises(UsageError, match="protocol: multi_task"):
+        measure(toy(protocol="multi_task"), [toy_t5], tmp_path / "run")
+
+
+def test_a_classifier_without_a_head_for_the_labels_is_refused(
+    toy_tasks: Path, toy_roberta: Path, tmp_path: Path
+) -> None:
+    recipe = toy_recipe(toy_tasks, toy_roberta, objective={"kind": "classification"})
+    with pytest.raises(ModelError, match="has no head for the labels"):
+        measure(recipe, [toy_roberta], tmp_path / "run")
