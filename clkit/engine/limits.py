@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 
 from clkit.errors import DataError, ModelError
 from clkit.models.examples import Texts, task_texts, unwritable
@@ -70,7 +71,7 @@ class _Limits:
     tested: bool
 
     def remarks(self) -> Iterator[str]:
-        for remark in (self._cut, self._spelt, self._misspelt, self._too_long):
+        for remark in (self._learned, self._cut, self._spelt, self._misspelt, self._too_long):
             count, said = remark()
             if count:
                 share = count / len(self.texts.prompts)
@@ -84,21 +85,24 @@ class _Limits:
     def _answers_are_compared(self) -> bool:
         return self.tested and isinstance(self.family, Generating) and self.recipe.metric not in UNBOUNDED
 
+    def _learned(self) -> tuple[int, str]:
+        """Examples of a test that are trained on, so that knowing them by heart is enough."""
+        if not self.tested or self.recipe.protocol == "zero_shot":
+            return 0, ""
+        learned = set(_inputs(self.task, "train"))
+        return sum(text in learned for text in _inputs(self.task, self.split)), "stand in the training examples too"
+
     def _cut(self) -> tuple[int, str]:
         longest = self.recipe.prompt.max_tokens
         return self.texts.cut, f"have prompts longer than prompt.max_tokens ({longest}), cut at the sentence's end"
 
     def _spelt(self) -> tuple[int, str]:
         """Inputs that spell tokens with a meaning of their own, such as the end of a turn."""
-        tokenizer, rows = self.family.tokenizer, self.task.split(self.split)
+        tokenizer = self.family.tokenizer
         added = tokenizer.added_tokens_decoder.values()
         special = {*tokenizer.all_special_tokens, *(token.content for token in added if token.special)}
         pattern = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or "(?!)")
-        said = rows["turns"] if "turns" in rows.column_names else [NO_TURNS] * len(rows)
-        inputs = (
-            "\n".join([text, *(turn["content"] for turn in json.loads(turns))])
-            for text, turns in zip(rows["text"], said, strict=True)
-        )
+        inputs = _inputs(self.task, self.split)
         found = [match[0] for match in map(pattern.search, inputs) if match]
         ends = "; it may end a turn" if self.recipe.prompt.chat_template else ""
         return len(found), f"have text that the tokenizer reads as a special token, such as {found[:1]}{ends}"
@@ -200,3 +204,11 @@ class _Limits:
         columns = self.family.encode(self.texts.prompts, self.texts.answers, [self.task.name] * len(self.texts.prompts))
         learned = [sum(label != IGNORED for label in labels) if joined else 0 for labels in columns["labels"]]
         return [(len(ids) - tokens, tokens) for ids, tokens in zip(columns["input_ids"], learned, strict=True)]
+
+
+def _inputs(task: Task, split: Split) -> Iterator[str]:
+    """All that each example of a split asks: its text, and what was said before."""
+    rows = task.split(split)
+    said = rows["turns"] if "turns" in rows.column_names else repeat(NO_TURNS)
+    for text, turns in zip(rows["text"], said, strict=False):
+        yield "\n".join([text, *(turn["content"] for turn in json.loads(turns))])

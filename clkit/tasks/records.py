@@ -93,10 +93,12 @@ def check_columns(columns: Iterable[str], needed: Iterable[str], where: str) -> 
             raise DataError(f"{where}: no column '{column}'{hint} (columns: {', '.join(known) or 'none'})")
 
 
-def json_fault(error: ValueError | RecursionError) -> str:
+def json_fault(error: DataError | ValueError | RecursionError) -> str:
     """What is wrong with a JSON text, from the error of `json.loads`; the line is left to the caller."""
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg}, column {error.colno}"
+    if isinstance(error, DataError):
+        return str(error)
     return "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
 
 
@@ -191,6 +193,19 @@ def documents(path: Path) -> Records:
         yield f"{path}:{number + 1 - len(document)}", {"text": "\n".join(document)}
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, each of whose keys stands once: of two, Python would take the last without a word."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise DataError(f"the key '{name}' stands twice")
+        found[name] = value
+    return found
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_object)
+
+
 def json_records(path: Path, name: str | None = None, lines: Iterable[str] | None = None) -> Records:
     """The values of a JSON list, or those of a file with one on each line.
 
@@ -210,15 +225,15 @@ def json_records(path: Path, name: str | None = None, lines: Iterable[str] | Non
         elif line.strip():
             begun = True
             try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
+                value = _JSON.decode(line)
+            except (DataError, ValueError, RecursionError) as error:
                 value = DataError(f"{place}: broken JSON ({json_fault(error)}); write one object per line")
             yield place, value
 
 
 def _listed(text: str, name: str) -> Records:
     """The values of a JSON list, read one by one."""
-    read = json.JSONDecoder().raw_decode
+    read = _JSON.raw_decode
 
     def after_space(at: int) -> int:
         return _SPACE.match(text, at).end()  # type: ignore[union-attr]
@@ -238,7 +253,7 @@ def _listed(text: str, name: str) -> Records:
             line, at = line + text.count("\n", at, following), following
         if text[at:].strip("] \t\r\n"):
             raise json.JSONDecodeError("Extra data", text, at)
-    except (ValueError, RecursionError) as error:
+    except (DataError, ValueError, RecursionError) as error:
         line = error.lineno if isinstance(error, json.JSONDecodeError) else line
         raise DataError(f"{name}:{line}: broken JSON ({json_fault(error)}); correct the file") from None
 

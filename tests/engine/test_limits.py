@@ -188,6 +188,7 @@ def test_prompts_that_are_cut_and_answers_too_long_for_a_test_are_counted(toy_t5
     never = "have answers longer than evaluation.max_new_tokens (4), which so cannot be right; the longest takes 10"
     assert prepare(long).plan().remarks[:-1] == [
         f"task 't': 1 of 3 train examples (33.3%) {cut}",
+        "task 't': 3 of 4 test examples (75.0%) stand in the training examples too",
         f"task 't': 1 of 4 test examples (25.0%) {cut}",
         f"task 't': 3 of 4 test examples (75.0%) {never}",
     ]
