@@ -47,15 +47,8 @@ class Ruling:
         return over <= self.noise + 1e-12  # 0.9 - 0.8 is above 0.1 by rounding
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "rule": self.rule,
-            "bound": self.bound,
-            "limit": self.limit,
-            "value": self.value,
-            "noise": self.noise,
-            "passed": self.passed,
-            "note": self.note,
-        }
+        keys = ("rule", "bound", "limit", "value", "noise", "passed", "note")
+        return {key: getattr(self, key) for key in keys}
 
 
 def judge(
@@ -77,14 +70,11 @@ def judge(
     if against is not None and value is not None:
         before = against.metrics()[rule]
         value, note = (None, before.note) if before.value is None else (value - before.value, None)
-        noise = _sum_of_errors(noise, _binomial(against, rule))
+        other = _binomial(against, rule)
+        noise = None if noise is None or other is None else math.hypot(noise, other)
     if value is not None and noise is None:
         note = "chance is unknown for one run of this metric"
     return Ruling(rule, bound, limit, value, noise or 0.0, note)
-
-
-def _sum_of_errors(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else math.hypot(one, other)
 
 
 def _binomial(matrix: AccuracyMatrix, rule: str) -> float | None:

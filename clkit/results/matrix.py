@@ -21,6 +21,10 @@ from clkit.results.kinds import RANKED, UNBOUNDED, Protocol, Row
 from clkit.results.metrics import Metric, compute
 from clkit.results.scores import Chance, Guess
 
+#: The keys of `matrix.json`, in its order; those that it cannot be without.
+_NEEDED = ("tasks", "metric", "higher_is_better", "zero_shot", "rows", "counts")
+_KEYS = ("protocol", *_NEEDED, "chance")
+
 
 @dataclass
 class AccuracyMatrix:
@@ -149,16 +153,7 @@ class AccuracyMatrix:
 
     def to_json(self) -> dict[str, Any]:
         """The content of `matrix.json`."""
-        return {
-            "protocol": self.protocol,
-            "tasks": self.tasks,
-            "metric": self.metric,
-            "higher_is_better": self.higher_is_better,
-            "zero_shot": self.zero_shot,
-            "rows": self.rows,
-            "counts": self.counts,
-            "chance": self.chance,
-        }
+        return {key: getattr(self, key) for key in _KEYS}
 
     @classmethod
     def from_json(cls, data: Any) -> AccuracyMatrix:
@@ -169,12 +164,10 @@ class AccuracyMatrix:
         """
         if not isinstance(data, dict):
             raise ValueError("a matrix must be a JSON object")
-        needed = ("tasks", "metric", "higher_is_better", "zero_shot", "rows", "counts")
-        known = ("protocol", *needed, "chance")
         for key in data:
-            if key not in known:
-                raise ValueError(f"unknown key '{key}' (known keys: {', '.join(known)})")
-        for key in needed:
+            if key not in _KEYS:
+                raise ValueError(f"unknown key '{key}' (known keys: {', '.join(_KEYS)})")
+        for key in _NEEDED:
             if key not in data:
                 raise ValueError(f"the key '{key}' is missing")
         return cls(**data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any, NamedTuple, get_args
 
@@ -20,7 +20,7 @@ class Metric:
     note: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {"value": self.value, "formula": self.formula, "note": self.note}
+        return asdict(self)
 
 
 class Scored(typing.Protocol):
@@ -67,18 +67,12 @@ class _Scores:
         """The score on task j when all is done."""
         return self({"zero_shot": 0, "per_task": j}.get(self.matrix.protocol, self.T), j)
 
-    def alone(self, j: int) -> float:
-        """R*[j], the score on task j of a model that was trained on it alone."""
-        score = self.given["reference"][j - 1]
+    def other(self, row: str, j: int) -> float:
+        """The score on task j of a model that learned it alone (`reference`), or with all others (`upper_bound`)."""
+        score = self.given[row][j - 1]
         if score is None:
-            raise _CannotComputeError(f"R*[{j}] was not measured: '{self.matrix.tasks[j - 1]}' learned alone")
-        return score
-
-    def together(self, j: int) -> float:
-        """U[j], the score on task j of a model that learned all tasks together."""
-        score = self.given["upper_bound"][j - 1]
-        if score is None:
-            raise _CannotComputeError(f"U[{j}] was not measured: '{self.matrix.tasks[j - 1]}' learned together")
+            symbol, how = {"reference": ("R*", "alone"), "upper_bound": ("U", "together")}[row]
+            raise _CannotComputeError(f"{symbol}[{j}] was not measured: '{self.matrix.tasks[j - 1]}' learned {how}")
         return score
 
     def gain(self, new: float, old: float) -> float:
@@ -95,36 +89,8 @@ class _Scores:
         return range(1, self.T)
 
 
-def _average_accuracy(r: _Scores) -> float:
-    return fmean(r.outcome(j) for j in r.tasks)
-
-
-def _average_accuracy_micro(r: _Scores) -> float:
-    return fmean([r.outcome(j) for j in r.tasks], weights=r.matrix.counts)
-
-
-def _bwt(r: _Scores) -> float:
-    return fmean(r.gain(r(r.T, j), r(j, j)) for j in r.earlier())
-
-
-def _fwt(r: _Scores) -> float:
-    return fmean(r.gain(r(j, j + 1), r(0, j + 1)) for j in r.earlier())
-
-
 def _forgetting(r: _Scores) -> float:
     return fmean(r.gain(r.best(r(i, j) for i in range(j, r.T)), r(r.T, j)) for j in r.earlier())
-
-
-def _learning_accuracy(r: _Scores) -> float:
-    return fmean(r(j, j) for j in r.tasks)
-
-
-def _intransigence(r: _Scores) -> float:
-    return fmean(r.gain(r.alone(j), r(j, j)) for j in r.tasks)
-
-
-def _upper_bound_distance(r: _Scores) -> float:
-    return fmean(r.gain(r.together(j), r.outcome(j)) for j in r.tasks)
 
 
 # How the formulas call a task's score when all is done, and why a baseline lacks the metrics of a sequence.
@@ -173,23 +139,46 @@ class Definition(NamedTuple):
 # Differences are turned round where lower is better, so that a positive BWT or FWT is always good and a positive
 # forgetting always bad. Forgetting compares with the best score before the last task: its maximum leaves out row T.
 METRICS: dict[str, Definition] = {
-    "average_accuracy": Definition("mean_j R[T][j]", "mean_j R[T][j]", _average_accuracy, _ALL),
-    "average_accuracy_micro": Definition(
-        "sum_j n[j] R[T][j] / sum_j n[j]", "sum_j n[j] R[T][j] / sum_j n[j]", _average_accuracy_micro, _ALL
+    "average_accuracy": Definition(
+        "mean_j R[T][j]", "mean_j R[T][j]", lambda r: fmean(r.outcome(j) for j in r.tasks), _ALL
     ),
-    "bwt": Definition("mean_{j<T} (R[T][j] - R[j][j])", "mean_{j<T} (R[j][j] - R[T][j])", _bwt),
-    "fwt": Definition("mean_{j>1} (R[j-1][j] - R[0][j])", "mean_{j>1} (R[0][j] - R[j-1][j])", _fwt),
+    "average_accuracy_micro": Definition(
+        "sum_j n[j] R[T][j] / sum_j n[j]",
+        "sum_j n[j] R[T][j] / sum_j n[j]",
+        lambda r: fmean([r.outcome(j) for j in r.tasks], weights=r.matrix.counts),
+        _ALL,
+    ),
+    "bwt": Definition(
+        "mean_{j<T} (R[T][j] - R[j][j])",
+        "mean_{j<T} (R[j][j] - R[T][j])",
+        lambda r: fmean(r.gain(r(r.T, j), r(j, j)) for j in r.earlier()),
+    ),
+    "fwt": Definition(
+        "mean_{j>1} (R[j-1][j] - R[0][j])",
+        "mean_{j>1} (R[0][j] - R[j-1][j])",
+        lambda r: fmean(r.gain(r(j, j + 1), r(0, j + 1)) for j in r.earlier()),
+    ),
     "forgetting": Definition(
         "mean_{j<T} (max_{j<=i<T} R[i][j] - R[T][j])", "mean_{j<T} (R[T][j] - min_{j<=i<T} R[i][j])", _forgetting
     ),
     "learning_accuracy": Definition(
-        "mean_j R[j][j]", "mean_j R[j][j]", _learning_accuracy, frozenset({"sequential", "per_task"})
+        "mean_j R[j][j]",
+        "mean_j R[j][j]",
+        lambda r: fmean(r(j, j) for j in r.tasks),
+        frozenset({"sequential", "per_task"}),
     ),
     "intransigence": Definition(
-        "mean_j (R*[j] - R[j][j])", "mean_j (R[j][j] - R*[j])", _intransigence, needs="reference"
+        "mean_j (R*[j] - R[j][j])",
+        "mean_j (R[j][j] - R*[j])",
+        lambda r: fmean(r.gain(r.other("reference", j), r(j, j)) for j in r.tasks),
+        needs="reference",
     ),
     "upper_bound_distance": Definition(
-        "mean_j (U[j] - R[T][j])", "mean_j (R[T][j] - U[j])", _upper_bound_distance, _ALL, needs="upper_bound"
+        "mean_j (U[j] - R[T][j])",
+        "mean_j (R[T][j] - U[j])",
+        lambda r: fmean(r.gain(r.other("upper_bound", j), r.outcome(j)) for j in r.tasks),
+        _ALL,
+        needs="upper_bound",
     ),
 }
 
