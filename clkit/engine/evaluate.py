@@ -16,7 +16,7 @@ from clkit.models.examples import without_unusable
 from clkit.models.family import Family
 from clkit.recipe.recipe import Recipe
 from clkit.results.scores import Tested
-from clkit.run.damage import refuse_damage
+from clkit.run.doctor import refuse_damage
 from clkit.run.folder import RunFolder, Stage
 from clkit.run.layout import MEASURED, ZERO_SHOT
 from clkit.run.seal import MODEL_PARTS

@@ -17,7 +17,7 @@ from clkit.engine.protocols import PlannedStage, lineage, planned_stages
 from clkit.errors import RunError, UsageError
 from clkit.recipe.recipe import Recipe
 from clkit.run.atomic import remove, sync
-from clkit.run.damage import refuse_damage, remedy
+from clkit.run.doctor import refuse_damage, remedy
 from clkit.run.folder import RunFolder
 from clkit.run.layout import RECIPE, TRAINED_FILE, ZERO_SHOT
 from clkit.run.seal import CHECKPOINTS, Done, seal_files

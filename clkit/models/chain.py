@@ -9,7 +9,7 @@ from pathlib import Path
 from clkit.errors import ModelError, RunError, first_line
 from clkit.models.folders import TOKENIZER_FILES
 from clkit.models.sections import ModelSection
-from clkit.run.damage import refuse_damage
+from clkit.run.doctor import refuse_damage
 from clkit.run.folder import RunFolder, Stage
 from clkit.run.layout import TASKS, is_run
 from clkit.run.seal import MODEL_PARTS

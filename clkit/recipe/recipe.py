@@ -167,10 +167,6 @@ class Recipe(Section):
             problems = options.contradictions(names, unlabelled)
             yield from (f"strategies.{options.name}.{problem}" for problem in problems)
 
-    @property
-    def _all_free(self) -> bool:
-        return all(task.answers == "free" for task in self.task_recipes())
-
     def _unused_of_evaluation(self, why: str) -> Iterator[str]:
         default = EvaluationSection()
         if self.evaluation.answer != default.answer:
@@ -187,7 +183,7 @@ class Recipe(Section):
         if free is not None and self.data.train_per_label is not None and kind == "text_to_text":
             yield f"data.train_per_label: task '{free}' has none (answers: free); use data.train_per_task"
         way = self.evaluation.answer
-        if kind == "text_to_text" and way != "generate" and self._all_free:
+        if kind == "text_to_text" and way != "generate" and all(task.answers == "free" for task in self.task_recipes()):
             yield f"evaluation.answer: '{way}' chooses among labels, and no task has any (answers: free); leave it out"
         if self.prompt.style == "text" and kind != "pretraining":
             for task in self.tasks or []:

@@ -157,10 +157,6 @@ def extended(parent: Written, child: Written) -> Written:
     return merged(Written(value, parent.place), Written(child.value, parent.place))
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= 40 else f"{text[:40]}..."
-
-
 def _given(recipe: Written, key: str) -> bool:
     return key in recipe.value and recipe.value[key].value is not None
 
@@ -251,8 +247,8 @@ class _Reader:
         try:
             value = self.loader.construct_object(node)
         except (ValueError, LookupError, AttributeError):  # a scalar that its own tag does not fit, such as `!!int abc`
-            kind = node.tag.rpartition(":")[2]
-            reason = f"{_shortened(node.value)!r} is no {kind}"
+            text = node.value if len(node.value) <= 40 else f"{node.value[:40]}..."
+            reason = f"{text!r} is no {node.tag.rpartition(':')[2]}"
             raise RecipeError(f"{self.place(node)}: not valid YAML: {reason}") from None
         if isinstance(value, str):
             try:

@@ -2,15 +2,97 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from clkit.errors import UsageError, printable
-from clkit.run.folder import RunFolder
-from clkit.run.predictions import Example, read_examples
+from clkit.errors import RunError, UsageError, printable
+from clkit.run.folder import RunFolder, Stage
+from clkit.section import did_you_mean
+
+PREDICTIONS = "predictions.jsonl"
+
+
+@dataclass
+class Example:
+    """A test example with what was answered to it.
+
+    Attributes:
+        place: where it stands in the data; None where the run did not keep it.
+        answers: one record of `predictions.jsonl` per stage that it was tested in, by the stage's name, in their order.
+    """
+
+    task: str
+    index: int
+    gold: str | None
+    text: str | None
+    place: str | None
+    answers: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def lost_in(self) -> str | None:
+        """The stage after which it was wrong for good, though right when its task was learned; None for all others."""
+        stages = list(self.answers)
+        right = [name for name in stages if self.answers[name]["correct"]]
+        if self.task not in right or right[-1] == stages[-1]:
+            return None
+        return stages[stages.index(right[-1]) + 1]
+
+    def to_json(self, stage: str) -> dict[str, Any]:
+        """Its answer in a stage, and whether it was right in each stage so far."""
+        history = {name: answer["correct"] for name, answer in self.answers.items()}
+        return {**self.answers[stage], "stage": stage, "history": history}
+
+
+def read_examples(run: RunFolder, task: str | None = None) -> list[Example]:
+    """Every example that was tested, in the order of tasks and data.
+
+    Raises:
+        RunError: a file is damaged, or nothing was answered: scores of likelihood have no right and wrong.
+        UsageError: no test of that task was found.
+    """
+    found: dict[tuple[str, int], Example] = {}
+    for stage in run.stages():
+        for record in _records(stage):
+            if "prediction" not in record:
+                raise RunError(f"{run.path}: the run scores likelihoods, so no answer is right or wrong")
+            key = record["task"], record["index"]
+            example = found.setdefault(key, Example(*key, record["gold"], record.get("text"), record.get("place")))
+            if example.gold == record["gold"] and example.text == record.get("text"):  # else the data were changed
+                example.answers[stage.name] = record
+    names = dict.fromkeys(name for name, _ in found)
+    if task is not None and task not in names:
+        raise UsageError(
+            f"--task {task}: {run.path} has no test of it{did_you_mean(task, names)} (tested: {', '.join(names)})"
+        )
+    return [
+        example
+        for key, example in sorted(found.items(), key=lambda pair: _order(pair[0], list(names)))
+        if task in (None, key[0])
+    ]
+
+
+def _order(key: tuple[str, int], names: list[str]) -> tuple[int, int]:
+    return names.index(key[0]), key[1]
+
+
+def _records(stage: Stage) -> list[dict[str, Any]]:
+    path = stage.folder / PREDICTIONS
+    if not path.is_file():
+        return []
+    records = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            record = json.loads(line)
+            {record[name] for name in ("task", "index")}
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path}:{number}: no record of a prediction; see `clkit doctor`") from error
+        records.append(record)
+    return records
 
 
 def chosen(

@@ -30,10 +30,8 @@ def model_card(exported: Exported) -> str:
     lines = [
         "---",
         yaml.safe_dump(_front_matter(exported), sort_keys=False).rstrip(),
-        "---",
-        "",
-        f"# {recipe.name}",
-        "",
+        "---\n",
+        f"# {recipe.name}\n",
         f"`{base}` after it learned {_listed(exported.learned)}"
         f"{' together' if recipe.protocol == 'multi_task' else ', in this order' if len(exported.learned) > 1 else ''}"
         f"; {kind}. Trained and exported with clkit {__version__}.",
@@ -41,8 +39,7 @@ def model_card(exported: Exported) -> str:
         *_scores(exported),
         *_training(exported),
         *_data(exported),
-        "## Using it",
-        "",
+        "## Using it\n",
         *_reading(exported),
     ]
     for use in exported.uses:
@@ -58,10 +55,7 @@ def _front_matter(exported: Exported) -> dict[str, object]:
     merged = exported.rank is None
     found: dict[str, object] = {}
     if exported.base_on_hub is not None:
-        found = {
-            "base_model": exported.base_on_hub,
-            "base_model_relation": "finetune" if merged else "adapter",
-        }
+        found = {"base_model": exported.base_on_hub, "base_model_relation": "finetune" if merged else "adapter"}
     found["library_name"] = "transformers" if merged else "peft"
     if exported.auto_class in PIPELINES:
         found["pipeline_tag"] = PIPELINES[exported.auto_class]
@@ -73,8 +67,7 @@ def _front_matter(exported: Exported) -> dict[str, object]:
 def _scores(exported: Exported) -> Iterator[str]:
     matrix = exported.matrix
     unit = ", percent" if matrix.is_fraction else "" if matrix.higher_is_better else ", lower is better"
-    yield f"## Scores ({matrix.metric}{unit})"
-    yield ""
+    yield f"## Scores ({matrix.metric}{unit})\n"
     yield _row("", *matrix.tasks)
     yield "|---" + "|---:" * len(matrix.tasks) + "|"
     rows = {"before training": matrix.zero_shot} if matrix.zero_shot is not None else {}
@@ -89,8 +82,7 @@ def _scores(exported: Exported) -> Iterator[str]:
         for name, value in known.items()
     ]
     if shown:
-        yield ", ".join(shown) + f" (over {sum(matrix.counts):,} test examples)."
-        yield ""
+        yield ", ".join(shown) + f" (over {sum(matrix.counts):,} test examples).\n"
 
 
 def _row(*cells: str) -> str:
@@ -100,18 +92,11 @@ def _row(*cells: str) -> str:
 def _training(exported: Exported) -> Iterator[str]:
     """The part of the recipe that says how it was trained; no path of the machine is in it."""
     recipe = exported.recipe
-    sections = {
-        "objective": recipe.objective,
-        "tuning": recipe.tuning,
-        "training": recipe.training,
-    }
+    sections = {"objective": recipe.objective, "tuning": recipe.tuning, "training": recipe.training}
     said: dict[str, object] = {"protocol": recipe.protocol, "seed": recipe.seed}
     said |= {name: section.model_dump(mode="json", exclude_none=True) for name, section in sections.items()}
     said["strategies"] = [options.model_dump(mode="json", exclude_none=True) for options in recipe.strategies]
-    yield "## Training"
-    yield ""
-    yield f"```yaml\n{yaml.safe_dump(said, sort_keys=False).rstrip()}\n```"
-    yield ""
+    yield f"## Training\n\n```yaml\n{yaml.safe_dump(said, sort_keys=False).rstrip()}\n```\n"
 
 
 def _data(exported: Exported) -> Iterator[str]:
@@ -123,8 +108,7 @@ def _data(exported: Exported) -> Iterator[str]:
         if (key := f"tasks.{name}.{split}") in exported.read
     ]
     if rows:
-        yield "## Data"
-        yield ""
+        yield "## Data\n"
         yield _row("task", "split", "fingerprint")
         yield "|---|---|---|"
         yield from (_row(*row) for row in rows)
@@ -143,16 +127,13 @@ def _reading(exported: Exported) -> Iterator[str]:
     if exported.rank is not None and exported.auto_class == "AutoModelForCausalLM":
         notes.append(f"For vLLM: `--max-lora-rank {max(8, 1 << (exported.rank - 1).bit_length())}`.")
     if notes:
-        yield " ".join(notes)
-        yield ""
+        yield " ".join(notes) + "\n"
 
 
 def _use(exported: Exported, use: Use) -> Iterator[str]:
-    yield f"### {use.task}"
-    yield ""
+    yield f"### {use.task}\n"
     if use.labels:
-        yield f"Answers: {', '.join(f'`{label}`' for label in use.labels)}"
-        yield ""
+        yield f"Answers: {', '.join(f'`{label}`' for label in use.labels)}\n"
     yield "```python"
     yield from _loading(exported)
     yield ""

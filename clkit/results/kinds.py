@@ -14,7 +14,7 @@ MetricName = Literal["exact_match", "macro_f1", "token_f1", "rouge_l", "loss", "
 
 # Every other metric is a fraction: its scores lie between 0 and 1 and are shown in percent.
 UNBOUNDED = frozenset({"loss", "perplexity"})
-#: How much of the right answer stands in the one that was given (`clkit.results.overlap`).
+#: How much of the right answer stands in the one that was given (`clkit.results.answers`).
 OVERLAPS = frozenset({"token_f1", "rouge_l"})
 #: Scores that a test gives besides: answers that are none of the task's labels, and the right ones where labels are
 #: ranked by their likelihood while the matrix holds what was generated (`evaluation.answer: both`).

@@ -10,9 +10,8 @@ from statistics import fmean
 from typing import Any, Literal, Protocol
 
 from clkit.errors import ClkitError
-from clkit.results.answers import AS_EVER, UNFINISHED, Comparison
+from clkit.results.answers import AS_EVER, UNFINISHED, Comparison, rouge_l, token_f1, words
 from clkit.results.kinds import OUTSIDE, RANKED, Row
-from clkit.results.overlap import rouge_l, token_f1, words
 
 #: Nats per token whose exponential a float still holds, with room for a sum over tasks: e^700 is about 1e304.
 LARGEST_LOSS = 700.0

@@ -20,7 +20,7 @@ from clkit.tasks.records import (
     text_lines,
 )
 from clkit.tasks.sections import TaskRecipe
-from clkit.tasks.task import Task
+from clkit.tasks.task import Task, string_columns
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -84,17 +84,9 @@ def asked(recipe: TaskRecipe | None, labels: Sequence[str] | None, rows: Dataset
 
 
 def _rows(records: Iterable[tuple[str, Any]], task: TaskRecipe | None) -> Dataset:
-    import datasets
-
     found = [(place, _input(record, place, task)) for place, record in records]
-    columns = {
-        "text": [example.text for _, example in found],
-        "turns": [example.turns for _, example in found],
-        "place": [place for place, _ in found],
-    }
-    return datasets.Dataset.from_dict(
-        columns, features=datasets.Features(dict.fromkeys(columns, datasets.Value("string")))
-    )
+    texts, turns = ([getattr(example, part) for _, example in found] for part in ("text", "turns"))
+    return string_columns({"text": texts, "turns": turns, "place": [place for place, _ in found]})
 
 
 def _input(record: Any, where: str, task: TaskRecipe | None) -> Example:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import heapq
-import random
 import re
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from clkit.draws import seeded
 from clkit.errors import DataError
 from clkit.results.answers import refuse_equal
 from clkit.section import did_you_mean
 from clkit.tasks.sections import DataSection, TaskRecipe
 from clkit.tasks.source import Rows
-from clkit.tasks.task import Task
+from clkit.tasks.task import Task, string_columns
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -118,17 +118,13 @@ class _Split:
 
 
 def _dataset(rows: Rows, indices: list[int], labels: dict[int, str] | None) -> Dataset:
-    import datasets
-
-    columns = {
+    columns: dict[str, Sequence[str | None] | None] = {
         "text": rows.texts(indices),
         "answer": [rows.answers[index] if labels is None else labels[index] for index in indices],
         "turns": rows.turns(indices),
         "place": [rows.where(index) for index in indices],
     }
-    given = {name: values for name, values in columns.items() if values is not None}
-    features = datasets.Features(dict.fromkeys(given, datasets.Value("string")))
-    return datasets.Dataset.from_dict(given, features=features)
+    return string_columns({name: values for name, values in columns.items() if values is not None})
 
 
 _MOST_INFERRED = 50
@@ -187,7 +183,7 @@ class Draw:
     """
 
     def __init__(self, seed: int, task: str, split: str) -> None:
-        self._rng = random.Random(f"{seed}/{task}/{split}")
+        self._rng = seeded(seed, task, split)
 
     def sample(self, indices: Sequence[int], count: int) -> list[int]:
         """``count`` of the rows (all, where there are fewer), in their original order."""

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clkit.results.answers import UNFINISHED, Comparison
-from clkit.results.overlap import rouge_l, token_f1, words
+from clkit.results.answers import UNFINISHED, Comparison, rouge_l, token_f1, words
 from clkit.results.scores import Answers
 
 TOKENS = st.lists(st.sampled_from("abc"), max_size=6)

@@ -13,7 +13,7 @@ from clkit.errors import RunError, UsageError
 from clkit.results.matrix import AccuracyMatrix
 from clkit.run import folder as runs
 from clkit.run.atomic import write_json
-from clkit.run.damage import refuse_damage, remedy
+from clkit.run.doctor import refuse_damage, remedy
 from clkit.run.folder import RunFolder
 from clkit.run.layout import MATRIX, METRICS, ZERO_SHOT, leftovers
 from clkit.run.lock import LOCK_FILE, locked
