@@ -25,7 +25,7 @@ from clkit.models.registry import known_families
 from clkit.processes import processes
 from clkit.results.scores import Likelihoods
 from clkit.tasks.blocks import blocks
-from clkit.tasks.records import read_utf8
+from clkit.tasks.records import text_lines
 from clkit.testing.examiner import negative_log_likelihoods
 
 #: Tokens that the model reads at once, or fewer where it has no more positions: enough to predict from.
@@ -116,7 +116,7 @@ def _text(source: str) -> str:
     if source == BUILTIN:
         return held_out_text()
     try:
-        return read_utf8(Path(source))
+        return "".join(text_lines(Path(source)))
     except DataError as error:
         raise DataError(f"general.texts: {error}") from error
 

@@ -22,15 +22,7 @@ Model = TypeVar("Model", bound=Section)
 
 
 def load(model: type[Model], source: str | Path, overrides: Sequence[str] = ()) -> Model:
-    """Load a recipe by path or shipped name, apply ``key=value`` overrides, and validate.
-
-    Args:
-        model: what a recipe must be.
-
-    Raises:
-        UsageError: there is no such recipe.
-        RecipeError: with one line per problem: file, line, key path, and what is allowed.
-    """
+    """`Recipe.load`, for whatever a recipe must be."""
     path = recipe_path(source)
     try:
         written = overridden(read_recipe(path), overrides)

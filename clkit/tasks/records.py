@@ -26,10 +26,8 @@ class Template:
     def __init__(self, text: str, *, may_be_empty: bool = False) -> None:
         self.text = text
         self.may_be_empty = may_be_empty
-        self.columns = tuple(dict.fromkeys(_COLUMN.findall(text)))
-        self.is_column = not self.columns
-        if self.is_column:
-            self.columns = (text,)
+        self.columns = tuple(dict.fromkeys(_COLUMN.findall(text))) or (text,)
+        self.is_column = self.columns == (text,)
 
     def render(self, row: Mapping[str, Any], where: str) -> str:
         """The input of a row. An empty column of a template leaves its place empty (a review without a title).
@@ -38,12 +36,11 @@ class Template:
             DataError: the input is empty, or a column holds something other than text.
         """
         if self.is_column:
-            value = row[self.text]
-            if not isinstance(value, str):
+            text = row[self.text]
+            if not isinstance(text, str):
                 raise DataError(
-                    f"{where}: '{self.text}' is {kind_of_value(value)}, not text; correct or remove this record"
+                    f"{where}: '{self.text}' is {kind_of_value(text)}, not text; correct or remove this record"
                 )
-            text = value
         else:
             text = _COLUMN.sub(lambda match: answer_text(row[match[1]], where, match[1]) or "", self.text)
         if not text.strip() and not self.may_be_empty:
@@ -58,12 +55,10 @@ def answer_text(value: Any, where: str, column: str) -> str | None:
     Raises:
         DataError: the value is a list or an object.
     """
-    if value is None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, str):
         return valid_unicode(value, where)
-    if isinstance(value, float) and math.isnan(value):
-        return None
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, bool | int | float):
@@ -138,15 +133,6 @@ def _not_utf8(path: Path) -> str:
             except UnicodeDecodeError as error:
                 return f"{path}:{number}: byte 0x{line[error.start]:02x} is not UTF-8; save the file as UTF-8"
     return f"{path}: is not UTF-8; save the file as UTF-8"
-
-
-def read_utf8(path: Path) -> str:
-    """The text of a UTF-8 file.
-
-    Raises:
-        DataError: as `text_lines`.
-    """
-    return "".join(text_lines(path))
 
 
 def valid_unicode(text: str, where: str) -> str:
