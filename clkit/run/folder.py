@@ -10,7 +10,7 @@ from typing import Any
 
 from clkit.errors import RunError, UsageError
 from clkit.results.matrix import AccuracyMatrix
-from clkit.run.atomic import remove, sync, write_atomically, write_json
+from clkit.run.atomic import RunLog, remove, sync, write_atomically, write_json
 from clkit.run.layout import (
     ENVIRONMENT,
     FORMAT,
@@ -28,7 +28,6 @@ from clkit.run.layout import (
     unwritable,
 )
 from clkit.run.lock import LOCK_FILES
-from clkit.run.log import RunLog
 from clkit.run.scores import Scores, read_scores
 from clkit.run.seal import MODEL_PARTS, STATE_FILES, Done, read_object, seal_files, text_sha256
 
