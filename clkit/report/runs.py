@@ -27,7 +27,7 @@ from clkit.report.tables import (
 from clkit.results.kinds import OUTSIDE, RANKED, Row
 from clkit.results.matrix import AccuracyMatrix
 from clkit.results.metrics import Metric, split_forgetting
-from clkit.results.spread import aggregate
+from clkit.results.spread import Aggregate, aggregate
 from clkit.run.baselines import Reference, reference_rows
 from clkit.run.comparison import seed_groups, telling_apart
 from clkit.run.folder import RunFolder
@@ -94,18 +94,13 @@ class ComparedRuns:
                 {
                     **_scores_as_json(run.name, run.matrix, run.metrics),
                     "general": run.general.to_json() if run.general else None,
-                    "ranked": {name: one.to_json() for name, one in run.ranked.items()} if run.ranked else None,
+                    "ranked": _as_json(run.ranked) if run.ranked else None,
                 }
                 for run in self.runs
             ],
             "references": [_scores_as_json(one.name, one.matrix, one.matrix.metrics()) for one in self.references],
             "aggregates": [
-                {
-                    "label": group.label,
-                    "runs": group.runs,
-                    "metrics": {key: metric.to_json() for key, metric in group.metrics.items()},
-                }
-                for group in self.means
+                {"label": group.label, "runs": group.runs, "metrics": _as_json(group.metrics)} for group in self.means
             ],
             "comparisons": [one.to_json() for one in self.paired],
         }
@@ -180,11 +175,15 @@ def _about_heads(folder: RunFolder) -> str | None:
     return HEADS.get(str(objective.get("heads")))
 
 
+def _as_json(metrics: Mapping[str, Metric | Aggregate]) -> dict[str, Any]:
+    return {name: metric.to_json() for name, metric in metrics.items()}
+
+
 def _scores_as_json(name: str, matrix: AccuracyMatrix, metrics: dict[str, Metric]) -> dict[str, Any]:
     return {
         "run": name,
         "in_progress": matrix.in_progress is not None,
         "matrix": matrix.to_json(),
-        "metrics": {key: metric.to_json() for key, metric in metrics.items()},
+        "metrics": _as_json(metrics),
         "below_majority": list(matrix.below_majority),
     }

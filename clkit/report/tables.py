@@ -130,7 +130,7 @@ def below_majority(matrix: AccuracyMatrix) -> Iterator[str]:
 
 
 def _baseline_table(matrix: AccuracyMatrix, head: str) -> Table:
-    table = _table(gap=2)
+    table = _table()
     table.add_column(no_wrap=True, overflow="ellipsis", max_width=LABEL_WIDTH)
     rows = {"zero-shot": matrix.zero_shot} | ({head: matrix.outcome} if head else {})
     columns = {name: row for name, row in rows.items() if row is not None}
@@ -175,7 +175,7 @@ def _style(learned: int, task: int) -> str:
 
 def metrics_table(metrics: Mapping[str, Metric], scored_by: str, references: Sequence[RunMetrics] = ()) -> Table:
     """A row per metric: its value, and the formula, or why there is no value; below, what was compared with."""
-    table = _table(gap=2)
+    table = _table()
     _explain(table, [scored_by])
     table.add_column("metric", no_wrap=True)
     table.add_column("value" if scored_by in UNBOUNDED else "percent", justify="right", no_wrap=True)
@@ -211,39 +211,43 @@ def runs_table(
     """
     kinds = list(dict.fromkeys(one.scored_by for one in runs))
     noun = noun_of(kinds[0]) if len(kinds) == 1 else "score"
-    table = _table(gap=2)
+    table = _table()
     _explain(table, kinds)
     table.add_column("run", overflow="fold", min_width=18)
     for head in heads.values():
         table.add_column(head.format(noun=noun), justify="right", no_wrap=True)
 
+    def add(
+        label: str, values: Iterable[float | None], scored_by: str, *, signed: bool = True, style: str = ""
+    ) -> None:
+        named = zip(heads, values, strict=True)
+        cells = [Text(show_score(value, scored_by, signed=signed and name in SIGNED)) for name, value in named]
+        table.add_row(Text(label), *cells, style=style)
+
     for one in runs:
         label = one.run if len(kinds) == 1 else f"{one.run} ({one.scored_by})"
-        _add_values(table, label, [one.metrics[name].value for name in heads], heads, one.scored_by)
+        add(label, [one.metrics[name].value for name in heads], one.scored_by)
     scored_by = {one.run: one.scored_by for one in runs}
     for group in groups:
         table.add_section()
         over_seeds = [group.metrics[name] for name in heads]
         kind = scored_by[group.runs[0]]
-        mean = [one.mean for one in over_seeds]
         if group.label:
             table.add_row(Text(group.label, style="italic"))
-        _add_values(table, f"mean of {len(group.runs)} seeds", mean, heads, kind, style="bold")
-        _add_values(table, "± std", [one.std for one in over_seeds], heads, kind, signed=False)
+        add(f"mean of {len(group.runs)} seeds", [one.mean for one in over_seeds], kind, style="bold")
+        add("± std", [one.std for one in over_seeds], kind, signed=False)
         for end, label in enumerate(("95 % interval from", "95 % interval to")):
-            bounds = [one.interval[end] if one.interval else None for one in over_seeds]
-            _add_values(table, label, bounds, heads, kind)
+            add(label, [one.interval[end] if one.interval else None for one in over_seeds], kind)
     if references:
         table.add_section()
     for one in references:
-        values = [one.metrics[name].value for name in heads]
-        _add_values(table, f"{one.role}: {one.run}", values, heads, one.scored_by)
+        add(f"{one.role}: {one.run}", [one.metrics[name].value for name in heads], one.scored_by)
     return table
 
 
 def paired_table(compared: Mapping[str, Mapping[str, Paired]], scored_by: str) -> Table:
     """Methods against the same other one: of each, under its name, a row per metric that there are numbers of."""
-    table = _table(gap=2)
+    table = _table()
     _explain(table, [scored_by])
     table.add_column("method", no_wrap=True)
     several = len(compared) > 1
@@ -259,23 +263,6 @@ def paired_table(compared: Mapping[str, Mapping[str, Paired]], scored_by: str) -
             cells = [*means, show_score(one.mean, scored_by, signed=True), interval, *tested]
             table.add_row(Text(f"  {name_of(name, scored_by)}"), *cells)
     return table
-
-
-def _add_values(
-    table: Table,
-    label: str,
-    values: Sequence[float | None],
-    heads: Iterable[str],
-    scored_by: str,
-    *,
-    signed: bool = True,
-    style: str = "",
-) -> None:
-    cells = [
-        Text(show_score(value, scored_by, signed=signed and name in SIGNED))
-        for name, value in zip(heads, values, strict=True)
-    ]
-    table.add_row(Text(label), *cells, style=style)
 
 
 def wide_table(
@@ -318,7 +305,7 @@ def wide_table(
     return tables
 
 
-def _table(gap: int) -> Table:
+def _table(gap: int = 2) -> Table:
     # The box itself puts one space between columns.
     return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, gap - 1), header_style="bold")
 
@@ -339,7 +326,7 @@ def scores_table(tested: Mapping[str, tuple[Mapping[str, float], int]]) -> Table
 
 def checked_table(checked: Sequence[Checked]) -> Table:
     """What `clkit doctor` found of a run, in the order in which it looked."""
-    table = _table(gap=2)
+    table = _table()
     table.add_column("of the run", overflow="fold")
     table.add_column("state", no_wrap=True)
     table.add_column("what was found", overflow="fold")
