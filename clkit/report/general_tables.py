@@ -107,10 +107,6 @@ def _is_fraction(key: str) -> bool:
     return key == MEAN or _metric(key) in FRACTIONS
 
 
-def _is_lower_better(key: str) -> bool:
-    return key in (LOSS, PERPLEXITY) or _metric(key) in LOWER
-
-
 def _difference(last: float | None, first: float | None) -> float | None:
     return None if last is None or first is None else last - first
 
@@ -131,17 +127,15 @@ def _head(key: str) -> str:
     first, second = {LOSS: ("held-out", "loss"), PERPLEXITY: ("held-out", "perplexity"), MEAN: ("", "mean")}.get(
         key, (task, metric)
     )
-    return f"{first}\n{second}{' ↓' if _is_lower_better(key) else ''}".replace(",", ",\n")
+    lower = key in (LOSS, PERPLEXITY) or _metric(key) in LOWER
+    return f"{first}\n{second}{' ↓' if lower else ''}".replace(",", ",\n")
 
 
 def general_text(measured: Measures) -> str:
     """The headlines of one measurement in a line."""
     complete = _with_derived(measured)
-    return "  ".join(f"{_name(key)} {_number(key, complete[key])}" for key in _shown(complete))
-
-
-def _name(key: str) -> str:
-    return {LOSS: "held-out loss", PERPLEXITY: "perplexity"}.get(key, key)
+    names = {LOSS: "held-out loss", PERPLEXITY: "perplexity"}
+    return "  ".join(f"{names.get(key, key)} {_number(key, complete[key])}" for key in _shown(complete))
 
 
 def general_table(general: GeneralAbility, width: int) -> Group:

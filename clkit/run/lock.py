@@ -118,9 +118,8 @@ def _acquire(path: Path) -> BaseFileLock:
     except OSError as error:
         if error.errno != errno.ENOLCK:
             raise
-        lock = SoftFileLock(
-            f"{path}.soft"
-        )  # some network file systems have no locks, and filelock sees that of others only
+        # Some network file systems have no locks, and filelock sees that of others only.
+        lock = SoftFileLock(f"{path}.soft")
         lock.acquire(timeout=0)
     return lock
 

@@ -40,9 +40,7 @@ def read_conversation(value: Any, where: str, column: str) -> Example:
     Raises:
         DataError: it is no such list, or a role is unknown.
     """
-    turns = _turns(value, where, column)
-    while turns and turns[-1]["role"] != "assistant":
-        turns.pop()
+    turns = _turns(value, where, column, until="assistant")
     if len(turns) < 2 or turns[-2]["role"] != "user" or not turns[-2]["content"].strip():
         return Example("", None, NO_TURNS)
     *before, asked, answered = turns
@@ -55,18 +53,20 @@ def read_question(value: Any, where: str, column: str) -> Example:
     Raises:
         DataError: it is no list of turns, a role is unknown, or no user says anything.
     """
-    turns = _turns(value, where, column)
-    while turns and turns[-1]["role"] != "user":
-        turns.pop()
+    turns = _turns(value, where, column, until="user")
     if not turns or not turns[-1]["content"].strip():
         raise DataError(f"{where}: '{column}' has no user's turn to answer; correct or remove this record")
     return Example(turns[-1]["content"], None, json.dumps(turns[:-1], ensure_ascii=False))
 
 
-def _turns(value: Any, where: str, column: str) -> list[dict[str, str]]:
+def _turns(value: Any, where: str, column: str, until: str) -> list[dict[str, str]]:
+    """The turns up to the last one of that role."""
     if not isinstance(value, list):
         raise DataError(f"{where}: '{column}' is {kind_of_value(value)}, not a list of turns; correct this record")
-    return [_turn(turn, f"{where}: '{column}', turn {number}") for number, turn in enumerate(value, start=1)]
+    turns = [_turn(turn, f"{where}: '{column}', turn {number}") for number, turn in enumerate(value, start=1)]
+    while turns and turns[-1]["role"] != until:
+        turns.pop()
+    return turns
 
 
 def _turn(value: Any, where: str) -> dict[str, str]:

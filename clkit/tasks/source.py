@@ -214,7 +214,7 @@ class SourceSection(Section):
     @property
     def holds_conversations(self) -> bool:
         """Whether inputs and answers are turns of conversations, which pretraining cannot use."""
-        return False
+        return getattr(self, "messages", None) is not None
 
     def lacks(self, wanted: Wanted) -> list[str]:
         """One line, which begins with the key, for each file or folder that is not there or begins wrongly."""

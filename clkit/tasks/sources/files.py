@@ -49,10 +49,6 @@ class FilesSource(SourceSection):
     def unlabelled(self) -> str | None:
         return next(iter(self._plain), None)
 
-    @property
-    def holds_conversations(self) -> bool:
-        return self.messages is not None
-
     def lacks(self, wanted: Wanted) -> list[str]:
         files = {use: Path(getattr(self, use)) for use in ("train", "test")}
         return [

@@ -66,10 +66,6 @@ class HubSource(SourceSection):
     def unlabelled(self) -> str | None:
         return "label" if self.label is None and self.messages is None else None
 
-    @property
-    def holds_conversations(self) -> bool:
-        return self.messages is not None
-
     def lacks(self, wanted: Wanted) -> list[str]:
         folder = Path(self.dataset)
         if not folder.is_absolute():
