@@ -15,9 +15,9 @@ from clkit.engine.sequence import train
 from clkit.errors import ModelError, RunError, UsageError
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.written import recipe_yaml
+from clkit.report.answers import read_examples
 from clkit.run.doctor import examine, is_whole
 from clkit.run.folder import RunFolder
-from clkit.run.predictions import read_examples
 from tests.cli.verbs import call
 from tests.toy import Finished, ToyRecipe, toy_recipe
 
