@@ -12,15 +12,14 @@ from safetensors.torch import save_file
 
 from clkit.errors import ModelError
 from clkit.events import Listener
-from clkit.models.coverage import coverage
 from clkit.models.examples import encode, task_examples, task_texts, without_unusable
 from clkit.models.family import Family
+from clkit.models.groups import coverage
 from clkit.models.layers import row_sites, select_layers
-from clkit.models.magnitudes import MagnitudeCollector, l1_normalised
+from clkit.models.magnitudes import MagnitudeCollector, l1_normalised, rows_masked
 from clkit.processes import processes
 from clkit.recipe.recipe import Recipe
 from clkit.run.atomic import write_json
-from clkit.strategies.builtin.migu import rows_masked
 from clkit.tasks.task import Task
 
 BATCH = 16

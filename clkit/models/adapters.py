@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from clkit.errors import ModelError, first_line
-from clkit.models.coverage import BLOCKS, coverage
 from clkit.models.family import Family
+from clkit.models.groups import BLOCKS, coverage
 from clkit.models.layers import linear_layers
 from clkit.models.sections import AdapterTuning
 from clkit.models.stored_adapters import stored_weights

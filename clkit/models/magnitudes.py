@@ -6,6 +6,7 @@ divided by its sum over the units it is the L1-normalised magnitude n_i of the M
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -130,3 +131,20 @@ def l1_normalised(magnitude: torch.Tensor) -> torch.Tensor:
     """n_i = m_i / Σ_j m_j (paper eq. 4). A layer whose output is zero everywhere gets the uniform distribution."""
     total = magnitude.sum()
     return magnitude / total if total > 0 else torch.full_like(magnitude, 1 / magnitude.numel())
+
+
+def rows_masked(rows: int, threshold: float) -> int:
+    """How many of ``rows`` rows are masked: ⌊T · rows⌋, so at least one is kept for T < 1."""
+    return math.floor(threshold * rows + 1e-9)  # 0.29 * 100 is 28.999999999999996
+
+
+def masked_rows(score: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Indices of the rows that are masked: all but the ⌈(1 − T) · d_out⌉ rows with the largest score.
+
+    Among equal scores the row that stands first is kept.
+
+    Args:
+        score: magnitude of each row; d_out.
+    """
+    order = torch.argsort(score, descending=True, stable=True)
+    return order[score.numel() - rows_masked(score.numel(), threshold) :]

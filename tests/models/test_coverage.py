@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from clkit.engine.prepare import prepare
 from clkit.errors import ModelError, UsageError
+from clkit.models.families.seq2seq import Seq2Seq
 from clkit.models.family import Family
 from clkit.models.loading import load_model
+from clkit.models.groups import coverage
+from clkit.models.objective import TextToText
 from clkit.models.sections import AdapterTuning, FullTuning, IncrementalLoraTuning, LoraTuning, ModelSection
 from clkit.strategies.builtin.migu import MIGU, MIGUOptions
 from clkit.strategies.builtin.osf import OSF, OSFOptions
@@ -73,6 +76,21 @@ def test_a_part_of_attention_or_feed_forward_that_is_left_out_is_refused(
         strategy().check(family, 2)
     strategy(partial=True).check(family, 2)
     strategy(layers=["attention"]).check(family, 2)  # which says nothing of the rest
+
+
+@pytest.mark.parametrize("strategy", [migu, osf])
+def test_a_router_is_no_part_that_is_left_out_however_small_the_experts(
+    toy_t5: Path, strategy: Callable[..., Strategy]
+) -> None:
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_heads": 2, "num_experts": 4, "decoder_start_token_id": 0}
+    sparse = {f"num_{part}layers": 1 for part in ("", "decoder_", "sparse_encoder_", "sparse_decoder_")}
+    config = CONFIG_MAPPING["switch_transformers"](vocab_size=50, **sizes, **sparse)
+    family = Seq2Seq(AutoModelForSeq2SeqLM.from_config(config), AutoTokenizer.from_pretrained(toy_t5), TextToText())
+    strategy().check(family, 2)
+    names, _ = coverage(family, []).left_out(["attention", "feed_forward"])  # the control: all the others are missed
+    assert any("expert" in name for name in names)
+    assert any("router" in name for name, _ in family.model.named_parameters())
+    assert not any("router" in name for name in names)
 
 
 def test_layers_that_no_role_knows_are_taken_in_by_name(load: Load) -> None:

@@ -5,7 +5,6 @@ Du et al., "Unlocking Continual Learning Abilities in Language Models", EMNLP 20
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
@@ -20,12 +19,13 @@ from clkit.strategies.options import LayerOptions
 
 if TYPE_CHECKING:
     import torch
+    from torch.utils.hooks import RemovableHandle
 
-    from clkit.models import coverage, layers, magnitudes
+    from clkit.models import groups, layers, magnitudes
     from clkit.models.family import Family
 else:
     torch = LazyModule("torch")
-    coverage, layers = LazyModule("clkit.models.coverage"), LazyModule("clkit.models.layers")
+    groups, layers = LazyModule("clkit.models.groups"), LazyModule("clkit.models.layers")
     magnitudes = LazyModule("clkit.models.magnitudes")
 
 
@@ -56,23 +56,6 @@ class MIGUOptions(LayerOptions):
     )
 
 
-def rows_masked(rows: int, threshold: float) -> int:
-    """How many of ``rows`` rows are masked: ⌊T · rows⌋, so at least one is kept for T < 1."""
-    return math.floor(threshold * rows + 1e-9)  # 0.29 * 100 is 28.999999999999996
-
-
-def masked_rows(score: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Indices of the rows that are masked: all but the ⌈(1 − T) · d_out⌉ rows with the largest score.
-
-    Among equal scores the row that stands first is kept.
-
-    Args:
-        score: magnitude of each row; d_out.
-    """
-    order = torch.argsort(score, descending=True, stable=True)
-    return order[score.numel() - rows_masked(score.numel(), threshold) :]
-
-
 class MIGU(Strategy):
     """W ← W − lr · M ⊙ ∇W (paper eq. 6), M_i = 1 for the rows i with the largest magnitude n_i of the step.
 
@@ -93,19 +76,21 @@ class MIGU(Strategy):
         super().__init__(options)
         self._sites: list[layers.RowSite] = []
         self._collector: magnitudes.MagnitudeCollector | None = None
+        self._handles: list[RemovableHandle] = []
+        self._reached: set[int] = set()  # the weights to which this step's backward pass has led
         self._frozen: list[tuple[torch.nn.Parameter, int, torch.Tensor, torch.Tensor]] = []
 
     def check(self, family: Family, tasks: int) -> None:
         sites = self._choose_sites(family)
         rows, threshold = [site.rows for site in sites], self.options.threshold
-        if not any(rows_masked(count, threshold) for count in rows):
+        if not any(magnitudes.rows_masked(count, threshold) for count in rows):
             raise StrategyError(
                 f"strategies.migu.threshold: {threshold:g} of {max(rows)} rows, the most that one of these layers has, "
                 "is less than one, so nothing would be masked; raise it"
             )
         if not self.options.partial:
-            found = coverage.coverage(family, (site.weight for site in sites))
-            coverage.refuse_partial(found, self.options.layers, "strategies.migu", "would be updated unmasked")
+            found = groups.coverage(family, (site.weight for site in sites))
+            groups.refuse_partial(found, self.options.layers, "strategies.migu", "would be updated unmasked")
         if self._measures():
             magnitudes.check_padding(family, self._watch(family, sites), "strategies.migu.layers")
 
@@ -114,9 +99,9 @@ class MIGU(Strategy):
             yield "no task follows the first, which is unmasked, so it changes nothing (first_task: masked)"
             return
         sites = self._choose_sites(family)
-        yield f"masks rows in {coverage.coverage(family, (site.weight for site in sites))}"
+        yield f"masks rows in {groups.coverage(family, (site.weight for site in sites))}"
         for rows, count in sorted(Counter(site.rows for site in sites).items()):
-            masked = rows_masked(rows, self.options.threshold)
+            masked = magnitudes.rows_masked(rows, self.options.threshold)
             what = f"{masked:,} of {rows:,} rows" if masked else f"none of {rows:,} rows, too few for this threshold,"
             yield f"masks {what} in {count:,} {'weight' if count == 1 else 'weights'}"
 
@@ -139,6 +124,11 @@ class MIGU(Strategy):
         self._sites = self._choose_sites(context.family)
         if self._measures():
             self._collector = self._watch(context.family, self._sites)
+            # A penalty's gradient, which is no part of the backward pass, calls no such hook.
+            self._handles = [site.weight.register_post_accumulate_grad_hook(self._reach) for site in self._sites]
+
+    def _reach(self, weight: torch.Tensor) -> None:
+        self._reached.add(id(weight))
 
     def before_forward(self, context: Context, batch: Mapping[str, torch.Tensor]) -> None:
         if self._collector is not None:
@@ -154,7 +144,7 @@ class MIGU(Strategy):
         masked = total = 0
         with torch.no_grad():
             for site, score in zip(self._sites, self._scores(context), strict=True):
-                rows = masked_rows(score, self.options.threshold)
+                rows = magnitudes.masked_rows(score, self.options.threshold)
                 self._mask(site, rows, score)
                 masked += rows.numel()
                 total += score.numel()
@@ -179,7 +169,9 @@ class MIGU(Strategy):
     def after_task(self, context: Context) -> None:
         if self._collector is not None:
             self._collector.remove()
-        self._collector, self._sites = None, []
+        for handle in self._handles:
+            handle.remove()
+        self._collector, self._sites, self._handles = None, [], []
 
     def _choose_sites(self, family: Family) -> list[layers.RowSite]:
         sites = layers.row_sites(layers.select_layers(family, self.options.layers, "strategies.migu.layers"))
@@ -196,6 +188,13 @@ class MIGU(Strategy):
         sums = self._collector.take()
         if not sums:
             raise StrategyError("strategies.migu: no layer's output was recorded in this step, so no row can be chosen")
+        unseen = [site.layer for site in self._sites if site.name not in sums and id(site.weight) in self._reached]
+        self._reached.clear()
+        if unseen:
+            raise StrategyError(
+                f"strategies.migu.layers: '{unseen[0]}' is trained without its module being called (a fused kernel "
+                "may use its weight by itself), so its rows have no magnitude; leave it out"
+            )
         # A layer that this step did not use (no gradient either) has no sum on this process, perhaps on others.
         scores = [sums.get(site.name, torch.zeros(site.rows, device=site.weight.device)) for site in self._sites]
         # One reduction for all layers: many small ones would cost more than the step's arithmetic.

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-    from clkit.models import coverage, trained
+    from clkit.models import groups, trained
     from clkit.models import layers as model_layers
     from clkit.models.family import Family
 else:
     torch, nn, osf = LazyModule("torch"), LazyModule("torch.nn"), LazyModule("peft.tuners.osf")
     model_layers, trained = LazyModule("clkit.models.layers"), LazyModule("clkit.models.trained")
-    coverage = LazyModule("clkit.models.coverage")
+    groups = LazyModule("clkit.models.groups")
 
 ADAPTER = "default"
 
@@ -114,7 +114,7 @@ class OSF(Strategy):
             self._check(family.model, self._layers(family), share)
             if not self.options.partial:
                 found = self._coverage(family)
-                coverage.refuse_partial(found, self.options.layers, "strategies.osf", "would be frozen")
+                groups.refuse_partial(found, self.options.layers, "strategies.osf", "would be frozen")
 
     def remarks(self, family: Family, tasks: int) -> Iterator[str]:
         if self._first_share(tasks) is None:
@@ -122,9 +122,9 @@ class OSF(Strategy):
             return
         yield f"decomposes {self._coverage(family)}; the rest is frozen in a protected task, but for a new head"
 
-    def _coverage(self, family: Family) -> coverage.Coverage:
+    def _coverage(self, family: Family) -> groups.Coverage:
         weights = (cast("nn.Parameter", layer.weight) for layer in self._layers(family).values())
-        return coverage.coverage(family, weights)
+        return groups.coverage(family, weights)
 
     def before_task(self, context: Context) -> None:
         share = self.options.share(context.task_index)

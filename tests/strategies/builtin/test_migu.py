@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from clkit.errors import ModelError, StrategyError
 from clkit.models.family import Family
 from clkit.models.layers import linear_layers, row_sites, select_layers
+from clkit.models.magnitudes import masked_rows, rows_masked
 from clkit.models.sections import FullTuning, LoraTuning, Tuning
-from clkit.strategies.builtin.migu import MIGU, MIGUOptions, masked_rows, rows_masked
+from clkit.strategies.builtin.migu import MIGU, MIGUOptions
 from clkit.strategies.contract import Context
 from tests.models.test_layers import write_gpt2
 from tests.strategies.loaded import load_toy
@@ -413,3 +414,24 @@ def test_a_step_without_a_recorded_output_is_an_error(toy_t5: Path) -> None:
     strategy.before_task(context(loaded))
     with pytest.raises(StrategyError, match="no layer's output was recorded"):
         strategy.before_step(context(loaded))
+
+
+def test_a_weight_that_is_trained_without_its_layer_being_called_is_refused(toy_t5: Path) -> None:
+    """As fused kernels use Mamba's `out_proj`; a penalty on a layer that no input reached is no reason."""
+    loaded, where = toy(toy_t5), context(toy(toy_t5))
+    where.family = loaded
+    name = "encoder.block.0.layer.1.DenseReluDense"
+    inside, one = loaded.model.get_submodule(name), batch(loaded, 1)
+    strategy = MIGU(MIGUOptions(name="migu"))
+    strategy.before_task(where)
+    called = inside.forward
+    inside.forward = lambda states: states  # nothing of it is used
+    unused = [layer.weight for layer in inside.children() if isinstance(layer, torch.nn.Linear)]
+    for weight in unused:
+        weight.grad = torch.ones_like(weight)
+    step(loaded, strategy, [one], where)
+    inside.forward = lambda states: called(states) + torch.nn.functional.linear(states, inside.wi_0.weight[:16])
+    step(loaded, strategy, [one], where)
+    inside.forward = lambda states: torch.nn.functional.linear(states, inside.wi_0.weight[:16])
+    with pytest.raises(StrategyError, match=rf"^strategies\.migu\.layers: '{name}\.wi_0' is trained without"):
+        step(loaded, strategy, [one], where)
