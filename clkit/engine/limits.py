@@ -13,8 +13,7 @@ from itertools import repeat
 
 from clkit.errors import DataError, ModelError
 from clkit.models.examples import Texts, task_texts, unwritable
-from clkit.models.family import Family, Generating
-from clkit.models.likelihood import IGNORED
+from clkit.models.family import IGNORED, Family, Generating
 from clkit.models.positions import positions
 from clkit.recipe.recipe import Recipe
 from clkit.results.answers import refuse_equal

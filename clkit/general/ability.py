@@ -14,8 +14,7 @@ import torch
 
 from clkit.errors import DataError, ModelError
 from clkit.events import Listener
-from clkit.general.lm_eval import lm_eval_scores
-from clkit.general.lm_eval_tasks import load_lm_eval_tasks
+from clkit.general.lm_eval import lm_eval_scores, load_lm_eval_tasks
 from clkit.general.section import BUILTIN, GeneralSection
 from clkit.models.embedded import held_out_text
 from clkit.models.family import Family

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from peft import PeftModel
+from torch.nn import functional
 
 from clkit.errors import ModelError
-from clkit.models.likelihood import IGNORED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -20,11 +20,25 @@ if TYPE_CHECKING:
     from clkit.models.weights import Weights
     from clkit.tasks.task import Task
 
+#: Label of a position where no loss is due.
+IGNORED = -100
+
 Batch = Mapping[str, torch.Tensor]
 Collator = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
 
 #: Labels of each task in the order of the prompt, by the task's name.
 LabelsOfTasks = Mapping[str, Sequence[str]]
+
+
+def summed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """−Σ log p(label) over the positions with a label, in float32 at least.
+
+    Args:
+        logits: batch × sequence × vocabulary; position t predicts ``labels[:, t]``.
+        labels: batch × sequence, `IGNORED` where no loss is due.
+    """
+    precise = logits if logits.dtype == torch.float64 else logits.float()
+    return functional.cross_entropy(precise.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
 
 
 class Family(ABC):

@@ -1,9 +1,10 @@
-"""The linear layers of a model: which there are, which role each plays, and which of their weights are trained."""
+"""What of a model is in training, and its linear layers: which there are, and which role each plays."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import cast
@@ -43,6 +44,23 @@ class RowSite:
     def rows(self) -> int:
         """d_out, the number of rows that are chosen from."""
         return self.weight.shape[self.axis]
+
+
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters in training, by name; tied ones appear once."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Dropout off; afterwards every module is back in the mode that it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def linear_layers(model: PreTrainedModel | PeftModel) -> dict[str, nn.Module]:

@@ -23,10 +23,10 @@ from clkit.models.chain import Chain, chain_of
 from clkit.models.family import Family, Generating, LabelsOfTasks
 from clkit.models.folders import Origin, check_folder, check_tokenizer, lacks_weights, only_pickle
 from clkit.models.groups import freeze
+from clkit.models.layers import trained_parameters
 from clkit.models.objective import Objective, TextToText
 from clkit.models.registry import family_of
 from clkit.models.sections import ModelSection, Tuning
-from clkit.models.trained import trained_parameters
 from clkit.models.weights import Weights
 from clkit.redaction import redact
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from clkit.errors import ModelError, first_line
 from clkit.models.family import Batch, Family
-from clkit.models.trained import evaluation_mode
+from clkit.models.layers import evaluation_mode
 
 
 class MagnitudeCollector:

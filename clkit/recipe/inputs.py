@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from clkit.errors import ModelError
-from clkit.general.lm_eval_tasks import lm_eval_problems
+from clkit.general.lm_eval import lm_eval_problems
 from clkit.general.section import BUILTIN, GeneralSection
 from clkit.models.chain import chain_of
 from clkit.models.chat import NO_CHAT_TEMPLATE

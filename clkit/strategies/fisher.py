@@ -12,7 +12,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from clkit.draws import torch_seeded
-from clkit.models.likelihood import IGNORED, summed_cross_entropy
+from clkit.models.family import IGNORED, summed_cross_entropy
 from clkit.strategies.contract import Context
 
 Labels = Literal["data", "model"]

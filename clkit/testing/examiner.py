@@ -12,8 +12,7 @@ from torch.nn import functional
 
 from clkit.events import Listener
 from clkit.models.examples import Reading, encode, task_examples, task_texts
-from clkit.models.family import Family
-from clkit.models.likelihood import IGNORED
+from clkit.models.family import IGNORED, Family
 from clkit.processes import processes
 from clkit.results.kinds import OVERLAPS, UNBOUNDED, MetricName
 from clkit.results.scores import Answers, Guess, Likelihoods, Tested, task_chance

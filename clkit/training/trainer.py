@@ -12,7 +12,7 @@ What is used of transformers' private names, since it has no public ones for the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,17 +20,19 @@ import torch
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.utils import SAFE_WEIGHTS_NAME
 
+from clkit.draws import torch_seeded
 from clkit.errors import ClkitError, RunError, StrategyError, UsageError
 from clkit.events import Listener
-from clkit.models.likelihood import IGNORED, summed_cross_entropy
-from clkit.models.trained import trained_parameters
+from clkit.models.family import IGNORED, summed_cross_entropy
+from clkit.models.layers import trained_parameters
 from clkit.strategies.contract import SKIPPED, TASK_LOSS, Context, Strategy
 from clkit.strategies.hooks import call, call_all
-from clkit.training.sampling import GroupedByLength
 
 SUPPORTED = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU}
 
@@ -270,6 +272,32 @@ class TaskTrainer(Trainer):
         with torch.no_grad():
             for name, parameter in trained.items():
                 parameter.copy_(tensors[name])
+
+
+class GroupedByLength(Sampler[int]):
+    """Examples at random, but those of one batch of similar length; the longest batch first.
+
+    The order of an epoch follows from the seed and its number alone. The Trainer's own sampler draws from the global
+    generator, so an interrupted task would go on with other batches.
+
+    Args:
+        lengths: of each example, in tokens.
+        batch: how many examples are to be similar: those of an optimizer step.
+        epoch: tells which pass over the data, from 0, is about to begin or to go on.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch: int, seed: int, epoch: Callable[[], int]) -> None:
+        self._lengths = list(lengths)
+        self._batch = batch
+        self._seed = seed
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch_seeded("order", self._seed, self._epoch())
+        yield from get_length_grouped_indices(self._lengths, self._batch, generator=generator)
 
 
 class _Reports(TrainerCallback):

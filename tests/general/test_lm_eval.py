@@ -14,12 +14,12 @@ import pytest
 import torch
 import yaml
 
-import clkit.general.lm_eval_tasks as tasks_module
+import clkit.general.lm_eval as tasks_module
 from clkit.engine.sequence import train
 from clkit.errors import DataError, InterruptionError, RecipeError
 from clkit.events import Listener
 from clkit.general.ability import General
-from clkit.general.lm_eval_tasks import load_lm_eval_tasks
+from clkit.general.lm_eval import load_lm_eval_tasks
 from clkit.general.section import GeneralSection, LmEvalSection
 from clkit.models.family import Family
 from clkit.models.loading import load_model

@@ -15,8 +15,8 @@ from clkit.engine.prepare import prepare
 from clkit.errors import ModelError, UsageError
 from clkit.models.families.seq2seq import Seq2Seq
 from clkit.models.family import Family
-from clkit.models.loading import load_model
 from clkit.models.groups import coverage
+from clkit.models.loading import load_model
 from clkit.models.objective import TextToText
 from clkit.models.sections import AdapterTuning, FullTuning, IncrementalLoraTuning, LoraTuning, ModelSection
 from clkit.strategies.builtin.migu import MIGU, MIGUOptions

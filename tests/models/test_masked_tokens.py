@@ -15,8 +15,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, RobertaModel
 
 from clkit.errors import ModelError
 from clkit.models.families.masked_tokens import choose
-from clkit.models.family import Family
-from clkit.models.likelihood import IGNORED
+from clkit.models.family import IGNORED, Family
 from clkit.models.loading import begin_task, load_model, save_model
 from clkit.models.objective import Pretraining
 from clkit.models.sections import FullTuning, IncrementalLoraTuning, LoraTuning, ModelSection, Tuning

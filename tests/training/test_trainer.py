@@ -22,8 +22,7 @@ from clkit.strategies import registry
 from clkit.strategies.contract import Context, Strategy
 from clkit.strategies.options import StrategyOptions
 from clkit.tasks.loading import load_tasks
-from clkit.training.sampling import GroupedByLength
-from clkit.training.trainer import token_mean_loss
+from clkit.training.trainer import GroupedByLength, token_mean_loss
 from tests.interrupting import assert_same, stop
 from tests.toy import toy_recipe, write_task
 

@@ -13,9 +13,8 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedTokenizerBase
 
 from clkit.models.chat import ChatTemplate
-from clkit.models.family import Batch, Collator, Generating, LabelsOfTasks
+from clkit.models.family import IGNORED, Batch, Collator, Generating, LabelsOfTasks
 from clkit.models.greedy import end_ids, greedily, pad_id, texts_written
-from clkit.models.likelihood import IGNORED
 from clkit.models.objective import Objective
 from clkit.models.weights import Weights
 

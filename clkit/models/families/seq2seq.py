@@ -12,9 +12,8 @@ from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, PreTrain
 from transformers.modeling_outputs import BaseModelOutput
 
 from clkit.models.families.decoder import ATTENTION, FEED_FORWARD
-from clkit.models.family import Batch, Collator, Generating, LabelsOfTasks
+from clkit.models.family import IGNORED, Batch, Collator, Generating, LabelsOfTasks
 from clkit.models.greedy import end_ids, greedily, texts_written
-from clkit.models.likelihood import IGNORED
 from clkit.models.objective import Objective
 from clkit.models.weights import Weights
 

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from clkit.models import trained
+    from clkit.models import layers
     from clkit.models.family import Family
     from clkit.strategies import fisher as importance
 else:
-    torch, trained = LazyModule("torch"), LazyModule("clkit.models.trained")
+    torch, layers = LazyModule("torch"), LazyModule("clkit.models.layers")
     importance = LazyModule("clkit.strategies.fisher")
 
 
@@ -129,7 +129,7 @@ class EWC(Strategy):
 
     def after_task(self, context: Context) -> None:
         self._parameters, self._gradients = {}, {}
-        parameters = trained.trained_parameters(context.model)
+        parameters = layers.trained_parameters(context.model)
         fisher = importance.unflatten(self._fisher(context, parameters), parameters)
         center = {name: parameter.detach().to(fisher[name], copy=True) for name, parameter in parameters.items()}
         if self.options.fisher == "online":
@@ -144,7 +144,7 @@ class EWC(Strategy):
             yield "there is no earlier task to protect, so it changes nothing"
 
     def memory(self, family: Family, tasks: int) -> int:
-        parameters = trained.trained_parameters(family.model).values()
+        parameters = layers.trained_parameters(family.model).values()
         once = 2 * sum(parameter.numel() for parameter in parameters) * importance.precision_of(parameters).itemsize
         return once * (tasks if self.options.fisher == "per_task" else min(tasks, 1))
 
@@ -177,7 +177,7 @@ class EWC(Strategy):
         return torch.device("cpu") if self.options.device == "cpu" else context.model.device
 
     def _protected(self, context: Context) -> dict[str, nn.Parameter]:
-        parameters = trained.trained_parameters(context.model)
+        parameters = layers.trained_parameters(context.model)
         expected = context.task_index if self.options.fisher == "per_task" else 1
         fitting = [anchor for anchor in self._anchors if anchor.fisher.keys() == parameters.keys()]
         if not len(fitting) == len(self._anchors) == expected:
@@ -195,7 +195,7 @@ class EWC(Strategy):
         rng = seeded("ewc", context.seed, context.task_index)
         drawn = sorted(rng.sample(everything, min(self.options.examples or len(everything), len(everything))))
         own = drawn[context.process_index :: context.num_processes]
-        with trained.evaluation_mode(context.model):
+        with layers.evaluation_mode(context.model):
             total = importance.sum_of_squared_scores(
                 parameters, importance.answer_log_likelihoods(context, own, self.options.labels)
             )

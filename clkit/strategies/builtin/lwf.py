@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from torch.nn import functional
     from transformers import PreTrainedModel
 
-    from clkit.models import trained
+    from clkit.models import layers
     from clkit.models.family import Family
 else:
     torch, functional = LazyModule("torch"), LazyModule("torch.nn.functional")
-    trained = LazyModule("clkit.models.trained")
+    layers = LazyModule("clkit.models.layers")
 
 
 class LwFOptions(StrategyOptions):
@@ -81,7 +81,7 @@ class LwF(Strategy):
 
     def before_training(self, context: Context) -> None:
         if context.task_index > 0:
-            parameters = trained.trained_parameters(context.model)
+            parameters = layers.trained_parameters(context.model)
             self._teacher = {name: parameter.detach().clone() for name, parameter in parameters.items()}
 
     def batch_loss(
@@ -121,7 +121,7 @@ class LwF(Strategy):
 
     def memory(self, family: Family, tasks: int) -> int:
         return (
-            sum(parameter.nbytes for parameter in trained.trained_parameters(family.model).values()) if tasks > 1 else 0
+            sum(parameter.nbytes for parameter in layers.trained_parameters(family.model).values()) if tasks > 1 else 0
         )
 
     def task_state_dict(self) -> dict[str, Any]:
@@ -136,6 +136,6 @@ class LwF(Strategy):
     def _teacher_outputs(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
         # Without dropout nothing is drawn, so training goes on with the random numbers that it would have drawn.
-        with trained.evaluation_mode(model), torch.no_grad():
+        with layers.evaluation_mode(model), torch.no_grad():
             outputs: Mapping[str, Any] = torch.func.functional_call(model, self._teacher, kwargs=inputs)
         return outputs

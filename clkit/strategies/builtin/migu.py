@@ -125,7 +125,8 @@ class MIGU(Strategy):
         if self._measures():
             self._collector = self._watch(context.family, self._sites)
             # A penalty's gradient, which is no part of the backward pass, calls no such hook.
-            self._handles = [site.weight.register_post_accumulate_grad_hook(self._reach) for site in self._sites]
+            for site in self._sites:
+                self._handles.append(site.weight.register_post_accumulate_grad_hook(self._reach))  # type: ignore[no-untyped-call]
 
     def _reach(self, weight: torch.Tensor) -> None:
         self._reached.add(id(weight))

@@ -24,13 +24,12 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-    from clkit.models import groups, trained
+    from clkit.models import groups
     from clkit.models import layers as model_layers
     from clkit.models.family import Family
 else:
     torch, nn, osf = LazyModule("torch"), LazyModule("torch.nn"), LazyModule("peft.tuners.osf")
-    model_layers, trained = LazyModule("clkit.models.layers"), LazyModule("clkit.models.trained")
-    groups = LazyModule("clkit.models.groups")
+    groups, model_layers = LazyModule("clkit.models.groups"), LazyModule("clkit.models.layers")
 
 ADAPTER = "default"
 
@@ -132,7 +131,7 @@ class OSF(Strategy):
             return
         model = context.model
         layers = self._layers(context.family)
-        self._trained = set(trained.trained_parameters(model))
+        self._trained = set(model_layers.trained_parameters(model))
         device = model.device
         model.to("cpu")
         self._tuner = osf.OSFModel(

@@ -17,8 +17,7 @@ from torch.nn import functional
 
 from clkit.engine.sequence import train
 from clkit.errors import RecipeError, StrategyError
-from clkit.models.family import Family
-from clkit.models.likelihood import summed_cross_entropy
+from clkit.models.family import Family, summed_cross_entropy
 from clkit.models.loading import load_model
 from clkit.models.sections import FullTuning, LoraTuning, Tuning
 from clkit.recipe.recipe import Recipe
