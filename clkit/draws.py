@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import random
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -41,3 +43,42 @@ def drawn_from(rows: Iterable[Sequence[int]]) -> random.Random:
     for row in rows:
         digest.update(repr(list(row)).encode())
     return random.Random(digest.digest())
+
+
+def sample(population: int, count: int, rng: random.Random) -> list[int]:
+    """``count`` of the indices below ``population``, drawn without replacement; ascending."""
+    numbered = ((rng.random(), index) for index in range(population))
+    return sorted(index for _, index in heapq.nsmallest(count, numbered))
+
+
+def balanced_sample(answers: Sequence[str], count: int, rng: random.Random) -> list[int]:
+    """Indices of ``count`` examples, as many of each answer as far as there are; ascending.
+
+    Where the answers cannot share evenly, chance decides which of them have one example more.
+    """
+    turns: Counter[str] = Counter()
+    order = []
+    # Answers take turns: each gives an example, in random order, before any gives another.
+    for index in sorted(range(len(answers)), key=lambda _: rng.random()):
+        order.append((turns[answers[index]], rng.random(), index))
+        turns[answers[index]] += 1
+    return sorted(index for _, _, index in heapq.nsmallest(count, order))
+
+
+def reservoir_sample(stream: int, seen: int, capacity: int, rng: random.Random) -> dict[int, int]:
+    """Algorithm R (Vitter 1985): which slots of the reservoir the next ``stream`` examples take, the last ones to stay.
+
+    Args:
+        seen: examples of the stream before these; the slots below min(seen, capacity) are taken.
+
+    Returns:
+        Slot -> index of the example, from 0. Afterwards each of the n = seen + stream examples is in the reservoir
+        with the probability min(1, capacity / n).
+    """
+    slots = {}
+    for index in range(stream):
+        place = seen + index
+        slot = place if place < capacity else int(rng.random() * (place + 1))
+        if slot < capacity:
+            slots[slot] = index
+    return slots

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from torch import nn
 from transformers import PreTrainedModel
@@ -65,7 +66,7 @@ def add_adapter(family: Family, tuning: AdapterTuning) -> None:
 
 def _refuse_partial(family: Family, fitting: Sequence[str], layers: Mapping[str, nn.Module]) -> None:
     """Refuse a target that fits single layers beside fused experts, unless its owner is written too (`shared.up`)."""
-    linear = coverage(family, (cast(nn.Parameter, layer.weight) for layer in layers.values()))
+    linear = coverage(family, (cast(torch.Tensor, layer.weight) for layer in layers.values()))
     for role in BLOCKS:
         fused, _ = linear.left_out([role])
         if fused and any(re.search(family.roles[role], name) for name in fitting):

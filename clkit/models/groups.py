@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+import torch
 from torch import nn
 
 from clkit.errors import ModelError, StrategyError
@@ -113,7 +114,7 @@ class Coverage:
         return list(missed), sum(missed.values()) / max(sum(sizes.values()), 1)
 
 
-def coverage(family: Family, weights: Iterable[nn.Parameter]) -> Coverage:
+def coverage(family: Family, weights: Iterable[torch.Tensor]) -> Coverage:
     """What these weights, each with the bias beside it, are of all that is trained."""
     parameters = dict(family.base.named_parameters())
     chosen = {id(weight) for weight in weights}

@@ -7,7 +7,7 @@ divided by its sum over the units it is the L1-normalised magnitude n_i of the M
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,21 +38,19 @@ class MagnitudeCollector:
         self._batch: Batch | None = None
         self._sums: dict[str, torch.Tensor] = {}
         self._hooks = [module.register_forward_hook(self._recorder(name)) for name, module in modules.items()]
+        self._reached: set[int] = set()
 
     def _recorder(self, name: str) -> Callable[[nn.Module, Any, torch.Tensor], None]:
         def record(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
             if self._batch is not None:
-                self._add(name, output, self._batch)
+                # Inside autocast a product of float32 is rounded to half precision: other rows would be the largest,
+                # and in float16 the sums would overflow.
+                with torch.no_grad(), torch.autocast(output.device.type, enabled=False):
+                    self._add(name, output, self._batch)
 
         return record
 
     def _add(self, name: str, output: torch.Tensor, batch: Batch) -> None:
-        # Inside autocast a product of float32 is rounded to half precision: other rows would be the largest, and in
-        # float16 the sums would overflow.
-        with torch.no_grad(), torch.autocast(output.device.type, enabled=False):
-            self._sum(name, output, batch)
-
-    def _sum(self, name: str, output: torch.Tensor, batch: Batch) -> None:
         units = output.shape[-1]
         rows = output.detach().reshape(-1, units)
         total = torch.float64 if rows.dtype == torch.float64 else torch.float32
@@ -70,6 +68,17 @@ class MagnitudeCollector:
             # A matrix-vector product reads |h| once; indexing would copy it first.
             summed = mask.reshape(-1).to(total) @ rows.abs().to(total)
         self._sums[name] = self._sums[name] + summed if name in self._sums else summed
+
+    def notice(self, weights: Iterable[nn.Parameter]) -> None:
+        """Take note, too, of which of these weights a backward pass reaches; a penalty's gradient does not count."""
+        for weight in weights:
+            hook = weight.register_post_accumulate_grad_hook(lambda one: self._reached.add(id(one)))  # type: ignore[no-untyped-call]
+            self._hooks.append(hook)
+
+    def reached(self) -> set[int]:
+        """The ids of those weights that were reached since this was called last."""
+        reached, self._reached = self._reached, set()
+        return reached
 
     @contextmanager
     def collecting(self, batch: Batch) -> Iterator[None]:

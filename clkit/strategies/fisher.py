@@ -11,8 +11,10 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from clkit.draws import torch_seeded
+from clkit.draws import seeded, torch_seeded
+from clkit.errors import StrategyError
 from clkit.models.family import IGNORED, summed_cross_entropy
+from clkit.models.layers import evaluation_mode
 from clkit.strategies.contract import Context
 
 Labels = Literal["data", "model"]
@@ -24,6 +26,35 @@ CPU_CHUNK = 2**18
 def precision_of(parameters: Iterable[torch.Tensor]) -> torch.dtype:
     """The dtype that holds what is kept of these parameters: float32 at least, since squares of scores are tiny."""
     return reduce(torch.promote_types, (parameter.dtype for parameter in parameters), torch.float32)
+
+
+def estimate(
+    context: Context, parameters: Mapping[str, nn.Parameter], examples: int | None, labels: Labels
+) -> dict[str, torch.Tensor]:
+    """The mean of squared scores over examples of the task, by the parameters' names, in their shapes.
+
+    Args:
+        examples: how many are drawn at random, which the processes share out; None takes all.
+
+    Raises:
+        StrategyError: there is no example, or the mean is zero everywhere or not finite.
+    """
+    if not context.examples:
+        raise StrategyError("strategies.ewc: the task has no training example to estimate the Fisher from")
+    everything = range(len(context.examples))
+    rng = seeded("ewc", context.seed, context.task_index)
+    drawn = sorted(rng.sample(everything, min(examples or len(everything), len(everything))))
+    own = drawn[context.process_index :: context.num_processes]
+    with evaluation_mode(context.model):
+        total = sum_of_squared_scores(parameters, answer_log_likelihoods(context, own, labels))
+    fisher = context.sum_over_processes(total) / len(drawn)
+    if not fisher.isfinite().all() or not fisher.any():
+        found = "zero everywhere" if fisher.isfinite().all() else "not finite"
+        raise StrategyError(
+            f"strategies.ewc: the Fisher information of task '{context.task.name}' is {found}, so it would protect "
+            "nothing; use training.precision: fp32, a lower training.learning_rate or more strategies.ewc.examples"
+        )
+    return unflatten(fisher, parameters)
 
 
 def sum_of_squared_scores(

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import Field, model_validator
 
-from clkit.draws import seeded
 from clkit.errors import StrategyError
 from clkit.lazy import LazyModule
 from clkit.strategies.contract import Context, Strategy
@@ -130,7 +129,7 @@ class EWC(Strategy):
     def after_task(self, context: Context) -> None:
         self._parameters, self._gradients = {}, {}
         parameters = layers.trained_parameters(context.model)
-        fisher = importance.unflatten(self._fisher(context, parameters), parameters)
+        fisher = importance.estimate(context, parameters, self.options.examples, self.options.labels)
         center = {name: parameter.detach().to(fisher[name], copy=True) for name, parameter in parameters.items()}
         if self.options.fisher == "online":
             for earlier in self._anchors:
@@ -186,27 +185,6 @@ class EWC(Strategy):
                 f"before '{context.task.name}', so they would not be protected; train anew with --overwrite"
             )
         return parameters
-
-    def _fisher(self, context: Context, parameters: Mapping[str, nn.Parameter]) -> torch.Tensor:
-        """The mean of squared scores over the examples drawn, which the processes share out; flat."""
-        if not context.examples:
-            raise StrategyError("strategies.ewc: the task has no training example to estimate the Fisher from")
-        everything = range(len(context.examples))
-        rng = seeded("ewc", context.seed, context.task_index)
-        drawn = sorted(rng.sample(everything, min(self.options.examples or len(everything), len(everything))))
-        own = drawn[context.process_index :: context.num_processes]
-        with layers.evaluation_mode(context.model):
-            total = importance.sum_of_squared_scores(
-                parameters, importance.answer_log_likelihoods(context, own, self.options.labels)
-            )
-        fisher = context.sum_over_processes(total) / len(drawn)
-        if not fisher.isfinite().all() or not fisher.any():
-            found = "zero everywhere" if fisher.isfinite().all() else "not finite"
-            raise StrategyError(
-                f"strategies.ewc: the Fisher information of task '{context.task.name}' is {found}, so it would protect "
-                "nothing; use training.precision: fp32, a lower training.learning_rate or more strategies.ewc.examples"
-            )
-        return fisher
 
     def _gradient(self, name: str, parameter: nn.Parameter) -> torch.Tensor:
         """Memory for the penalty's gradient; kept between steps on a CPU, where getting it costs more than the sums."""

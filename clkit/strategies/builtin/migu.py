@@ -19,7 +19,6 @@ from clkit.strategies.options import LayerOptions
 
 if TYPE_CHECKING:
     import torch
-    from torch.utils.hooks import RemovableHandle
 
     from clkit.models import groups, layers, magnitudes
     from clkit.models.family import Family
@@ -76,8 +75,6 @@ class MIGU(Strategy):
         super().__init__(options)
         self._sites: list[layers.RowSite] = []
         self._collector: magnitudes.MagnitudeCollector | None = None
-        self._handles: list[RemovableHandle] = []
-        self._reached: set[int] = set()  # the weights to which this step's backward pass has led
         self._frozen: list[tuple[torch.nn.Parameter, int, torch.Tensor, torch.Tensor]] = []
 
     def check(self, family: Family, tasks: int) -> None:
@@ -110,13 +107,8 @@ class MIGU(Strategy):
 
     def _watch(self, family: Family, sites: Sequence[layers.RowSite]) -> magnitudes.MagnitudeCollector:
         layer_of = {site.name: site.layer for site in sites}
-
-        def token_mask(site: str, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-            return family.token_mask(layer_of[site], batch)
-
-        return magnitudes.MagnitudeCollector(
-            {site.name: site.module for site in sites}, None if self.options.count_padding else token_mask
-        )
+        mask = None if self.options.count_padding else lambda site, batch: family.token_mask(layer_of[site], batch)
+        return magnitudes.MagnitudeCollector({site.name: site.module for site in sites}, mask)
 
     def before_task(self, context: Context) -> None:
         if context.task_index == 0 and self.options.first_task == "unmasked":
@@ -124,12 +116,7 @@ class MIGU(Strategy):
         self._sites = self._choose_sites(context.family)
         if self._measures():
             self._collector = self._watch(context.family, self._sites)
-            # A penalty's gradient, which is no part of the backward pass, calls no such hook.
-            for site in self._sites:
-                self._handles.append(site.weight.register_post_accumulate_grad_hook(self._reach))  # type: ignore[no-untyped-call]
-
-    def _reach(self, weight: torch.Tensor) -> None:
-        self._reached.add(id(weight))
+            self._collector.notice(site.weight for site in self._sites)
 
     def before_forward(self, context: Context, batch: Mapping[str, torch.Tensor]) -> None:
         if self._collector is not None:
@@ -170,9 +157,7 @@ class MIGU(Strategy):
     def after_task(self, context: Context) -> None:
         if self._collector is not None:
             self._collector.remove()
-        for handle in self._handles:
-            handle.remove()
-        self._collector, self._sites, self._handles = None, [], []
+        self._collector, self._sites = None, []
 
     def _choose_sites(self, family: Family) -> list[layers.RowSite]:
         sites = layers.row_sites(layers.select_layers(family, self.options.layers, "strategies.migu.layers"))
@@ -189,11 +174,11 @@ class MIGU(Strategy):
         sums = self._collector.take()
         if not sums:
             raise StrategyError("strategies.migu: no layer's output was recorded in this step, so no row can be chosen")
-        unseen = [site.layer for site in self._sites if site.name not in sums and id(site.weight) in self._reached]
-        self._reached.clear()
-        if unseen:
+        reached = self._collector.reached()
+        uncalled = next((one.layer for one in self._sites if one.name not in sums and id(one.weight) in reached), None)
+        if uncalled:
             raise StrategyError(
-                f"strategies.migu.layers: '{unseen[0]}' is trained without its module being called (a fused kernel "
+                f"strategies.migu.layers: '{uncalled}' is trained without its module being called (a fused kernel "
                 "may use its weight by itself), so its rows have no magnitude; leave it out"
             )
         # A layer that this step did not use (no gradient either) has no sum on this process, perhaps on others.

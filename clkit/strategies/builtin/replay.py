@@ -6,15 +6,13 @@ baseline of the MIGU paper (arXiv 2406.17245): 2 % of each earlier task's traini
 
 from __future__ import annotations
 
-import heapq
 import random
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from clkit.draws import seeded
+from clkit.draws import balanced_sample, reservoir_sample, sample, seeded
 from clkit.errors import StrategyError
 from clkit.strategies.contract import Context, Strategy
 from clkit.strategies.options import StrategyOptions
@@ -89,45 +87,6 @@ class ReplayOptions(StrategyOptions):
         return min(max(wanted, 1), examples)
 
 
-def sample(population: int, count: int, rng: random.Random) -> list[int]:
-    """``count`` of the indices below ``population``, drawn without replacement; ascending."""
-    numbered = ((rng.random(), index) for index in range(population))
-    return sorted(index for _, index in heapq.nsmallest(count, numbered))
-
-
-def balanced_sample(answers: Sequence[str], count: int, rng: random.Random) -> list[int]:
-    """Indices of ``count`` examples, as many of each answer as far as there are; ascending.
-
-    Where the answers cannot share evenly, chance decides which of them have one example more.
-    """
-    turns: Counter[str] = Counter()
-    order = []
-    # Answers take turns: each gives an example, in random order, before any gives another.
-    for index in sorted(range(len(answers)), key=lambda _: rng.random()):
-        order.append((turns[answers[index]], rng.random(), index))
-        turns[answers[index]] += 1
-    return sorted(index for _, _, index in heapq.nsmallest(count, order))
-
-
-def reservoir_sample(stream: int, seen: int, capacity: int, rng: random.Random) -> dict[int, int]:
-    """Algorithm R (Vitter 1985): which slots of the reservoir the next ``stream`` examples take, the last ones to stay.
-
-    Args:
-        seen: examples of the stream before these; the slots below min(seen, capacity) are taken.
-
-    Returns:
-        Slot -> index of the example, from 0. Afterwards each of the n = seen + stream examples is in the reservoir
-        with the probability min(1, capacity / n).
-    """
-    slots = {}
-    for index in range(stream):
-        place = seen + index
-        slot = place if place < capacity else int(rng.random() * (place + 1))
-        if slot < capacity:
-            slots[slot] = index
-    return slots
-
-
 class Replay(Strategy):
     """Trains on each task's own examples, all of them once per epoch, and beside them on some of finished tasks.
 
@@ -160,9 +119,9 @@ class Replay(Strategy):
         *finished, own = examples
         if not finished:
             return 0
-        if self.options.capacity is not None:
-            return self._amount(min(self.options.capacity, sum(finished)), own)
-        return self._amount(sum(map(self.options.kept_of, finished)), own)
+        capacity = self.options.capacity
+        kept = sum(map(self.options.kept_of, finished)) if capacity is None else min(capacity, sum(finished))
+        return self._amount(kept, own)
 
     def training_data(self, context: Context, dataset: Dataset) -> Dataset:
         self._own = dataset
@@ -176,11 +135,13 @@ class Replay(Strategy):
         from datasets import Dataset, concatenate_datasets  # takes a second, which reading a recipe should not cost
 
         kept = [self._buffer[index] for index in self._draw(context, len(dataset))]
+        columns = sorted(dataset.column_names)
         for row in kept:
-            if row["example"].keys() != set(dataset.column_names):
+            if sorted(row["example"]) != columns:
                 raise StrategyError(
-                    f"strategies.replay: examples of task '{row['task']}' have the columns {_listed(row['example'])}, "
-                    f"those of task '{context.task.name}' {_listed(dataset.column_names)}; all tasks need the same"
+                    f"strategies.replay: examples of task '{row['task']}' have the columns "
+                    f"{', '.join(sorted(row['example']))}, those of task '{context.task.name}' {', '.join(columns)}; "
+                    "all tasks need the same"
                 )
         self._replayed_share = len(kept) / (len(dataset) + len(kept))
         replayed = Dataset.from_list([row["example"] for row in kept], features=dataset.features)
@@ -222,7 +183,7 @@ class Replay(Strategy):
         if "answer" not in own.column_names:
             raise StrategyError(
                 "strategies.replay.selection: balanced needs the column `answer`, but the training data has "
-                f"{_listed(own.column_names)}; use random"
+                f"{', '.join(sorted(own.column_names))}; use random"
             )
         return balanced_sample(own["answer"][:], count, rng)
 
@@ -237,7 +198,3 @@ class Replay(Strategy):
 
     def _rng(self, context: Context, purpose: str) -> random.Random:
         return seeded("replay", context.seed, context.task_index, purpose)
-
-
-def _listed(columns: Any) -> str:
-    return ", ".join(sorted(columns))

@@ -18,10 +18,11 @@ from datasets import Dataset, Features, List, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clkit.draws import balanced_sample, reservoir_sample, sample
 from clkit.errors import RecipeError, StrategyError
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.written import recipe_yaml
-from clkit.strategies.builtin.replay import Replay, ReplayOptions, balanced_sample, reservoir_sample, sample
+from clkit.strategies.builtin.replay import Replay, ReplayOptions
 from clkit.strategies.contract import Context
 from clkit.strategies.registry import load_strategy
 
