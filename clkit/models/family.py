@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from peft import PeftModel
 from torch.nn import functional
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from clkit.errors import ModelError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from clkit.models.chat import ChatTemplate
-    from clkit.models.objective import Objective
-    from clkit.models.weights import Weights
-    from clkit.tasks.task import Task
+from clkit.models.chat import ChatTemplate
+from clkit.models.objective import Objective
+from clkit.models.weights import Weights
+from clkit.tasks.task import Task
 
 #: Label of a position where no loss is due.
 IGNORED = -100

@@ -37,7 +37,8 @@ def positions(model: PreTrainedModel) -> Positions:
     """
     config = model.config
     sizes: dict[str, list[int]] = {"encoder": [], "decoder": []} if config.is_encoder_decoder else {"": []}
-    for name, size in [*_embeddings(model), *_buffers(model)]:
+    buffers = [(name, len(table)) for name, table in model.named_buffers() if name.rpartition(".")[2] in _TABLES]
+    for name, size in [*_embeddings(model), *buffers]:
         for part, found in sizes.items():
             if part in name:
                 found.append(size)
@@ -60,7 +61,3 @@ def _embeddings(model: PreTrainedModel) -> list[tuple[str, int]]:
             padding = 0 if module.padding_idx is None else module.padding_idx + 1
             found.append((name, module.num_embeddings - getattr(module, "offset", padding)))
     return found
-
-
-def _buffers(model: PreTrainedModel) -> list[tuple[str, int]]:
-    return [(name, len(table)) for name, table in model.named_buffers() if name.rpartition(".")[2] in _TABLES]

@@ -52,10 +52,6 @@ TASK_LOSS, SKIPPED = "task_loss", "skipped_steps"
 RESERVED = frozenset({"event", "task", "step", "learning_rate", "grad_norm", TASK_LOSS, SKIPPED})
 
 
-def _no_reduction(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor
-
-
 def _no_collator(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     raise NotImplementedError("this context was made without a collator")
 
@@ -84,7 +80,7 @@ class Context:
     collate: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]] = _no_collator
     process_index: int = 0
     num_processes: int = 1
-    sum_over_processes: Callable[[torch.Tensor], torch.Tensor] = _no_reduction
+    sum_over_processes: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor
     pending: dict[str, list[float | torch.Tensor]] = field(default_factory=dict)
 
     @property

@@ -71,14 +71,9 @@ class CheckpointFolder:
     def complete(self, checkpoint: Checkpoint, keep: int) -> None:
         """Turn what was written into ``checkpoint.folder``, a partial one, into a checkpoint; keep the newest ones."""
         partial = checkpoint.folder
-        payload = {
-            "step": checkpoint.step,
-            "seconds": checkpoint.seconds,
-            "saving_seconds": checkpoint.saving_seconds,
-            "processes": checkpoint.processes,
-            # JSON has no NaN, which a strategy may have logged; Python's decimals come back to the last bit.
-            "pending": {name: [repr(value) for value in values] for name, values in checkpoint.pending.items()},
-        }
+        payload = {name: value for name, value in vars(checkpoint).items() if name != "folder"}
+        # JSON has no NaN, which a strategy may have logged; Python's decimals come back to the last bit.
+        payload["pending"] = {name: [repr(one) for one in values] for name, values in checkpoint.pending.items()}
         for file in [*partial.iterdir(), *filter(Path.exists, [self._log])]:
             sync(file)
         Done(payload, seal_files(partial)).write(partial)
