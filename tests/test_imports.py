@@ -1,4 +1,4 @@
-"""The law of the house: no files import each other in a circle, and nothing imports from a room above its own."""
+"""The law of the house: no circles of imports, none from a room above, no file over 350 lines, no function over 60."""
 
 from __future__ import annotations
 
@@ -76,6 +76,31 @@ def test_nothing_imports_upwards() -> None:
 
 def test_the_rooms_are_these() -> None:
     assert {name.split(".")[1] for name in imports(PACKAGE) if name not in DOORS} == set(ROOMS)
+
+
+def too_long(package: Path, lines_of_file: int = 350, lines_of_function: int = 60) -> list[str]:
+    """Files and functions with more lines than these, decorators left out."""
+    found = []
+    for file in sorted(package.rglob("*.py")):
+        text, name = file.read_text("utf-8"), file.relative_to(package).as_posix()
+        sizes = [(name, len(text.splitlines()), lines_of_file)]
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                sizes.append((f"{name}: {node.name}", lines, lines_of_function))
+        found += [f"{what}: {lines} lines" for what, lines, most in sizes if lines > most]
+    return found
+
+
+def test_files_and_functions_are_short() -> None:
+    assert too_long(PACKAGE) == []
+    assert too_long(PACKAGE / "strategies" / "builtin", lines_of_file=200) == []
+
+
+def test_what_is_too_long_is_found(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text("class A:\n    def f(self):\n" + "        x = 1\n" * 3)
+    assert too_long(tmp_path, 5, 4) == []
+    assert too_long(tmp_path, 4, 3) == ["one.py: 5 lines", "one.py: f: 4 lines"]
 
 
 def test_a_circle_and_a_climbing_import_are_found(tmp_path: Path) -> None:

@@ -41,8 +41,7 @@ def train(
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other: go on with the run, or replace it")
     loaded = Recipe.load(recipe, overrides or [])
-    if smoke:
-        loaded = smoke_recipe(loaded)
+    loaded = smoke_recipe(loaded) if smoke else loaded
     if accept_changes and not resume:
         raise UsageError("--accept-changes is for --resume: a new run reads what is there")
     if not resume:
@@ -57,9 +56,9 @@ def train(
     from clkit.processes import processes
     from clkit.report.progress import print_plan, progress
 
+    listener = progress(stderr())
     if dry_run:
         if resume:
-            listener = progress(stderr())
             plan = dry_resume(loaded, run or loaded.run_path, accept_changes=accept_changes, listener=listener)
         else:
             plan = prepare(loaded).plan()
@@ -68,8 +67,7 @@ def train(
         else:
             print_plan(make_console(), plan)
         return
-    folder = run_sequence(
-        loaded, run, resume=resume, overwrite=overwrite, accept_changes=accept_changes, listener=progress(stderr())
-    )
+    options = {"resume": resume, "overwrite": overwrite, "accept_changes": accept_changes}
+    folder = run_sequence(loaded, run, **options, listener=listener)
     if processes().is_main_process:
         matrix([folder.path], as_json=as_json)

@@ -125,26 +125,32 @@ def export(
         if one.name in chosen
     ]
     family = load_stage(run, recipe, stage, accept_changes=accept_changes)
-    longest = max(_new_tokens(family, one, recipe) for one in tasks)
     uses = _uses(family, tasks, recipe)
     if isinstance(family, Classifier):
         family.keep_only(chosen)
     said = {"clkit": __version__, "recipe": recipe.name, "seed": recipe.seed, "stage": names[-1], "tasks": chosen}
     with exported(folder, said) as made:
-        rank = None
-        if adapter:
-            incremental = recipe.tuning.method == "incremental_lora"
-            base = chain_of(recipe.model)
-            earlier = [*base.adapters, *(one / "adapter" for one in stages[:-1] if incremental)]
-            rank = save_summed(family, earlier, made, longest, base.section.revision)
-        else:
-            save_merged(family, made, longest)
+        rank = _save(family, recipe, stages if adapter else None, tasks, made)
         matrix = _restricted(read_scores(run.path).matrix, learned, len(stages))
         done = Exported(recipe, names[-1], learned, matrix, read, uses, family.auto_class.__name__, rank)
         write_atomically(made / "README.md", card(done))
     if repository is not None:
         repository.upload(folder)
     return done
+
+
+def _save(
+    family: Family, recipe: Recipe, stages: Sequence[Path] | None, tasks: Sequence[Task], folder: Path
+) -> int | None:
+    """Write what these stages learned as one adapter, whose rank is given back; where None, the model merged."""
+    longest = max(_new_tokens(family, one, recipe) for one in tasks)
+    if stages is None:
+        save_merged(family, folder, longest)
+        return None
+    incremental = recipe.tuning.method == "incremental_lora"
+    base = chain_of(recipe.model)
+    earlier = [*base.adapters, *(stage / "adapter" for stage in stages[:-1] if incremental)]
+    return save_summed(family, earlier, folder, longest, base.section.revision)
 
 
 def _check_adapter(recipe: Recipe) -> None:

@@ -65,7 +65,6 @@ def fit(
     stage = prepared.stages[index]
     family.see(prepared.seen(index))
     begin_task(family, recipe.tuning, stage.position, task_seed(recipe.seed, stage.position))
-    state = processes()
     context = _context(prepared, stage)
     encoded = _training_data(prepared, stage, context)
     listener.task_started(stage.name, index, task_steps(recipe, stage.name, len(encoded)))
@@ -75,7 +74,7 @@ def fit(
         trainer = TaskTrainer(
             context=context,
             strategies=strategies,
-            listener=_Logged(listener, run if state.is_main_process else None, stage.name),
+            listener=_Logged(listener, run if processes().is_main_process else None, stage.name),
             on_nan=recipe.training.on_nan,
             model=family.model,
             args=training_arguments(recipe, stage.name, stage.position, str(folder.partial)),
@@ -92,7 +91,7 @@ def fit(
             listener.resumed(gone_on_from.step)
         try:
             trainer.train(resume_from_checkpoint=str(gone_on_from.folder) if gone_on_from else None)
-            state.wait_for_everyone()  # a slower process may still look for checkpoints there
+            processes().wait_for_everyone()  # a slower process may still look for checkpoints there
         finally:
             folder.remove_partial()
     if trainer.state.global_step < trainer.state.max_steps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,23 @@ from clkit.recipe.recipe import Recipe
 from clkit.results.scores import Answers
 from clkit.run.folder import RunFolder
 from clkit.tasks import inputs
+from clkit.tasks.sections import TaskRecipe
 from clkit.testing.examiner import Examiner
+
+
+def _labels(run: RunFolder, task: TaskRecipe) -> Sequence[str]:
+    """The labels of a task of the run: the recipe's, or those that its data had."""
+    labels: Sequence[str] | None = task.labels or run.environment().get("read", {}).get(f"tasks.{task.name}.labels")
+    if labels is None:
+        raise RunError(f"{run.env_path} does not tell the labels of task '{task.name}'; see `clkit doctor {run.path}`")
+    return labels
+
+
+def _as_tested(recipe: Recipe, *, named: bool) -> Recipe:
+    """The recipe by which texts are asked as its test asks; ``named``: they are of one of its tasks."""
+    evaluation = recipe.evaluation.model_copy(update={"split": "test", "metric": "exact_match"})
+    prompt = recipe.prompt.model_copy(update={"task_name": recipe.prompt.task_name and named})
+    return recipe.model_copy(update={"evaluation": evaluation, "prompt": prompt})
 
 
 def predict(
@@ -55,11 +72,7 @@ def predict(
     names = ", ".join(one.name for one in recipe.task_recipes())
     if chosen is None and recipe.objective.kind == "classification":
         raise UsageError(f"--task: the model chooses among a task's labels; name the task (tasks: {names})")
-    labels = None
-    if chosen is not None and chosen.answers == "labels":
-        labels = chosen.labels or run.environment().get("read", {}).get(f"tasks.{task}.labels")
-        if labels is None:
-            raise RunError(f"{run.env_path} does not tell the labels of task '{task}'; see `clkit doctor {run.path}`")
+    labels = None if chosen is None or chosen.answers != "labels" else _labels(run, chosen)
     if scores and labels is None:
         raise UsageError(
             f"--scores: {f'the answers of task {task!r} are free' if task else 'name a --task'}; labels have scores"
@@ -69,12 +82,7 @@ def predict(
         run, recipe, stage or (task if recipe.protocol == "per_task" else None), accept_changes=accept_changes
     )
     asked = inputs.asked(chosen, labels, rows)
-    recipe = recipe.model_copy(
-        update={
-            "evaluation": recipe.evaluation.model_copy(update={"split": "test", "metric": "exact_match"}),
-            "prompt": recipe.prompt.model_copy(update={"task_name": recipe.prompt.task_name and task is not None}),
-        }
-    )
+    recipe = _as_tested(recipe, named=task is not None)
     for remark in checked_texts(family, recipe, asked, "test", tested=True)[1]:
         listener.noted(remark)
     examiner = Examiner([asked], recipe)
