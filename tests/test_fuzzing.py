@@ -206,6 +206,8 @@ def test_data_files(toy_t5: Path, data: st.DataObject, kind: str) -> None:
     source: dict[str, Any] = {"kind": "files", "train": f"train.{kind}", "test": f"good.{kind}"}
     if kind == "json":
         source = {"kind": "folder", "folder": "."}
+    source["on_bad_record"] = draw(st.sampled_from(["error", "drop"]))
+    source["missing"] = draw(st.sampled_from([[], ["w0"], ["w0", "w1"], [""], ["-1", "\u2028"]]))
     task = {"name": "a", "source": source, "answers": draw(st.sampled_from(["labels", "free"]))}
     recipe = {"name": "x", "model": {"name": str(toy_t5)}, "tasks": [task]}
     with empty_folder():
@@ -217,7 +219,24 @@ def test_data_files(toy_t5: Path, data: st.DataObject, kind: str) -> None:
         for _ in range(draw(st.integers(1, 3))):
             content = spoilt_bytes(draw, content)
         Path(f"train.{kind}").write_bytes(content)
-        clkit("train", "my.yaml", "--dry-run")
+        valid = clkit("validate", "my.yaml") == 0
+        assert clkit("train", "my.yaml", "--dry-run") != 0 or valid  # which finds no more than that
+
+
+TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}</s>\n{% endfor %}"
+
+
+@given(data=st.data())
+@fuzzing(12)
+def test_chat_templates(toy_llama: Path, data: st.DataObject) -> None:
+    text = TEMPLATE
+    for _ in range(data.draw(st.integers(0, 3))):
+        text = spoilt_text(data.draw, text)
+    with empty_folder():
+        shutil.copytree(toy_llama, "model")
+        Path("model/chat_template.jinja").write_text(text, "utf-8", "surrogatepass")
+        changes = ["model.name=./model", "prompt.chat_template=true", "data.train_per_task=4", "data.test_per_task=2"]
+        clkit("train", "quickstart", *changes, "--dry-run")
 
 
 @pytest.fixture(scope="module", params=["full", "lora"])
