@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from clkit.results.kinds import MetricName, Protocol
@@ -24,6 +24,9 @@ class Plan:
         labels: training examples of each label, of each task; nothing of one without labels.
         samples: prompt and answer of the first example of each task, of the test where none is trained on, as the model
             reads them.
+        finished: stages that are, where a run goes on.
+        new: tasks that it did not know before.
+        brought: what each strategy has kept of those before, by its name.
     """
 
     name: str
@@ -38,6 +41,9 @@ class Plan:
     remarks: Sequence[str] = ()
     labels: Sequence[Mapping[str, int]] = ()
     samples: Sequence[tuple[str, str]] = ()
+    finished: Sequence[str] = ()
+    new: Sequence[str] = ()
+    brought: Mapping[str, str] = field(default_factory=dict)
 
 
 class Listener:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from clkit.cli import AcceptChanges, NewestRun
+from clkit.cli.matrix import matrix
 
 
 def evaluate(
@@ -21,6 +22,9 @@ def evaluate(
     tasks_of: Annotated[str | None, typer.Option(help="Test on the tasks of this recipe instead of the run's.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write the predictions to this JSONL file.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file that --save names.")] = False,
+    fill: Annotated[
+        bool, typer.Option("--fill", help="Measure what the matrix lacks and saved stages still tell, and keep it.")
+    ] = False,
     accept_changes: AcceptChanges = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print scores as JSON.")] = False,
 ) -> None:
@@ -30,6 +34,7 @@ def evaluate(
     """
     import json
 
+    from clkit.errors import UsageError
     from clkit.recipe.loading import keep_model, without_target
     from clkit.recipe.recipe import Recipe
     from clkit.report.console import make_console, quiet_libraries, stderr
@@ -43,11 +48,20 @@ def evaluate(
     keep_model(overrides, Recipe.model_fields)
     folder = RunFolder.open(run) if run is not None else RunFolder.newest()
     recipe = Recipe.load(tasks_of or folder.recipe_path, overrides) if tasks_of or overrides else None
+    if fill and (recipe is not None or save is not None):
+        raise UsageError(
+            "--fill tests as the run does, and keeps scores in it: leave out changes, --tasks-of and --save"
+        )
     quiet_libraries()
     from clkit.engine.evaluate import evaluate as test_stage
+    from clkit.engine.filling import fill as fill_matrix
     from clkit.report.progress import evaluation_progress
 
     with evaluation_progress(stderr()) as listener:
+        if fill:
+            fill_matrix(folder, stage=stage, tasks=task, accept_changes=accept_changes, listener=listener)
+            matrix([folder.path], as_json=as_json)
+            return
         tested = test_stage(
             folder, stage=stage, tasks=task, recipe=recipe, accept_changes=accept_changes, listener=listener
         )

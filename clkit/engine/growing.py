@@ -39,12 +39,12 @@ class Earlier:
 
     Attributes:
         loaded: the folders of the stages that the model to be loaded went through.
-        examples: how many examples each finished stage learned, by its name; nobody reads them again.
+        finished: the stages that are, by name, with the number of examples that each learned; nobody reads them again.
         new: the tasks that its recipe did not have so far.
     """
 
     loaded: list[Path] = field(default_factory=list)
-    examples: Mapping[str, int] = field(default_factory=dict)
+    finished: Mapping[str, int] = field(default_factory=dict)
     new: list[str] = field(default_factory=list)
 
 

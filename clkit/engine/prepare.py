@@ -29,7 +29,7 @@ from clkit.strategies.registry import load_strategy
 from clkit.tasks.loading import load_tasks
 from clkit.tasks.task import Split, Task
 from clkit.training.arguments import check_training, task_steps
-from clkit.training.state import load_strategies
+from clkit.training.state import kept_by, load_strategies
 
 #: Optimizer steps; a stage of fewer gets a remark.
 FEW_STEPS = 10
@@ -53,7 +53,7 @@ class Prepared:
         told = (chain_of(self.recipe.model).remark, self.family.chat and self.family.chat.remark)
         self._remarks = [remark for remark in told if remark]
         self._samples: list[tuple[str, str]] = []
-        finished = {name for stage in self.stages if stage.name in self.earlier.examples for name in stage.learned}
+        finished = {name for stage in self.stages if self.earlier.finished.get(stage.name) for name in stage.learned}
         for task in self.tasks:
             shown = None
             if self.stages:
@@ -88,7 +88,7 @@ class Prepared:
         return concatenate_datasets([self._examples[name] for name in stage.learned])
 
     def _steps(self) -> dict[str, int]:
-        own = [self.earlier.examples.get(stage.name) or len(self.examples(stage)) for stage in self.stages]
+        own = [self.earlier.finished.get(stage.name) or len(self.examples(stage)) for stage in self.stages]
         steps = {}
         for index, stage in enumerate(self.stages):
             so_far = own[lineage(self.stages, index)]
@@ -114,6 +114,7 @@ class Prepared:
     def plan(self) -> Plan:
         """What training is going to do."""
         steps = self._steps()
+        to_come = {name: count for name, count in steps.items() if name not in self.earlier.finished}
         return Plan(
             name=self.recipe.name,
             protocol=self.recipe.protocol,
@@ -123,11 +124,20 @@ class Prepared:
             examples=[(len(task.train), len(task.split(self.recipe.evaluation.split))) for task in self.tasks],
             dropped=[task.dropped for task in self.tasks],
             model=describe(self.family),
-            remarks=[*self._remarks, *few_steps(steps), *self._remarks_of_strategies()],
+            remarks=[*self._remarks, *few_steps(to_come), *self._remarks_of_strategies()],
             labels=[label_counts(task) for task in self.tasks],
             samples=self._samples,
             memory=self._memory(),
+            finished=[*self.earlier.finished],
+            new=self.earlier.new,
+            brought=self._brought(),
         )
+
+    def _brought(self) -> dict[str, str]:
+        """What each strategy has kept, in words, where the run goes on from what it learned."""
+        if not self.earlier.loaded:
+            return {}
+        return {strategy.options.name: kept_by(strategy) for strategy in self.strategies}
 
 
 def label_counts(task: Task) -> dict[str, int]:

@@ -112,8 +112,8 @@ def _look(recipe: Recipe, earlier: RunFolder | None, listener: Listener, *, acce
             listener.noted(f"{earlier.log.path} is missing: what was logged is lost, and a new one is begun")
         for number in earlier.log.unreadable():
             listener.noted(f"{earlier.log.path}:{number}: no JSON object (cut short by a crash?); the line is removed")
-    examples = {stage.name: stage.payload["examples"] for stage in done if "examples" in stage.payload}
-    prepared = prepare(recipe, Earlier(loaded, examples, new))
+    finished = {stage.name: stage.payload.get("examples", 0) for stage in done if stage.index > 0}
+    prepared = prepare(recipe, Earlier(loaded, finished, new))
     accepted = refuse_changes(earlier, recipe, prepared.read, accept=accept)
     for remark in accepted:
         listener.noted(f"accepted: {remark}")

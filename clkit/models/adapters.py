@@ -97,11 +97,12 @@ def load_adapter(family: Family, folder: Path) -> None:
         ModelError: the folder holds no such adapter, or one that does not fit the model.
     """
     stored = stored_weights(folder)
+    family.make_room(stored)
     try:
         loaded = PeftModel.from_pretrained(family.model, folder, is_trainable=True)
     except Exception as error:  # no narrower: a damaged configuration can raise anything below peft
         raise ModelError(f"the adapter in {folder} cannot be loaded ({first_line(error)})") from error
-    different = stored ^ set(get_peft_model_state_dict(loaded))
+    different = stored.keys() ^ get_peft_model_state_dict(loaded).keys()
     if different:  # peft would keep random values for what is missing, and only warn
         raise ModelError(f"the adapter in {folder} does not fit the model: '{min(different)}' is in one of them only")
     family.model = loaded

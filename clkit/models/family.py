@@ -112,6 +112,14 @@ class Family(ABC):
         """Take note of the tasks that the model has learned, the one in training included. Only heads depend on it."""
         self.seen = tuple(tasks)
 
+    def make_room(self, stored: Mapping[str, Sequence[int]]) -> None:
+        """Make the model ready for a saved adapter that is about to be loaded. Only heads depend on it.
+
+        Args:
+            stored: the shapes of its weights, by their names.
+        """
+        return
+
     @abstractmethod
     def encode(self, prompts: Sequence[str], answers: Sequence[str], tasks: Sequence[str] = ()) -> dict[str, list[Any]]:
         """What the model trains on, one entry per example in each column. For pretraining, the answer is the text.

@@ -18,8 +18,8 @@ from clkit.errors import ModelError, first_line
 ROOT = "base_model.model."
 
 
-def stored_weights(folder: Path) -> set[str]:
-    """The names of the weights of a saved LoRA adapter. peft would go on to look for a pickle, and online.
+def stored_weights(folder: Path) -> dict[str, list[int]]:
+    """The shapes of the weights of a saved LoRA adapter, by name. peft would go on to look for a pickle, and online.
 
     Raises:
         ModelError: the folder holds none, or a damaged one.
@@ -32,7 +32,7 @@ def stored_weights(folder: Path) -> set[str]:
     try:
         kind = json.loads((folder / CONFIG_NAME).read_text("utf-8"))["peft_type"]
         with safe_open(folder / SAFETENSORS_WEIGHTS_NAME, framework="pt") as file:
-            stored = set(file.keys())
+            stored = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
     except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
         raise ModelError(f"the adapter in {folder} is damaged ({first_line(error)})") from error
     if kind != "LORA":

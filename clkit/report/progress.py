@@ -45,17 +45,28 @@ def model_line(plan: Plan) -> str:
     )
 
 
+def going_on(plan: Plan) -> list[str]:
+    """What a run brings along that goes on, a line each; nothing of one that begins."""
+    if not plan.finished:
+        return []
+    new = f"; new: {', '.join(plan.new)}" if plan.new else ""
+    brought = [f"{name} brings {kept}" for name, kept in plan.brought.items()]
+    return [f"finished, and left as it is: {', '.join(plan.finished)}{new}", *brought]
+
+
 def print_plan(console: Console, plan: Plan) -> None:
     """What a run is going to do: the model, its tasks with their sizes, steps, labels and an example, and remarks."""
     table = Table("task", "train", "test", "steps", "left out", box=None, pad_edge=False)
     for name, (train, test), dropped in zip(plan.tasks, plan.examples, plan.dropped, strict=True):
-        steps = f"{plan.steps[name]:,}" if name in plan.steps else "–"
+        steps = "finished" if name in plan.finished else f"{plan.steps[name]:,}" if name in plan.steps else "–"
         table.add_row(name, f"{train:,}", f"{test:,}", steps, dropped_rows(dropped) or "–")
     for stage in plan.steps.keys() - set(plan.tasks):  # one that learns all tasks
         train, test = (sum(sizes) for sizes in zip(*plan.examples, strict=True))
         table.add_row(stage, f"{train:,}", f"{test:,}", f"{plan.steps[stage]:,}", "–")
     console.print(model_line(plan))
     console.print(table)
+    for line in going_on(plan):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     for line in _examples(plan, console.width):
         console.print(line, soft_wrap=True)
     for remark in plan.remarks:
@@ -163,7 +174,7 @@ class RunProgress(Listener):
     def started(self, plan: Plan) -> None:
         self._plan = plan
         self.noted(model_line(plan))
-        for remark in plan.remarks:
+        for remark in (*going_on(plan), *plan.remarks):
             self.noted(remark)
         for task, dropped in zip(plan.tasks, plan.dropped, strict=True):
             if dropped_rows(dropped):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from clkit.errors import RunError
 from clkit.run.folder import RunFolder
-from clkit.run.layout import ENVIRONMENT, EXPORTS, FORMAT, INSPECT, RECIPE, RUN_FILES, TASKS, leftovers
+from clkit.run.layout import ENVIRONMENT, EXPORTS, FILLED, FORMAT, INSPECT, RECIPE, RUN_FILES, TASKS, leftovers
 from clkit.run.lock import LOCK_FILE, LOCK_FILES, Holder
 from clkit.run.seal import CHECKPOINTS, DAMAGED, DONE_FILE, Checked, Done, State, read_object
 
@@ -41,6 +41,7 @@ def examine(path: Path) -> Iterator[Checked]:
     yield _recipe(run)
     yield from _log(run)
     yield from _scores(run)
+    yield from _filled(run)
     yield from _stages(run)
     if (path / LOCK_FILE).exists():
         yield Checked(LOCK_FILE, "unfinished", f"locked by {Holder.of(path) or 'a process that it does not name'}")
@@ -59,6 +60,8 @@ def advice(path: Path, checked: Sequence[Checked]) -> list[str]:
         lines.append("without its own recipe.yaml and env.json the run cannot go on: put them back")
     elif stages:
         lines.append(f"{stages[0]}: {remedy(run, stages[0])}")
+    elif FILLED in damaged:
+        lines.append(f"put {FILLED} back, or remove it: `clkit eval {path} --fill` measures it anew")
     elif {*EXPORTS} & {*damaged}:
         lines.append(f"`{command}` writes matrix.json and metrics.json anew")
     elif any(found.state == "unfinished" for found in checked) and not damaged:
@@ -137,6 +140,16 @@ def _scores(run: RunFolder) -> Iterator[Checked]:
         else:
             note = "" if whole else "does not follow from the scores of the stages"
             yield Checked(name, "whole" if whole else "changed", note)
+
+
+def _filled(run: RunFolder) -> Iterator[Checked]:
+    if (run.path / FILLED).is_file():
+        try:
+            Done.read(run.path, FILLED)
+        except RunError as error:
+            yield Checked(FILLED, "changed", _about(run.path / FILLED, error))
+        else:
+            yield Checked(FILLED, "whole")
 
 
 def _stages(run: RunFolder) -> Iterator[Checked]:

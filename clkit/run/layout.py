@@ -8,6 +8,7 @@
                                 before the run was grown
       lock.json .lock           who writes the run, while someone does (`clkit.run.lock`)
       log.jsonl                 one JSON object per line, while training
+      filled.json               scores that were measured later, where there are any (`clkit.run.filled`)
       matrix.json metrics.json  exports: the scores of the stages' done.json, and what follows from them
       inspect/                  what `clkit inspect-magnitudes` measured
       tasks/00-zero-shot/       predictions.jsonl, done.json
@@ -31,7 +32,7 @@ from clkit.run.seal import CHECKPOINTS, DONE_FILE, MODEL_PARTS, STATE_FILES, Don
 
 RECIPE, ENVIRONMENT, LOG = "recipe.yaml", "env.json", "log.jsonl"
 MATRIX, METRICS = EXPORTS = ("matrix.json", "metrics.json")
-TASKS, INSPECT = "tasks", "inspect"
+TASKS, INSPECT, FILLED = "tasks", "inspect", "filled.json"
 #: The number of this layout, in `env.json`. Its key is what tells a run from a folder of the user's.
 FORMAT = 1
 #: In `env.json` while the run's recipe is replaced by one with further tasks: the SHA-256 of that.
@@ -41,7 +42,7 @@ MEASURED = "measured"
 ZERO_SHOT = "zero-shot"
 TRAINED_FILE = "trained.json"
 #: What clkit writes into the run folder itself.
-RUN_FILES = frozenset({RECIPE, ENVIRONMENT, LOG, *EXPORTS, *LOCK_FILES})
+RUN_FILES = frozenset({RECIPE, ENVIRONMENT, LOG, FILLED, *EXPORTS, *LOCK_FILES})
 #: What it writes into a stage's folder, beside what the stage's manifest names.
 STAGE_FILES = frozenset({DONE_FILE, TRAINED_FILE, "predictions.jsonl", *STATE_FILES})
 #: What `clkit inspect-magnitudes` leaves in `inspect/`.

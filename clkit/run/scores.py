@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from clkit.errors import RunError, UsageError
 from clkit.results.kinds import LOWER_IS_BETTER, Row
 from clkit.results.matrix import AccuracyMatrix
+from clkit.run.filled import read_filled
 from clkit.run.layout import MATRIX, METRICS, stage_folders
 from clkit.run.seal import DONE_FILE, Done
 from clkit.section import did_you_mean
@@ -53,6 +54,7 @@ def read_scores(run: Path, metric: str | None = None) -> Scores:
         header = _header(run, done)
         metric = metric or header["metric"]
         rows = {index: _row(payload, metric, header) for index, payload in done.items()}
+        later = _measured_later(run, done, header["tasks"], metric, rows, damage)
         if not any(metric in payload.get("scores", {}) for payload in done.values()) and metric != header["metric"]:
             known = dict.fromkeys(name for payload in done.values() for name in payload.get("scores", {}))
             hint = did_you_mean(metric, known)
@@ -63,7 +65,7 @@ def read_scores(run: Path, metric: str | None = None) -> Scores:
         matrix = AccuracyMatrix(**header, zero_shot=rows.get(0), rows=learned)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{run}: the scores in the {DONE_FILE} of the stages do not fit: {error}") from error
-    return Scores(matrix, damage, _changed_tests(run, done))
+    return Scores(matrix, damage, [*later, *_changed_tests(run, done)])
 
 
 def _finished(run: Path) -> tuple[dict[int, dict[str, Any]], list[str]]:
@@ -106,6 +108,33 @@ def _row(payload: Mapping[str, Any], metric: str, header: Mapping[str, Any]) -> 
     """The scores on the tasks that the stage knew, and None for each that came later."""
     row: Row | None = payload["row"] if metric == header["metric"] else payload.get("scores", {}).get(metric)
     return row and [*row, *[None] * (len(header["tasks"]) - len(payload["matrix"]["tasks"]))]
+
+
+def _measured_later(
+    run: Path,
+    done: Mapping[int, Mapping[str, Any]],
+    tasks: Sequence[str],
+    metric: str,
+    rows: dict[int, Row | None],
+    damage: list[str],
+) -> list[str]:
+    """Fill what was measured after its stage was finished into the rows, and remark on it."""
+    try:
+        filled = read_filled(run, done)
+    except RunError as error:
+        damage.append(f"{error}: what was measured later is not shown")
+        return []
+    notes = []
+    for index, cells in filled.items():
+        row, own = rows[index], cells.get(metric, {})
+        added = [task for task, score in zip(tasks, row or [], strict=False) if score is None and task in own]
+        rows[index] = row and [
+            own.get(task) if score is None else score for task, score in zip(tasks, row, strict=True)
+        ]
+        if added:
+            stage = f"after {tasks[index - 1]}" if index else "zero-shot"
+            notes.append(f"{run}: measured later (clkit eval --fill): {stage}: {', '.join(added)}")
+    return notes
 
 
 def _changed_tests(run: Path, done: Mapping[int, Mapping[str, Any]]) -> list[str]:

@@ -211,6 +211,10 @@ class Strategy:
         """Bytes that the strategy keeps beside the model at the end of that many tasks; shown before the run."""
         return 0
 
+    def kept(self) -> str:
+        """What its state holds of the tasks learned so far, in a few words; shown when a run goes on."""
+        return ""
+
     def state_dict(self) -> dict[str, Any]:
         """What must survive between tasks: tensors and plain JSON values, by name."""
         return {}

@@ -135,6 +135,16 @@ class Anchor:
         """The anchor on that device; in main memory pinned where there is CUDA, which then copies without waiting."""
         return Anchor(_placed(self.fisher, device), _placed(self.center, device))
 
+    def grown(self, parameters: Mapping[str, torch.Tensor]) -> Anchor:
+        """The anchor of a model whose head has more rows since: no finished task depends on the new ones."""
+        fisher, center = dict(self.fisher), dict(self.center)
+        for name, parameter in parameters.items():
+            if parameter.shape != center[name].shape:
+                new = parameter.detach()[len(center[name]) :]
+                fisher[name] = torch.cat([fisher[name], torch.zeros_like(new).to(fisher[name])])
+                center[name] = torch.cat([center[name], new.to(center[name])])
+        return Anchor(fisher, center)
+
 
 def _placed(tensors: Mapping[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
     moved = {name: tensor.to(device) for name, tensor in tensors.items()}

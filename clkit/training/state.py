@@ -36,6 +36,16 @@ def load_strategies(strategies: Sequence[Strategy], folder: Path) -> None:
     _give_back(strategies, "load_state_dict", folder)
 
 
+def kept_by(strategy: Strategy) -> str:
+    """What a strategy has kept of the tasks learned so far, and how many bytes that takes."""
+    state = call(strategy, "state_dict")
+    tensors = [value for value in state.values() if isinstance(value, torch.Tensor)]
+    values = {key: value for key, value in state.items() if not isinstance(value, torch.Tensor)}
+    size = sum(tensor.nbytes for tensor in tensors) + len(json.dumps(values).encode()) * bool(values)
+    told = call(strategy, "kept")
+    return f"{told or 'its state'}, {size:,} bytes" if size else told or "nothing: it needs the model alone"
+
+
 def save_task_states(strategies: Sequence[Strategy], folder: Path) -> None:
     """Write every strategy's state inside a task into a checkpoint's folder."""
     _write({strategy.options.name: call(strategy, "task_state_dict") for strategy in strategies}, folder)

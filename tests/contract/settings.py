@@ -40,6 +40,9 @@ SETTINGS = {
     "seq2seq": Setting("seq2seq", "toy_t5"),
     "decoder": Setting("decoder", "toy_llama"),
     "encoder": Setting("encoder", "toy_roberta", CLASSIFICATION),
+    "encoder-heads": Setting(
+        "encoder", "toy_roberta", {"objective": {**CLASSIFICATION["objective"], "heads": "per_task"}}
+    ),
     "seq2seq-pretraining": Setting("seq2seq", "toy_t5_with_sentinels", PRETRAINING),
     "decoder-pretraining": Setting("decoder", "toy_llama", PRETRAINING),
     "encoder-pretraining": Setting("encoder", "toy_roberta", PRETRAINING),

@@ -9,7 +9,7 @@ import pytest
 from clkit.engine.sequence import train
 from clkit.recipe.recipe import Recipe
 from clkit.strategies.registry import load_strategy
-from tests.contract.settings import SETTINGS, TUNINGS, Case, cases
+from tests.contract.settings import FAMILIES, SETTINGS, TUNINGS, Case, cases
 from tests.contract.test_composition import ENTRIES, entry
 from tests.interrupting import assert_same
 from tests.toy import FURTHER, TASKS, toy_recipe, write_task
@@ -17,7 +17,7 @@ from tests.toy import FURTHER, TASKS, toy_recipe, write_task
 COMBINATIONS = [
     pytest.param(name, case, id=f"{name}-{case}")
     for name in sorted(ENTRIES)
-    for case in cases(load_strategy(name), ("seq2seq", "decoder"))
+    for case in cases(load_strategy(name), FAMILIES)
 ]
 #: How many tasks a run knows when it is begun, and each time it is grown; replay and EWC gather more with every task.
 STEPS = {"replay": (1, 2, 3), "ewc": (1, 2, 3)}

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+from safetensors.torch import load_file
 
+from clkit.engine.filling import fill
 from clkit.engine.growing import refuse_changed_recipe
-from clkit.engine.sequence import train
+from clkit.engine.sequence import dry_run, train
 from clkit.errors import UsageError
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.written import recipe_yaml
+from clkit.report.progress import print_plan
 from clkit.run import folder as run_folder
 from clkit.run.doctor import examine, is_whole
 from clkit.run.folder import RunFolder
-from clkit.run.seal import text_sha256
+from clkit.run.layout import FILLED
+from clkit.run.seal import Done, text_sha256
 from clkit.tasks.benchmarks import benchmark_tasks
 from tests.interrupting import Heard, assert_same
 from tests.toy import Finished, ToyRecipe, toy_recipe, write_task
@@ -184,6 +191,95 @@ class TestRun:
         shutil.rmtree(run.stage_folder(2, "second"))
         train(three, run.path, resume=True)
         assert_same(run, finished(three))
+
+
+def test_a_dry_run_says_what_is_finished_new_and_brought_along(
+    tmp_path: Path, toy: ToyRecipe, toy_tasks: Path, finished: Finished
+) -> None:
+    kept = [{"name": "replay", "number": 4}, {"name": "ewc", "examples": 2}, {"name": "migu"}]
+    one, two = (
+        toy(tasks=tasks(toy_tasks, *names), strategies=kept, **SHORT) for names in (("first",), ("first", "second"))
+    )
+    run = finished(one)
+    before = content(run.path)
+    plan = dry_run(two, run.path)
+    assert content(run.path) == before
+    assert (plan.finished, plan.new, plan.steps) == (["first"], ["second"], {"first": 3, "second": 4})
+    values = json.loads((run.stages()[0].folder / "strategies.json").read_text("utf-8"))["replay"]
+    tensors = load_file(run.stages()[0].folder / "strategies.safetensors").values()
+    assert plan.brought == {
+        "replay": f"4 examples of first, {len(json.dumps(values)):,} bytes",
+        "ewc": f"one Fisher for all tasks, {sum(tensor.nbytes for tensor in tensors):,} bytes",
+        "migu": "nothing: it needs the model alone",
+    }
+    console = Console(file=StringIO(), width=100)
+    print_plan(console, plan)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert "finished, and left as it is: first; new: second" in lines
+    assert f"replay brings {plan.brought['replay']}" in lines
+    assert re.match(r"first +24 +24 +finished", lines[2])
+
+
+class TestFill:
+    def test_what_was_never_measured_is_measured_later(
+        self, tmp_path: Path, toy_roberta: Path, toy_tasks: Path, finished: Finished
+    ) -> None:
+        """With the classifier's rows for labels that the model did not know, just as if it had known the task."""
+        short = {**SHORT, "evaluation": {"tasks": "all"}, "objective": {"kind": "classification"}}
+        one, two = (
+            toy_recipe(toy_tasks, toy_roberta, tasks=tasks(toy_tasks, *names), **short)
+            for names in (("first",), ("first", "second"))
+        )
+        shutil.copytree(finished(one).path, tmp_path / "run")
+        run = train(two, tmp_path / "run", resume=True)
+        assert run.read_matrix().zero_shot is not None
+        assert run.read_matrix().zero_shot[1] is run.read_matrix().rows[0][1] is None
+        assert run.read_matrix().metrics()["fwt"].value is None
+        sealed = content(run.path / "tasks")
+        fill(run, stage="first")
+        assert run.read_matrix().zero_shot[1] is None
+        fill(run)
+        whole = finished(two)
+        assert content(run.path / "tasks") == sealed
+        for name in ("matrix.json", "metrics.json"):
+            assert (run.path / name).read_bytes() == (whole.path / name).read_bytes()
+        assert run.scores("macro_f1").matrix == whole.scores("macro_f1").matrix
+        assert run.scores().notes == [
+            f"{run.path}: measured later (clkit eval --fill): zero-shot: second",
+            f"{run.path}: measured later (clkit eval --fill): after first: second",
+        ]
+        assert is_whole([*examine(run.path)])
+        heard = Heard()
+        fill(run, listener=heard)  # nothing is left to be measured
+        assert heard.remarks == []
+
+    def test_scores_of_a_stage_that_was_made_anew_or_of_a_changed_file_do_not_count(
+        self, tmp_path: Path, toy: ToyRecipe, toy_tasks: Path, finished: Finished
+    ) -> None:
+        two = toy(tasks=tasks(toy_tasks, "first", "second"), **SHORT)
+        shutil.copytree(finished(two).path, tmp_path / "run")
+        run = RunFolder.open(tmp_path / "run")
+        fill(run)
+        assert run.read_matrix().rows[0][1] is not None
+        (run.path / FILLED).write_text((run.path / FILLED).read_text().replace('"1"', '"2"'))
+        assert [line for line in run.scores().damage if "filled.json was changed" in line]
+        assert not is_whole([*examine(run.path)])
+        (run.path / FILLED).unlink()
+        fill(run)
+        done = Done.read(run.stage_folder(1, "first"))
+        Done({**done.payload, "training_seconds": 0.0}, done.files).write(run.stage_folder(1, "first"))
+        assert run.read_matrix().rows[0][1] is None
+
+    def test_what_cannot_be_filled(self, tmp_path: Path, toy: ToyRecipe, toy_tasks: Path, finished: Finished) -> None:
+        two = toy(tasks=tasks(toy_tasks, "first", "second"), saving={"models": "last"}, **SHORT)
+        shutil.copytree(finished(two).path, tmp_path / "run")
+        heard = Heard()
+        fill(RunFolder.open(tmp_path / "run"), listener=heard)
+        assert heard.remarks == [
+            "after first: its model was not kept (saving.models: last), so nothing can be measured"
+        ]
+        with pytest.raises(UsageError, match="the run's protocol is per_task, whose matrix has no cells to fill"):
+            fill(finished(toy(tasks=tasks(toy_tasks, "first"), protocol="per_task", **SHORT)))
 
 
 def test_models_that_learn_one_task_each(tmp_path: Path, toy: ToyRecipe, toy_tasks: Path, finished: Finished) -> None:

@@ -70,7 +70,9 @@ def loss_by_hand(logits: torch.Tensor, examples: Sequence[tuple[int, Sequence[in
 def test_shared_labels_of_one_text_have_one_row_and_others_have_their_own(toy_roberta: Path) -> None:
     assert row_names(objective("shared"), LABELS) == SHARED_ROWS
     assert row_names(objective("per_task"), LABELS) == PER_TASK_ROWS
-    assert load(toy_roberta, "per_task").model.config.id2label == dict(enumerate(PER_TASK_ROWS))
+    loaded = load(toy_roberta, "per_task")
+    loaded.see(LABELS)
+    assert loaded.model.config.id2label == dict(enumerate(PER_TASK_ROWS))
 
 
 @pytest.mark.parametrize(
@@ -92,6 +94,7 @@ def test_the_loss_is_the_softmax_over_the_open_rows(
 ) -> None:
     loaded = load(toy_roberta, heads)
     model = loaded.model.eval()
+    loaded.see(LABELS)
     loaded.see(seen)
     encoded = loaded.encode(["w1 w2", "w3 w4 w5"], [label for _, label in pairs], [name for name, _ in pairs])
     rows = [dict(zip(encoded, values, strict=True)) for values in zip(*encoded.values(), strict=True)]
@@ -107,6 +110,7 @@ def test_the_loss_is_the_softmax_over_the_open_rows(
 
 def test_closed_rows_have_probability_zero_no_gradient_and_a_finite_divergence(toy_roberta: Path) -> None:
     loaded = load(toy_roberta)
+    loaded.see(LABELS)
     head = loaded.model.classifier.out_proj
     loaded.see(["a", "b"])
     labels = torch.tensor([[0], [2]])
@@ -130,19 +134,6 @@ def test_closed_rows_have_probability_zero_no_gradient_and_a_finite_divergence(t
 # --- answers ------------------------------------------------------------------------------------------------------
 
 
-class Fixed(torch.nn.Module):
-    """A model whose head gives each text these logits."""
-
-    device = torch.device("cpu")
-
-    def __init__(self, logits: Sequence[float]) -> None:
-        super().__init__()
-        self._logits = torch.tensor(logits)
-
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
-        return type("Outputs", (), {"logits": self._logits.expand(len(input_ids), -1)})
-
-
 @pytest.mark.parametrize(
     ("heads", "seen", "tested", "answer"),
     [
@@ -159,10 +150,12 @@ def test_an_answer_is_the_best_of_the_open_labels(
     toy_roberta: Path, heads: str, seen: list[str], tested: str, answer: str
 ) -> None:
     loaded = load(toy_roberta, heads)
-    loaded.see(seen)
+    loaded.see(LABELS)
     # Later rows are larger: of each set of open rows the last is best.
-    logits: Any = Fixed([float(row) for row in range(len(loaded.model.config.id2label))])
-    loaded.model = logits
+    head = loaded.model.classifier.out_proj
+    torch.nn.init.zeros_(head.weight)
+    head.bias.data = torch.arange(float(len(head.bias)))
+    loaded.see(seen)
     given = loaded.answer(["w1", "w2 w3"], task(tested))
     assert given == [answer, answer]
 

@@ -6,13 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
-from peft.utils import ModulesToSaveWrapper
-from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from clkit.errors import ModelError
 from clkit.models.families.encoder import HEAD_DRAWN, Encoder, head_modules, in_head
 from clkit.models.family import Batch, Collator, LabelsOfTasks
+from clkit.models.heads import Rows
 from clkit.models.objective import HEADS, Classification, Objective
 from clkit.models.weights import Weights, draw_anew
 from clkit.tasks.task import Task
@@ -40,7 +39,9 @@ class Classifier(Encoder):
     ``per_task`` (task-incremental): each task's labels have rows of their own. Open are those of the gold label's task,
     or of the task that is tested.
 
-    A closed row has the logit `CLOSED` and gets no gradient.
+    A closed row has the logit `CLOSED` and gets no gradient. The head has no rows but those of the tasks seen, of those
+    before them and of the first one: the others are added when their tasks begin (`clkit.models.heads`). A test of a
+    task that is still to come adds its rows for as long as it takes.
     """
 
     objective_kind: ClassVar[str] = "classification"
@@ -64,6 +65,7 @@ class Classifier(Encoder):
         self._row_of_name = {name: row for row, name in enumerate(row_names(objective, labels))}
         self._row = {pair: self._row_of_name[_name(objective, *pair)] for pair in pairs}
         self._label = {row: label for (_, label), row in self._row.items()}
+        self._seed = torch.initial_seed()
         # Where each task has rows of its own, each row has one task.
         self._task_of_row = torch.tensor([list(labels).index(task) for task, _ in pairs])
         self._pooler = f"{model.base_model_prefix}.pooler"
@@ -73,24 +75,30 @@ class Classifier(Encoder):
     def load(
         cls, weights: Weights, tokenizer: PreTrainedTokenizerBase, objective: Objective, labels: LabelsOfTasks
     ) -> Self:
-        """The pre-trained encoder, with a head that is drawn at random unless the model has one for just these labels.
+        """The pre-trained encoder, with a head that is drawn at random unless the model has one for the first labels.
 
-        A saved stage of a run has. The head of another classifier is not used: its rows mean other labels.
+        A saved stage of a run has. The head of another classifier is not used: its rows mean other labels. Torch's seed
+        decides what is drawn, now and when the head grows.
         """
         assert isinstance(objective, Classification)
         config = weights.config()
-        names = dict(enumerate(row_names(objective, labels)))
+        names = row_names(objective, labels)
+        first = row_names(objective, dict([*labels.items()][:1]))
         classifies = any(kind.endswith("ForSequenceClassification") for kind in config.architectures or ())
-        known = classifies and config.id2label == names
+        stored = [*(config.id2label or {}).values()]
+        known = classifies and len(stored) >= len(first) and stored == names[: len(stored)]
+        present = dict(enumerate(stored if known else first))
         model, drawn = weights.read_but(
             cls.auto_class,
             lambda model, weight: not known and in_head(model, weight),
-            id2label=names,
-            label2id={label: row for row, label in names.items()},
+            id2label=present,
+            label2id={label: row for row, label in present.items()},
         )
         if classifies and not known:
             draw_anew(model, head_modules(model).values())
         family = cls(model, tokenizer, objective, labels)
+        if not known:
+            family._rows.draw(first)
         # A saved stage has the weights of a pooler that was drawn for its first task, and it is still to be trained.
         drawn_pooler = any(weight.startswith(f"{family._pooler}.") for weight in drawn)
         model.config.clkit_drawn_pooler = drawn_pooler or (known and getattr(config, "clkit_drawn_pooler", False))
@@ -107,18 +115,32 @@ class Classifier(Encoder):
     def keep_only(self, tasks: Iterable[str]) -> None:
         """Leave no row in the head but those of these tasks, under the names of their labels, as a stock classifier."""
         rows = self._rows_of(tasks)
-        head = self.base.get_submodule(self._head[-1])
-        copies = (
-            [head.original_module, *head.modules_to_save.values()] if isinstance(head, ModulesToSaveWrapper) else [head]
-        )
-        for copy in copies:
-            last = [layer for layer in copy.modules() if isinstance(layer, nn.Linear)][-1]
-            last.weight = nn.Parameter(last.weight[rows].detach())
-            last.bias = nn.Parameter(last.bias[rows].detach())
-            last.out_features = len(rows)
-        config = self.model.config
-        config.id2label = {index: self._label[row] for index, row in enumerate(rows)}
-        config.label2id = {label: index for index, label in config.id2label.items()}
+        self._rows.keep(rows)
+        self._name_rows(self._label[row] for row in rows)
+
+    def see(self, tasks: Iterable[str]) -> None:
+        super().see(tasks)
+        self._grow(max(self._rows_of(self.seen), default=-1) + 1)
+
+    def make_room(self, stored: Mapping[str, Sequence[int]]) -> None:
+        """Give the head as many rows as a saved adapter has."""
+        self._grow(max(shape[0] for name, shape in stored.items() if name.endswith(f".{self._rows.name}.weight")))
+
+    def _grow(self, rows: int) -> None:
+        names = [*self._row_of_name]
+        if rows > len(self._rows):
+            self._rows.add(names[len(self._rows) : rows])
+            self._name_rows(names[:rows])
+
+    def _name_rows(self, names: Iterable[str]) -> None:
+        config = self.base.config
+        config.id2label = dict(enumerate(names))
+        config.label2id = {name: row for row, name in config.id2label.items()}
+        self.base.num_labels = len(config.id2label)
+
+    @property
+    def _rows(self) -> Rows:
+        return Rows(self.base, self._head[-1], self._seed)
 
     def encode(self, prompts: Sequence[str], answers: Sequence[str], tasks: Sequence[str] = ()) -> dict[str, list[Any]]:
         rows = [[self._row[pair]] for pair in zip(tasks, answers, strict=True)]
@@ -157,10 +179,11 @@ class Classifier(Encoder):
 
     def _open(self, labels: torch.Tensor) -> torch.Tensor:
         """Which rows are open for examples with these gold labels: bool, batch × 1 × rows, or the same rows for all."""
+        rows = len(self._rows)
         if self.objective.heads == "per_task":
-            tasks = self._task_of_row.to(labels.device)
+            tasks = self._task_of_row[:rows].to(labels.device)
             return tasks[labels][..., None] == tasks
-        seen = torch.zeros(len(self._row_of_name), dtype=torch.bool)
+        seen = torch.zeros(rows, dtype=torch.bool)
         seen[self._rows_of(self.seen)] = True
         return seen.to(labels.device)
 
@@ -193,7 +216,8 @@ class Classifier(Encoder):
         """z(x) of these rows: float32, prompts × rows."""
         batch = self.pad(self._ids(prompts))
         inputs = {name: tensor.to(self.model.device) for name, tensor in batch.items()}
-        logits: torch.Tensor = self.model(**inputs).logits.float()
+        with self._rows.with_more([*self._row_of_name][len(self._rows) : max(rows) + 1]):
+            logits: torch.Tensor = self.model(**inputs).logits.float()
         return logits[:, rows]
 
     def _rows_to_test(self, task: Task) -> list[int]:

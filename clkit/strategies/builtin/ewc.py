@@ -114,7 +114,8 @@ class EWC(Strategy):
     def before_training(self, context: Context) -> None:
         if context.task_index > 0:
             self._parameters = self._protected(context)
-            self._anchors = [anchor.to(self._device(context)) for anchor in self._anchors]
+            grown = [anchor.grown(self._parameters) for anchor in self._anchors]
+            self._anchors = [anchor.to(self._device(context)) for anchor in grown]
 
     def penalty(self, context: Context) -> torch.Tensor | None:
         if not self._parameters:
@@ -146,6 +147,9 @@ class EWC(Strategy):
         parameters = layers.trained_parameters(family.model).values()
         once = 2 * sum(parameter.numel() for parameter in parameters) * importance.precision_of(parameters).itemsize
         return once * (tasks if self.options.fisher == "per_task" else min(tasks, 1))
+
+    def kept(self) -> str:
+        return "one Fisher for all tasks" if self.options.fisher == "online" else f"{len(self._anchors)} Fishers"
 
     def state_dict(self) -> dict[str, Any]:
         """`fisher/<parameter>` and `center/<parameter>`; per task, its number from 1 stands before the parameter."""

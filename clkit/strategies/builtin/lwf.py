@@ -124,6 +124,9 @@ class LwF(Strategy):
             sum(parameter.nbytes for parameter in layers.trained_parameters(family.model).values()) if tasks > 1 else 0
         )
 
+    def kept(self) -> str:
+        return "nothing: the model as it is becomes the teacher"
+
     def task_state_dict(self) -> dict[str, Any]:
         return {} if self._largest is None else {"largest": self._largest}
 

@@ -149,6 +149,10 @@ class OLoRA(Strategy):
     def memory(self, family: Family, tasks: int) -> int:
         return tasks * sum(a.numel() * a.element_size() for a, _ in adapter_matrices(family.model).values())
 
+    def kept(self) -> str:
+        directions = max(map(len, self._earlier.values()), default=0)
+        return f"{directions} directions of earlier adapters in each of {len(self._earlier)} layers"
+
     def state_dict(self) -> dict[str, Any]:
         return {f"A/{layer}": kept for layer, kept in self._earlier.items()}
 

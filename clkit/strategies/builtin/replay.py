@@ -168,6 +168,10 @@ class Replay(Strategy):
             self._buffer[slot : slot + 1] = [{"task": context.task.name, "example": example}]
         self._seen += len(own)
 
+    def kept(self) -> str:
+        tasks = dict.fromkeys(row["task"] for row in self._buffer)
+        return f"{len(self._buffer):,} examples of {', '.join(tasks)}"
+
     def state_dict(self) -> dict[str, Any]:
         return {"buffer": list(self._buffer), "seen": self._seen}
 
