@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clkit.cli import AcceptChanges, NewestRun
 from clkit.cli.matrix import matrix
+
+if TYPE_CHECKING:
+    from clkit.results.scores import Tested
 
 
 def evaluate(
@@ -32,12 +35,10 @@ def evaluate(
 
     Example: clkit eval runs/quickstart-42 --stage 1 --task reviews evaluation.answer=rank
     """
-    import json
-
     from clkit.errors import UsageError
     from clkit.recipe.loading import keep_model, without_target
     from clkit.recipe.recipe import Recipe
-    from clkit.report.console import make_console, quiet_libraries, stderr
+    from clkit.report.console import quiet_libraries, stderr
     from clkit.run.atomic import write_jsonl
     from clkit.run.folder import RunFolder
     from clkit.run.layout import check_target
@@ -67,10 +68,17 @@ def evaluate(
         )
     if save is not None:
         write_jsonl(save, (record for outcome in tested for record in outcome.records()))
-    if as_json:
-        scores = {outcome.task: {**outcome.scores, "examples": outcome.examples} for outcome in tested}
-        typer.echo(json.dumps({"run": str(folder.path), "stage": stage or "last", "scores": scores}, indent=2))
-        return
+    _show(tested, folder.path, stage or "last", as_json)
+
+
+def _show(tested: list[Tested], run: Path, stage: str, as_json: bool) -> None:
+    import json
+
+    from clkit.report.console import make_console
     from clkit.report.tables import scores_table
 
-    make_console().print(scores_table({outcome.task: (outcome.scores, outcome.examples) for outcome in tested}))
+    if as_json:
+        scores = {outcome.task: {**outcome.scores, "examples": outcome.examples} for outcome in tested}
+        typer.echo(json.dumps({"run": str(run), "stage": stage, "scores": scores}, indent=2))
+    else:
+        make_console().print(scores_table({outcome.task: (outcome.scores, outcome.examples) for outcome in tested}))
