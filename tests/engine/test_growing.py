@@ -209,7 +209,7 @@ def test_a_dry_run_says_what_is_finished_new_and_brought_along(
     tensors = load_file(run.stages()[0].folder / "strategies.safetensors").values()
     assert plan.brought == {
         "replay": f"4 examples of first, {len(json.dumps(values)):,} bytes",
-        "ewc": f"one Fisher for all tasks, {sum(tensor.nbytes for tensor in tensors):,} bytes",
+        "ewc": f"its state, {sum(tensor.nbytes for tensor in tensors):,} bytes",
         "migu": "nothing: it needs the model alone",
     }
     console = Console(file=StringIO(), width=100)

@@ -148,9 +148,6 @@ class EWC(Strategy):
         once = 2 * sum(parameter.numel() for parameter in parameters) * importance.precision_of(parameters).itemsize
         return once * (tasks if self.options.fisher == "per_task" else min(tasks, 1))
 
-    def kept(self) -> str:
-        return "one Fisher for all tasks" if self.options.fisher == "online" else f"{len(self._anchors)} Fishers"
-
     def state_dict(self) -> dict[str, Any]:
         """`fisher/<parameter>` and `center/<parameter>`; per task, its number from 1 stands before the parameter."""
         return {

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from itertools import count
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast
 
 from pydantic import Field
@@ -63,8 +62,7 @@ class OSFOptions(LayerOptions):
         if (self.share(len(tasks) - 1) or 0.0) >= 1:
             yield (
                 f"growth: {self.preserved:g} + {self.growth:g} per further task leaves nothing to train in task "
-                f"{len(tasks)} ('{tasks[-1]}'); lower growth or preserved so that the share stays below 1 (a run that "
-                f"grows keeps both, and so has room for {next(n for n in count(1) if (self.share(n) or 0) >= 1)} tasks)"
+                f"{len(tasks)} ('{tasks[-1]}'); lower growth or preserved, or add no task to a run that has both"
             )
 
 
@@ -174,9 +172,6 @@ class OSF(Strategy):
             for name, parameter in context.model.named_parameters():
                 parameter.requires_grad_(name in self._trained)
             self._tuner, self._factors = None, []
-
-    def kept(self) -> str:
-        return "nothing: the model is decomposed anew; preserved and growth stay as the run began with them"
 
     def memory(self, family: Family, tasks: int) -> int:
         """Bytes of the factors while a task is learned: the trained ones, their start, and what projects gradients."""

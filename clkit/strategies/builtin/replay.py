@@ -95,8 +95,7 @@ class Replay(Strategy):
     shuffled. The buffer is part of the strategy's state, so the run folder then holds training texts:
     `strategies.json` of every finished task.
 
-    Every draw is seeded by the recipe's seed, the task's place and the purpose, so all processes and a resumed run make
-    the same draws.
+    Every draw is seeded by the recipe's seed, the task's place and the purpose: the same in all processes and resumed.
     """
 
     name: ClassVar[str] = "replay"
@@ -155,7 +154,7 @@ class Replay(Strategy):
         if self._own is None:
             raise StrategyError("strategies.replay: the task's training data was never seen, so none of it can be kept")
         own, self._own = self._own, None
-        rng = self._rng(context, "keep")
+        rng = seeded("replay", context.seed, context.task_index, "keep")
         if self.options.capacity is not None:
             slots = reservoir_sample(len(own), self._seen, self.options.capacity, rng)
         else:
@@ -169,8 +168,7 @@ class Replay(Strategy):
         self._seen += len(own)
 
     def kept(self) -> str:
-        tasks = dict.fromkeys(row["task"] for row in self._buffer)
-        return f"{len(self._buffer):,} examples of {', '.join(tasks)}"
+        return f"{len(self._buffer):,} examples of {', '.join(dict.fromkeys(row['task'] for row in self._buffer))}"
 
     def state_dict(self) -> dict[str, Any]:
         return {"buffer": list(self._buffer), "seen": self._seen}
@@ -198,7 +196,5 @@ class Replay(Strategy):
         """Which places of the buffer are replayed beside ``own`` examples: whole repetitions and a draw of the rest."""
         kept = len(self._buffer)
         repetitions, rest = divmod(self._amount(kept, own), kept)
-        return [*range(kept)] * repetitions + sample(kept, rest, self._rng(context, "mix"))
-
-    def _rng(self, context: Context, purpose: str) -> random.Random:
-        return seeded("replay", context.seed, context.task_index, purpose)
+        rng = seeded("replay", context.seed, context.task_index, "mix")
+        return [*range(kept)] * repetitions + sample(kept, rest, rng)
