@@ -12,9 +12,8 @@ from rich.text import Text
 
 from clkit.errors import RunError, UsageError, printable
 from clkit.run.folder import RunFolder, Stage
+from clkit.run.layout import PREDICTIONS
 from clkit.section import did_you_mean
-
-PREDICTIONS = "predictions.jsonl"
 
 
 @dataclass
@@ -82,10 +81,11 @@ def _order(key: tuple[str, int], names: list[str]) -> tuple[int, int]:
 
 def _records(stage: Stage) -> list[dict[str, Any]]:
     path = stage.folder / PREDICTIONS
-    if not path.is_file():
+    if not path.is_file() or not path.stat().st_size:
         return []
     records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    # Not `splitlines`, which parts a text where it has a line separator of Unicode's.
+    for number, line in enumerate(path.read_text(encoding="utf-8").rstrip("\n").split("\n"), 1):
         try:
             record = json.loads(line)
             {record[name] for name in ("task", "index")}
@@ -138,16 +138,20 @@ def print_examples(console: Console, stage: str, examples: Sequence[Example], li
             line = Text("  " + printable(" ".join(example.text.split())))
             line.truncate(console.width, overflow="ellipsis")
             console.print(line)
-        said = f"right is '{example.gold}'"
+        said, now = f"right is {_quoted(example.gold)}", _quoted(answer["prediction"])
         if example.lost_in:
-            said += f"; said '{example.answers[example.task]['prediction']}' when learned, now '{answer['prediction']}'"
+            said += f"; said {_quoted(example.answers[example.task]['prediction'])} when learned, now {now}"
         elif answer["correct"]:
             said += ", as was said"
         else:
-            said += f"; said '{answer['prediction']}'"
+            said += f"; said {now}"
         console.print(f"  {printable(said)}", soft_wrap=True)
     more = len(examples) - len(shown)
     console.print(f"{len(examples):,} in all" + (f", {more:,} not shown (--limit 0 shows all)" if more else ""))
+
+
+def _quoted(text: str | None) -> str:
+    return "what was taken out (clkit forget-data)" if text is None else f"'{text}'"
 
 
 def prediction_line(record: Mapping[str, Any]) -> str:

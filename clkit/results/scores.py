@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal, Protocol
@@ -18,6 +18,9 @@ LARGEST_LOSS = 700.0
 
 
 Overlap = Callable[[Sequence[str], Sequence[str]], float]
+
+#: Parts of a record that may quote the data where they are no labels.
+_QUOTING = ("gold", "prediction", "ranked")
 
 
 class Tested(Protocol):
@@ -44,6 +47,12 @@ def _records(
 ) -> Iterator[dict[str, Any]]:
     for index, outcome in enumerate(outcomes):
         yield {"task": task, "index": index, **(rows[index] if rows else {}), **outcome}
+
+
+def without_texts(record: Mapping[str, Any], labels: Collection[str]) -> dict[str, Any]:
+    """A record without the texts of the data: neither the input, nor what is none of the task's labels."""
+    said = {name: record[name] if record[name] in labels else None for name in _QUOTING if name in record}
+    return {**record, **({"text": None} if "text" in record else {}), **said}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,18 @@ from pathlib import Path
 
 from clkit.errors import RunError
 from clkit.run.folder import RunFolder
-from clkit.run.layout import ENVIRONMENT, EXPORTS, FILLED, FORMAT, INSPECT, RECIPE, RUN_FILES, TASKS, leftovers
+from clkit.run.layout import (
+    ENVIRONMENT,
+    EXPORTS,
+    FILLED,
+    FORGETTING,
+    FORMAT,
+    INSPECT,
+    RECIPE,
+    RUN_FILES,
+    TASKS,
+    leftovers,
+)
 from clkit.run.lock import LOCK_FILE, LOCK_FILES, Holder
 from clkit.run.seal import CHECKPOINTS, DAMAGED, DONE_FILE, Checked, Done, State, read_object
 
@@ -226,6 +237,9 @@ def refuse_damage(run: RunFolder, folders: Sequence[Path], parts: Sequence[str] 
 
 def remedy(run: RunFolder, folder: Path) -> str:
     """What helps where a stage is damaged: which folders to remove so that `--resume` makes the stage anew."""
+    forgetting = run.environment().get(FORGETTING)
+    if forgetting is not None:
+        return f"`clkit forget-data {run.path} --task {forgetting}` was cut short: repeat it"
     begun = run.stage_folders()
     (index,) = [stage.number for stage in begun if stage.path == folder]
     before = [stage.path for stage in begun if 0 < stage.number < index][-1:]

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clkit.run.layout import FILLED
+from clkit.run.layout import FILLED, FORGOTTEN
 from clkit.run.seal import Done, text_sha256
 
 #: Scores by metric and task.
@@ -45,4 +45,5 @@ def add_filled(run: Path, done: Mapping[int, Mapping[str, Any]], stage: int, sco
 
 
 def _hash(payload: Mapping[str, Any]) -> str:
-    return text_sha256(json.dumps(payload, sort_keys=True))
+    said = {key: value for key, value in payload.items() if key != FORGOTTEN}  # which no score depends on
+    return text_sha256(json.dumps(said, sort_keys=True))

@@ -37,6 +37,8 @@ TASKS, INSPECT, FILLED = "tasks", "inspect", "filled.json"
 FORMAT = 1
 #: In `env.json` while the run's recipe is replaced by one with further tasks: the SHA-256 of that.
 GROWING = "growing"
+#: In `env.json` the tasks whose texts were taken out and when (in `done.json` too); the one whose texts are just now.
+FORGOTTEN, FORGETTING = "forgotten", "forgetting"
 #: In `env.json` of a run without training (`clkit measure`): the models that were measured, and their fingerprints.
 MEASURED = "measured"
 ZERO_SHOT = "zero-shot"
@@ -44,7 +46,8 @@ TRAINED_FILE = "trained.json"
 #: What clkit writes into the run folder itself.
 RUN_FILES = frozenset({RECIPE, ENVIRONMENT, LOG, FILLED, *EXPORTS, *LOCK_FILES})
 #: What it writes into a stage's folder, beside what the stage's manifest names.
-STAGE_FILES = frozenset({DONE_FILE, TRAINED_FILE, "predictions.jsonl", *STATE_FILES})
+PREDICTIONS = "predictions.jsonl"
+STAGE_FILES = frozenset({DONE_FILE, TRAINED_FILE, PREDICTIONS, *STATE_FILES})
 #: What `clkit inspect-magnitudes` leaves in `inspect/`.
 INSPECTED = frozenset({".json", ".jsonl", ".png", ".svg", ".csv", ".safetensors"})
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")

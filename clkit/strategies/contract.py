@@ -228,6 +228,14 @@ class Strategy:
         if state:
             raise KeyError(f"{self.name} has no state, but was given {sorted(state)}")
 
+    def forget_data(self, values: dict[str, Any], task: str) -> dict[str, Any]:
+        """The plain JSON values of a saved `state_dict` without the texts of a task's data (`clkit forget-data`).
+
+        Whoever keeps texts of the data must take them out here, and go on without them. Nothing was given back to this
+        object before. Where the task has left nothing, the values stay as they are.
+        """
+        return values
+
     def task_state_dict(self) -> dict[str, Any]:
         """What was gathered inside the task, from step to step; the same kinds of values as in `state_dict`.
 

@@ -75,7 +75,12 @@ def _write(states: Mapping[str, State], folder: Path) -> None:
         if memory[tensor.untyped_storage().data_ptr()] > 1:  # safetensors takes each piece of memory once
             tensors[name] = tensor.clone()
     save_file(tensors, folder / TENSORS)
-    write_atomically(folder / VALUES, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    write_atomically(folder / VALUES, values_text(values))
+
+
+def values_text(values: Mapping[str, Any]) -> str:
+    """What all strategies keep beside tensors, as it is written."""
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
 def _json(value: Any, what: str) -> Any:

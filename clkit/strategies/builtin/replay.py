@@ -92,15 +92,12 @@ class Replay(Strategy):
 
     When a task is finished, some of its own examples, never replayed ones, go into the buffer: prompt and answer as
     they were trained on. The next tasks' training data are their own examples and those drawn from the buffer,
-    shuffled. The buffer is part of the strategy's state, so the run folder then holds training texts:
-    `strategies.json` of every finished task.
-
+    shuffled. So `strategies.json` of every finished task holds training texts; `clkit forget-data` takes them out.
     Every draw is seeded by the recipe's seed, the task's place and the purpose: the same in all processes and resumed.
     """
 
     name: ClassVar[str] = "replay"
     Options = ReplayOptions
-
     options: ReplayOptions
 
     def __init__(self, options: ReplayOptions) -> None:
@@ -124,7 +121,7 @@ class Replay(Strategy):
 
     def training_data(self, context: Context, dataset: Dataset) -> Dataset:
         self._own = dataset
-        if context.task_index == 0:
+        if context.task_index == 0 or (self._seen and not self._buffer):  # which `forget_data` left empty
             return dataset
         if not self._buffer:
             raise StrategyError(
@@ -178,6 +175,9 @@ class Replay(Strategy):
             raise KeyError(f"{self.name} has the state buffer and seen, but was given {sorted(state)}")
         self._buffer, self._seen = list(state["buffer"]), state["seen"]
 
+    def forget_data(self, values: dict[str, Any], task: str) -> dict[str, Any]:
+        return {**values, "buffer": [row for row in values["buffer"] if row["task"] != task]}
+
     def _chosen(self, own: Dataset, rng: random.Random) -> list[int]:
         count = self.options.kept_of(len(own))
         if self.options.selection == "random":
@@ -196,5 +196,5 @@ class Replay(Strategy):
         """Which places of the buffer are replayed beside ``own`` examples: whole repetitions and a draw of the rest."""
         kept = len(self._buffer)
         repetitions, rest = divmod(self._amount(kept, own), kept)
-        rng = seeded("replay", context.seed, context.task_index, "mix")
-        return [*range(kept)] * repetitions + sample(kept, rest, rng)
+        drawn = sample(kept, rest, seeded("replay", context.seed, context.task_index, "mix"))
+        return [*range(kept)] * repetitions + drawn

@@ -385,6 +385,23 @@ def test_a_state_with_other_names_is_refused(state: dict[str, Any]) -> None:
         Replay(options()).load_state_dict(state)
 
 
+@each_amount
+def test_what_is_forgotten_is_replayed_no_more(amount: dict[str, Any]) -> None:
+    strategy = Replay(options(**amount))
+    for index in range(2):
+        learn(strategy, index, own_data(index, 20))
+    for forgotten in ("task0", "task1", "no task"):
+        state = json.loads(json.dumps(strategy.forget_data(strategy.state_dict(), forgotten)))
+        strategy = Replay(options(**amount))
+        strategy.load_state_dict(state)
+        assert forgotten not in dict(kept(strategy))
+    assert len(learn(strategy, 2, own_data(2, 20))) == 20  # nothing is left to replay, which is no error
+    for index in range(3, 6):
+        learn(strategy, index, own_data(index, 20))
+    assert not {"task0", "task1"} & dict(kept(strategy)).keys()
+    assert len(kept(strategy)) <= amount.get("capacity", 100)
+
+
 # --- errors -------------------------------------------------------------------------------------------------------
 
 
