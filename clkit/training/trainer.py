@@ -12,7 +12,7 @@ What is used of transformers' private names, since it has no public ones for the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,6 +55,11 @@ def token_mean_loss(
 
 def _tokens(labels: torch.Tensor, num_items_in_batch: torch.Tensor | None) -> torch.Tensor:
     return num_items_in_batch if num_items_in_batch is not None else (labels != IGNORED).sum()
+
+
+def _are_finite(tensors: Iterable[torch.Tensor]) -> bool:
+    finite = [tensor.isfinite().all() for tensor in tensors]
+    return not finite or bool(torch.stack(finite).all())  # one number is read off the accelerator, not one per tensor
 
 
 class TaskTrainer(Trainer):
@@ -149,7 +154,8 @@ class TaskTrainer(Trainer):
             self._batch_losses.clear()
             self._add_penalties()
             call_all(self._strategies, "before_step", self._context)
-            if self._on_nan == "skip" and not self._gradients_are_finite():
+            gradients = (parameter.grad for parameter in trained_parameters(self.model).values())
+            if self._on_nan == "skip" and not _are_finite(one for one in gradients if one is not None):
                 self._skip_step()
         return loss
 
@@ -170,18 +176,9 @@ class TaskTrainer(Trainer):
             scaled = scaler.scale(penalty) if scaler is not None else penalty
             gradients = torch.autograd.grad(scaled, trained, allow_unused=True)
             for parameter, gradient in zip(trained, gradients, strict=True):
-                if gradient is not None and parameter.grad is None:
-                    parameter.grad = gradient
-                elif gradient is not None and parameter.grad is not None:
-                    parameter.grad += gradient
+                if gradient is not None:
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
             self._context.record(f"{strategy.name}_penalty", penalty)
-
-    def _gradients_are_finite(self) -> bool:
-        gradients = [
-            parameter.grad for parameter in trained_parameters(self.model).values() if parameter.grad is not None
-        ]
-        finite = [gradient.isfinite().all() for gradient in gradients]
-        return not finite or bool(torch.stack(finite).all())
 
     def _skip_step(self) -> None:
         """Make this step's update nothing, and forget what was logged of it and is not finite."""
@@ -237,8 +234,7 @@ class TaskTrainer(Trainer):
         """
         self._read_losses()
         self._refuse_broken(sum(self._context.read_pending().get(TASK_LOSS, [])))
-        finite = [parameter.isfinite().all() for parameter in trained_parameters(self.model).values()]
-        if finite and not bool(torch.stack(finite).all()):
+        if not _are_finite(trained_parameters(self.model).values()):
             self._refuse_broken(math.nan)  # the next step's will be
 
     # --- checkpoints ----------------------------------------------------------------------------------------------

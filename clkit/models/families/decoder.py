@@ -18,11 +18,13 @@ from clkit.models.greedy import end_ids, greedily, pad_id, texts_written
 from clkit.models.objective import Objective
 from clkit.models.weights import Weights
 
-#: Inside them every linear layer belongs to the attention: Q, K, V and O, be they separate or fused.
-ATTENTION = r"(^|\.)\w*([aA]ttn|[aA]ttention)\w*\."
-#: Inside them every linear layer belongs to the feed-forward network, but for a router or gate of experts.
 _PARTS = r"(\w*mlp|ff|ffn|feed_forward|DenseReluDense)"
-FEED_FORWARD = rf"(^|\.)({_PARTS}\.((?!\w*router\.)\w+\.)*(?!\w*(gate|router)$)\w+|fc1|fc2)$"
+#: Inside such modules every linear layer belongs to the attention (Q, K, V and O, be they separate or fused) or to the
+#: feed-forward network, but for a router or gate of experts.
+BLOCK_ROLES = {
+    "attention": r"(^|\.)\w*([aA]ttn|[aA]ttention)\w*\.",
+    "feed_forward": rf"(^|\.)({_PARTS}\.((?!\w*router\.)\w+\.)*(?!\w*(gate|router)$)\w+|fc1|fc2)$",
+}
 
 
 class Decoder(Generating):
@@ -33,11 +35,7 @@ class Decoder(Generating):
 
     name: ClassVar[str] = "decoder"
     objective_kind: ClassVar[str] = "text_to_text"
-    roles: ClassVar[Mapping[str, str]] = {
-        "attention": ATTENTION,
-        "feed_forward": FEED_FORWARD,
-        "lm_head": r"(^|\.)(lm_head|embed_out)$",
-    }
+    roles: ClassVar[Mapping[str, str]] = {**BLOCK_ROLES, "lm_head": r"(^|\.)(lm_head|embed_out)$"}
     auto_class: ClassVar[Any] = AutoModelForCausalLM
     lora_targets: ClassVar[Sequence[Sequence[str]]] = (
         ("q_proj", "v_proj"),

@@ -8,10 +8,11 @@ from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
+from torch.nn import functional
 from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
-from clkit.models.families.decoder import ATTENTION, FEED_FORWARD
+from clkit.models.families.decoder import BLOCK_ROLES
 from clkit.models.family import IGNORED, Batch, Collator, Generating, LabelsOfTasks
 from clkit.models.greedy import end_ids, greedily, texts_written
 from clkit.models.objective import Objective
@@ -28,11 +29,7 @@ class Seq2Seq(Generating):
 
     name: ClassVar[str] = "seq2seq"
     objective_kind: ClassVar[str] = "text_to_text"
-    roles: ClassVar[Mapping[str, str]] = {
-        "attention": ATTENTION,
-        "feed_forward": FEED_FORWARD,
-        "lm_head": r"^lm_head(\.out_proj)?$|\.output_projection$",
-    }
+    roles: ClassVar[Mapping[str, str]] = {**BLOCK_ROLES, "lm_head": r"^lm_head(\.out_proj)?$|\.output_projection$"}
     lora_targets: ClassVar[Sequence[Sequence[str]]] = (("q", "v"), ("q_proj", "v_proj"))
     auto_class: ClassVar[Any] = AutoModelForSeq2SeqLM
 
@@ -127,9 +124,7 @@ class Seq2Seq(Generating):
                 decoder_input_ids=self._decoder_inputs(repeated),
                 use_cache=False,
             ).logits.float()
-            losses = torch.nn.functional.cross_entropy(
-                logits.transpose(1, 2), repeated, ignore_index=IGNORED, reduction="none"
-            )
+            losses = functional.cross_entropy(logits.transpose(1, 2), repeated, ignore_index=IGNORED, reduction="none")
             scores.append(-losses.sum(dim=1))
         return torch.stack(scores, dim=1)
 
