@@ -109,20 +109,34 @@ class MagnitudeCollector:
         self._hooks = []
 
 
-@torch.no_grad()
-def check_padding(family: Family, collector: MagnitudeCollector, key: str) -> None:
-    """Refuse layers whose padding a collector cannot tell from tokens: two short texts are tried with it.
+def check_layers(
+    family: Family, collector: MagnitudeCollector, key: str, weights: Mapping[str, nn.Parameter] | None = None
+) -> None:
+    """Refuse layers whose padding a collector cannot tell from tokens, and weights that are used without their layers.
+
+    Two short texts are tried with it.
 
     Args:
         key: where the layers are named, for the message.
+        weights: of modules that the collector watches, by the same names.
 
     Raises:
         ModelError: naming the layer and the family.
     """
     batch = {name: tensor.to(family.model.device) for name, tensor in family.probe().items()}
     try:
-        with evaluation_mode(family.model), collector.collecting(batch):
-            family.model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
+        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        with evaluation_mode(family.model):
+            with torch.no_grad(), collector.collecting(batch):
+                family.model(**inputs)
+            called = collector.take()
+            unseen = {name: weight for name, weight in (weights or {}).items() if name not in called}
+            if unseen:  # experts that no token was sent to, most often, which then have no gradient either
+                logits = family.model(**inputs)["logits"]
+                gradients = torch.autograd.grad(logits.sum(), [*unseen.values()], allow_unused=True)
+                used = [name for name, one in zip(unseen, gradients, strict=True) if one is not None]
+                if used:
+                    raise ModelError(not_called(used[0]))
     except Exception as error:  # no narrower: a model's own code can raise anything
         kind = f"this {family.name} model '{family.model.config.model_type}'"
         if isinstance(error, ModelError):
@@ -130,6 +144,14 @@ def check_padding(family: Family, collector: MagnitudeCollector, key: str) -> No
         raise ModelError(f"{key}: {kind} cannot read two short texts ({first_line(error)})") from error
     finally:
         collector.remove()
+
+
+def not_called(layer: str) -> str:
+    """What to say of a layer that has no magnitude though it is trained."""
+    return (
+        f"layer {layer} is trained without its module being called (a fused kernel may use its weight by itself), so "
+        "its rows have no magnitude; leave it out"
+    )
 
 
 def _times(shape: Sequence[int]) -> str:

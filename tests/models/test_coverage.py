@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def test_a_part_of_attention_or_feed_forward_that_is_left_out_is_refused(
     strategy(layers=["attention"]).check(family, 2)  # which says nothing of the rest
 
 
-@pytest.mark.parametrize("strategy", [migu, osf])
+@pytest.mark.parametrize("strategy", [partial(migu, count_padding=True), osf], ids=["migu", "osf"])
 def test_a_router_is_no_part_that_is_left_out_however_small_the_experts(
     toy_t5: Path, strategy: Callable[..., Strategy]
 ) -> None:

@@ -15,7 +15,7 @@ from clkit.models.families.masked_tokens import MaskedTokens
 from clkit.models.families.seq2seq import Seq2Seq
 from clkit.models.family import Family
 from clkit.models.layers import linear_layers, select_layers
-from clkit.models.magnitudes import MagnitudeCollector, check_padding
+from clkit.models.magnitudes import MagnitudeCollector, check_layers
 from clkit.models.objective import Pretraining, TextToText
 from clkit.results.answers import UNFINISHED
 from clkit.strategies.builtin.migu import MIGU, MIGUOptions
@@ -129,12 +129,12 @@ def test_layers_whose_positions_are_not_the_batchs_are_refused(
 def test_padded_windows_are_refused_and_what_is_in_none_is_not(toy_roberta: Path) -> None:
     family = longformer(toy_roberta)
     with pytest.raises(ModelError, match=r"^k: of this encoder model 'longformer', layer longformer\.encoder"):
-        check_padding(family, watch(family, ["attention"]), "k")
-    check_padding(family, watch(family, ["lm_head"]), "k")
+        check_layers(family, watch(family, ["attention"]), "k")
+    check_layers(family, watch(family, ["lm_head"]), "k")
 
 
 def test_a_model_that_cannot_read_says_so(toy_t5: Path) -> None:
     family = seq2seq("t5", toy_t5)
     family.model.lm_head = torch.nn.Linear(3, 3)
     with pytest.raises(ModelError, match=r"^k: this seq2seq model 't5' cannot read two short texts \(.*shapes"):
-        check_padding(family, watch(family, ["q"]), "k")
+        check_layers(family, watch(family, ["q"]), "k")

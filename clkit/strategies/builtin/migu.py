@@ -89,7 +89,8 @@ class MIGU(Strategy):
             found = groups.coverage(family, (site.weight for site in sites))
             groups.refuse_partial(found, self.options.layers, "strategies.migu", "would be updated unmasked")
         if self._measures():
-            magnitudes.check_padding(family, self._watch(family, sites), "strategies.migu.layers")
+            weights = {site.name: site.weight for site in sites}
+            magnitudes.check_layers(family, self._watch(family, sites), "strategies.migu.layers", weights)
 
     def remarks(self, family: Family, tasks: int) -> Iterator[str]:
         if tasks == 1 and self.options.first_task == "unmasked":
@@ -177,10 +178,7 @@ class MIGU(Strategy):
         reached = self._collector.reached()
         uncalled = next((one.layer for one in self._sites if one.name not in sums and id(one.weight) in reached), None)
         if uncalled:
-            raise StrategyError(
-                f"strategies.migu.layers: '{uncalled}' is trained without its module being called (a fused kernel "
-                "may use its weight by itself), so its rows have no magnitude; leave it out"
-            )
+            raise StrategyError(f"strategies.migu.layers: {magnitudes.not_called(uncalled)}")
         # A layer that this step did not use (no gradient either) has no sum on this process, perhaps on others.
         scores = [sums.get(site.name, torch.zeros(site.rows, device=site.weight.device)) for site in self._sites]
         # One reduction for all layers: many small ones would cost more than the step's arithmetic.

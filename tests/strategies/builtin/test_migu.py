@@ -433,5 +433,7 @@ def test_a_weight_that_is_trained_without_its_layer_being_called_is_refused(toy_
     inside.forward = lambda states: called(states) + torch.nn.functional.linear(states, inside.wi_0.weight[:16])
     step(loaded, strategy, [one], where)
     inside.forward = lambda states: torch.nn.functional.linear(states, inside.wi_0.weight[:16])
-    with pytest.raises(StrategyError, match=rf"^strategies\.migu\.layers: '{name}\.wi_0' is trained without"):
+    with pytest.raises(ModelError, match=rf"^strategies\.migu\.layers: of this .*{name}\.wi_0 is trained without"):
+        strategy.check(loaded, 2)
+    with pytest.raises(StrategyError, match=rf"^strategies\.migu\.layers: layer {name}\.wi_0 is trained without"):
         step(loaded, strategy, [one], where)
