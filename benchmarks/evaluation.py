@@ -24,12 +24,12 @@ from clkit.engine.evaluate import learned_stages
 from clkit.models.examples import task_texts
 from clkit.models.family import Family
 from clkit.models.loading import load_model
+from clkit.recipe.inputs import load_tasks
 from clkit.recipe.recipe import Recipe
 from clkit.report.console import quiet_libraries
 from clkit.results.answers import UNFINISHED, normalise
 from clkit.results.scores import Answers
 from clkit.run.folder import RunFolder
-from clkit.tasks.loading import load_tasks
 from clkit.tasks.task import Task
 from clkit.testing.examiner import Examiner
 

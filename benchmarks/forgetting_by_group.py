@@ -21,10 +21,10 @@ from clkit.models.examples import encode, task_examples, task_texts
 from clkit.models.family import Family
 from clkit.models.groups import parameter_groups
 from clkit.models.loading import load_model
+from clkit.recipe.inputs import load_tasks
 from clkit.recipe.recipe import Recipe
 from clkit.report.console import quiet_libraries
 from clkit.run.folder import RunFolder
-from clkit.tasks.loading import load_tasks
 from clkit.tasks.task import Task
 from clkit.testing.examiner import negative_log_likelihoods
 

@@ -71,9 +71,9 @@ def inspect_magnitudes(
 def _measured(recipe: Recipe, stages: Sequence[Path], **options: Any) -> Magnitudes:
     from clkit.engine.inspection import measure_magnitudes
     from clkit.engine.prepare import labels_of, load_learner
+    from clkit.recipe.inputs import load_tasks
     from clkit.report.console import stderr
     from clkit.report.progress import evaluation_progress
-    from clkit.tasks.loading import load_tasks
 
     tasks = load_tasks(recipe)
     with evaluation_progress(stderr()) as listener:

@@ -22,11 +22,11 @@ from clkit.models.chain import chain_of
 from clkit.models.examples import Texts, refuse_unwritable_labels, task_examples, without_unusable
 from clkit.models.family import Family, LabelsOfTasks
 from clkit.models.loading import describe, load_model
+from clkit.recipe.inputs import load_tasks
 from clkit.recipe.recipe import Recipe
 from clkit.strategies.contract import Strategy
 from clkit.strategies.hooks import call, make
 from clkit.strategies.registry import load_strategy
-from clkit.tasks.loading import load_tasks
 from clkit.tasks.task import Split, Task
 from clkit.training.arguments import check_training, task_steps
 from clkit.training.state import kept_by, load_strategies

@@ -1,4 +1,4 @@
-"""What a recipe reads from this machine, checked before anything is loaded."""
+"""What a recipe reads from this machine: its tasks, and what can be checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from clkit.models.chain import chain_of
 from clkit.models.chat import NO_CHAT_TEMPLATE
 from clkit.models.folders import Origin, check_folder, check_tokenizer, evident, has_chat_template, lacks_weights
 from clkit.recipe.recipe import Recipe
+from clkit.tasks.loading import load_task
+from clkit.tasks.task import Task
 
 
 def paths_read(value: object) -> list[Path]:
@@ -74,3 +76,13 @@ def _missing_general(general: GeneralSection) -> list[str]:
     if general.lm_eval is not None:
         missing += lm_eval_problems(general.lm_eval)
     return missing
+
+
+def load_tasks(recipe: Recipe) -> list[Task]:
+    """The tasks of a recipe in the order of learning.
+
+    Raises:
+        DataError: a task's data cannot be read or does not fit its labels.
+    """
+    plain_text = recipe.objective.kind == "pretraining"
+    return [load_task(task, recipe.data, recipe.seed, plain_text=plain_text) for task in recipe.task_recipes()]

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from clkit.errors import ClkitError
 from clkit.results.answers import AS_EVER, UNFINISHED, Comparison, rouge_l, token_f1, words
@@ -21,25 +21,6 @@ Overlap = Callable[[Sequence[str], Sequence[str]], float]
 
 #: Parts of a record that may quote the data where they are no labels.
 _QUOTING = ("gold", "prediction", "ranked")
-
-
-class Tested(Protocol):
-    """The outcome of testing a model on one task."""
-
-    @property
-    def task(self) -> str:
-        """The task's name."""
-
-    @property
-    def examples(self) -> int:
-        """How many examples were tested."""
-
-    @property
-    def scores(self) -> dict[str, float]:
-        """Every score that follows from this test, by the name of its metric."""
-
-    def records(self) -> Iterable[dict[str, Any]]:
-        """One record per example, in the order of the data, for `predictions.jsonl`."""
 
 
 def _records(
@@ -81,6 +62,7 @@ class Answers:
         return len(self.gold)
 
     def records(self) -> Iterable[dict[str, Any]]:
+        """One record per example, in the order of the data."""
         ranked = [{}] * self.examples if self.ranked is None else [{"ranked": label} for label in self.ranked]
         outcomes = (
             {"gold": gold, "prediction": prediction, "correct": self.by.same(prediction, gold), **more}
@@ -132,6 +114,7 @@ class Answers:
 
     @property
     def scores(self) -> dict[str, float]:
+        """Every score that follows from the answers, by the name of its metric."""
         answered = {"exact_match": self.exact_match}
         if self.labels is not None:
             answered |= {"macro_f1": self.macro_f1, OUTSIDE: self.outside_labels}
@@ -184,6 +167,9 @@ class Likelihoods:
             )
         return {"perplexity": math.exp(min(self.loss, LARGEST_LOSS)), "loss": self.loss}
 
+
+#: The outcome of testing a model on one task.
+Tested = Answers | Likelihoods
 
 #: `uniform`: guesses, each label as often. `majority`: the most frequent training label as answer to everything.
 Guess = Literal["uniform", "majority"]

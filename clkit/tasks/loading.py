@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from clkit.draws import seeded
 from clkit.errors import DataError
@@ -17,37 +17,6 @@ from clkit.tasks.task import Task, string_columns
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-
-class _Objective(Protocol):
-    @property
-    def kind(self) -> str: ...
-
-
-class TasksOfRecipe(Protocol):
-    """What a recipe says of its tasks."""
-
-    @property
-    def seed(self) -> int: ...
-
-    @property
-    def data(self) -> DataSection: ...
-
-    @property
-    def objective(self) -> _Objective: ...
-
-    def task_recipes(self) -> list[TaskRecipe]:
-        """The tasks in the order of learning."""
-
-
-def load_tasks(recipe: TasksOfRecipe) -> list[Task]:
-    """The tasks of a recipe in the order of learning.
-
-    Raises:
-        DataError: a task's data cannot be read or does not fit its labels.
-    """
-    plain_text = recipe.objective.kind == "pretraining"
-    return [load_task(task, recipe.data, recipe.seed, plain_text=plain_text) for task in recipe.task_recipes()]
 
 
 def load_task(recipe: TaskRecipe, data: DataSection, seed: int, *, plain_text: bool = False) -> Task:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from clkit.engine.prepare import labels_of, load_learner
+from clkit.recipe.inputs import load_tasks
 from clkit.recipe.recipe import Recipe
 from clkit.run.folder import RunFolder
 from clkit.strategies.contract import Strategy
-from clkit.tasks.loading import load_tasks
 from tests.toy import toy_recipe
 
 Weights = dict[str, torch.Tensor]

@@ -20,11 +20,11 @@ from clkit.engine.exporting import TEXT, export
 from clkit.engine.sequence import train
 from clkit.errors import RunError, UsageError
 from clkit.models.examples import task_texts
+from clkit.recipe.inputs import load_tasks
 from clkit.recipe.recipe import Recipe
 from clkit.report.card import PEFT_CLASSES, model_card
 from clkit.results.answers import UNFINISHED
 from clkit.run.folder import RunFolder
-from clkit.tasks.loading import load_tasks
 from clkit.tasks.prompts import build_prompt
 from tests.toy import TASKS, Finished, toy_recipe
 

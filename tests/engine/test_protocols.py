@@ -21,11 +21,11 @@ from clkit.engine.sequence import train
 from clkit.errors import RunError
 from clkit.events import Listener, Plan
 from clkit.models.loading import load_model
+from clkit.recipe.inputs import load_tasks
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.smoke import smoke_recipe
 from clkit.results.scores import Answers
 from clkit.run.folder import RunFolder
-from clkit.tasks.loading import load_tasks
 from tests.toy import Finished, ToyRecipe, toy_recipe, write_task
 
 # Dropout: every draw must be the same one. A fresh adapter per task is the tuning that depends most on the position.

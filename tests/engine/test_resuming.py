@@ -14,6 +14,7 @@ from clkit.engine.growing import refuse_changed_recipe
 from clkit.engine.resuming import is_finished
 from clkit.engine.sequence import dry_run, train
 from clkit.errors import RunError, UsageError
+from clkit.recipe.inputs import load_tasks
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.written import recipe_yaml
 from clkit.run.atomic import write_json
@@ -22,7 +23,6 @@ from clkit.run.folder import RunFolder
 from clkit.run.layout import TRAINED_FILE
 from clkit.run.seal import Done, seal_files
 from clkit.section import NOT_THE_RESULT, Section
-from clkit.tasks.loading import load_tasks
 from tests.engine.test_sequence import SHORT, Heard
 from tests.toy import Finished, ToyRecipe, toy_recipe
 

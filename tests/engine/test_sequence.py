@@ -16,12 +16,12 @@ from clkit.engine.sequence import train
 from clkit.errors import ClkitError, ModelError, RunError, UsageError
 from clkit.events import Listener, Plan
 from clkit.models.loading import load_model
+from clkit.recipe.inputs import load_tasks
 from clkit.recipe.recipe import Recipe
 from clkit.run.doctor import examine, is_whole
 from clkit.run.folder import RunFolder
 from clkit.run.lock import LOCK_FILE, Holder, locked
 from clkit.strategies.builtin.migu import MIGU
-from clkit.tasks.loading import load_tasks
 from tests.toy import Finished, ToyRecipe, toy_recipe
 
 MIGU_UPDATE = [{"name": "migu", "threshold": 0.5, "mask": "update"}]

@@ -33,8 +33,8 @@ from clkit.models.layers import linear_layers, select_layers
 from clkit.models.loading import load_model
 from clkit.models.objective import Pretraining, TextToText
 from clkit.models.sections import FullTuning, LoraTuning, ModelSection
+from clkit.recipe.inputs import load_tasks
 from clkit.recipe.recipe import Recipe
-from clkit.tasks.loading import load_tasks
 from clkit.tasks.prompts import Prompt
 from clkit.tasks.task import Task
 from clkit.testing.examiner import negative_log_likelihoods

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clkit.errors import DataError
+from clkit.recipe.inputs import load_tasks
 from clkit.recipe.recipe import Recipe
 from clkit.tasks.benchmarks import benchmark_tasks
-from clkit.tasks.loading import Draw, carve_validation, gold_labels, infer_labels, limit, load_task, load_tasks
+from clkit.tasks.loading import Draw, carve_validation, gold_labels, infer_labels, limit, load_task
 from clkit.tasks.sections import DataSection, TaskRecipe
 from clkit.tasks.source import Columns, ReadRows
 

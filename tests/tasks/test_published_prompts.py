@@ -16,8 +16,8 @@ from clkit.models.examples import task_texts
 from clkit.models.family import Family
 from clkit.models.loading import load_model
 from clkit.models.sections import FullTuning, ModelSection
+from clkit.recipe.inputs import load_tasks
 from clkit.recipe.recipe import Recipe
-from clkit.tasks.loading import load_tasks
 from clkit.tasks.task import Split
 
 QUESTIONS = {

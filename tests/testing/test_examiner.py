@@ -19,9 +19,9 @@ from clkit.models.examples import task_texts
 from clkit.models.family import Family
 from clkit.models.loading import load_model
 from clkit.models.sections import FullTuning, ModelSection
+from clkit.recipe.inputs import load_tasks
 from clkit.recipe.recipe import Recipe
 from clkit.results.scores import Likelihoods
-from clkit.tasks.loading import load_tasks
 from clkit.tasks.task import Task
 from clkit.testing import examiner as module
 from clkit.testing.examiner import SIMILAR, Examiner, batches_of_similar_length

@@ -17,11 +17,11 @@ from clkit.engine.sequence import train
 from clkit.errors import ClkitError, StrategyError
 from clkit.events import Listener
 from clkit.models.examples import encode, task_examples, task_texts
+from clkit.recipe.inputs import load_tasks
 from clkit.run.folder import RunFolder
 from clkit.strategies import registry
 from clkit.strategies.contract import Context, Strategy
 from clkit.strategies.options import StrategyOptions
-from clkit.tasks.loading import load_tasks
 from clkit.training.trainer import GroupedByLength, token_mean_loss
 from tests.interrupting import assert_same, stop
 from tests.toy import toy_recipe, write_task
