@@ -9,9 +9,6 @@ from collections.abc import Iterator
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.schema import JsonSchema, allowed, alternatives, described_schema, linked_schema, resolved
 
-# Entries of these lists are replaced as a whole by a recipe that extends another, so each must be complete.
-_COMPLETE = ("TaskRecipe", "FilesSource", "FolderSource", "HubSource", "SampleSource")
-
 
 def recipe_schema() -> JsonSchema:
     """JSON Schema (draft 2020-12) of a recipe file.
@@ -19,8 +16,11 @@ def recipe_schema() -> JsonSchema:
     A file that extends another may leave out any key, so sections require none; `clkit validate` says what is missing.
     """
     schema = copy.deepcopy(described_schema(Recipe))
+    sources = schema["$defs"]["TaskRecipe"]["properties"]["source"]["discriminator"]["mapping"].values()
+    # A task is replaced as a whole, with its source, by a recipe that extends another, so each must be complete.
+    complete = {"TaskRecipe", *(reference.rpartition("/")[2] for reference in sources)}
     for name, definition in schema["$defs"].items():
-        if name not in _COMPLETE:
+        if name not in complete:
             definition.pop("required", None)
     tuning = schema["properties"]["tuning"]
     tuning["anyOf"] = tuning.pop("oneOf")  # without `method`, keys that several methods share fit each of them
