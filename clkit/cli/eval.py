@@ -36,6 +36,7 @@ def evaluate(
     Example: clkit eval runs/quickstart-42 --stage 1 --task reviews evaluation.answer=rank
     """
     from clkit.errors import UsageError
+    from clkit.recipe.inputs import paths_read
     from clkit.recipe.loading import keep_model, without_target
     from clkit.recipe.recipe import Recipe
     from clkit.report.console import quiet_libraries, stderr
@@ -43,8 +44,6 @@ def evaluate(
     from clkit.run.folder import RunFolder
     from clkit.run.layout import check_target
 
-    if save is not None:  # before the model answers for an hour
-        check_target(save, "--save", replace=force)
     run, overrides = without_target(run, overrides or [])
     keep_model(overrides, Recipe.model_fields)
     folder = RunFolder.open(run) if run is not None else RunFolder.newest()
@@ -53,6 +52,9 @@ def evaluate(
         raise UsageError(
             "--fill tests as the run does, and keeps scores in it: leave out changes, --tasks-of and --save"
         )
+    if save is not None:  # before the model answers for an hour
+        reads = [Path(tasks_of or folder.recipe_path), *paths_read(recipe or Recipe.load(folder.recipe_path))]
+        check_target(save, "--save", replace=force, reads=reads)
     quiet_libraries()
     from clkit.engine.evaluate import evaluate as test_stage
     from clkit.engine.filling import fill as fill_matrix

@@ -102,7 +102,13 @@ def unwritable(folder: Path) -> str | None:
 
 
 def check_target(
-    target: Path, option: str, *, replace: bool, files: Sequence[str] = (), own: Path | None = None
+    target: Path,
+    option: str,
+    *,
+    replace: bool,
+    files: Sequence[str] = (),
+    own: Path | None = None,
+    reads: Sequence[Path] = (),
 ) -> None:
     """Refuse to write at a path of the user's where that would harm something, or cannot be done.
 
@@ -110,10 +116,11 @@ def check_target(
         target: a file; or with ``files``, which are to be written into it, a folder, which may be missing.
         option: how the command names it.
         own: a run in whose `inspect/` the target may lie, where files are replaced unasked: they can be made again.
+        reads: files and folders that the command itself reads, of which nothing may be replaced.
 
     Raises:
-        UsageError: a file exists and may not be replaced, or is no file; or it lies in a run; or nothing can be
-            written there.
+        UsageError: a file exists and may not be replaced, is read, or is no file; or it lies in a run; or nothing can
+            be written there.
     """
     said = f"{option}: " if option else ""
     ours = own is not None and target.resolve().is_relative_to(own.resolve() / INSPECT)
@@ -132,6 +139,8 @@ def check_target(
             raise UsageError(f"{said}'{file}' is a device or a pipe; name a file")
         if os.path.lexists(file) and not (replace or ours):
             raise UsageError(f"{said}'{file}' exists; --force replaces it")
+        if file.exists() and any(file.resolve().is_relative_to(read.resolve()) for read in reads):
+            raise UsageError(f"{said}'{file}' is what this command reads; name a place elsewhere")
 
 
 def check_links(run: Path) -> None:

@@ -82,3 +82,6 @@ def test_a_target_is_replaced_only_when_asked_and_never_inside_a_run(run: RunFol
     ):
         with pytest.raises(UsageError, match=said):
             check_target(target, "--save", replace=False)
+    for read in (file, tmp_path):  # a data set's file, or a folder of them
+        with pytest.raises(UsageError, match="is what this command reads"):
+            check_target(file, "--save", replace=True, reads=[read])
