@@ -23,7 +23,7 @@ from clkit.tasks.task import Task
 from clkit.training.arguments import task_seed, task_steps, training_arguments
 from clkit.training.checkpoints import Checkpoint, CheckpointCallback, CheckpointFolder
 from clkit.training.interruption import Interruption
-from clkit.training.state import load_task_states
+from clkit.training.state import load_strategies
 from clkit.training.trainer import TaskTrainer
 
 
@@ -87,7 +87,7 @@ def fit(
         if gone_on_from is not None:
             context.step = gone_on_from.step
             context.pending.update({name: [*values] for name, values in gone_on_from.pending.items()})
-            load_task_states(strategies, gone_on_from.folder)
+            load_strategies(strategies, gone_on_from.folder, "load_task_state_dict")
             listener.resumed(gone_on_from.step)
         try:
             trainer.train(resume_from_checkpoint=str(gone_on_from.folder) if gone_on_from else None)

@@ -244,10 +244,6 @@ class Strategy:
         return {}
 
     def load_task_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `task_state_dict` gave, after `before_training` and before the next step.
-
-        Raises:
-            KeyError: the state holds a name that this strategy does not know.
-        """
+        """As `load_state_dict`, of what `task_state_dict` gave; after `before_training` and before the next step."""
         if state:
             raise KeyError(f"{self.name} has no state inside a task, but was given {sorted(state)}")

@@ -33,7 +33,7 @@ from clkit.run.seal import CHECKPOINTS, Done, seal_files
 from clkit.strategies.contract import Context, Strategy
 from clkit.training.interruption import Interruption
 from clkit.training.sections import SavingSection
-from clkit.training.state import save_task_states
+from clkit.training.state import save_strategies
 
 #: At most this share of the time goes into checkpoints that are due by the clock.
 SAVING_SHARE = 0.03
@@ -171,7 +171,7 @@ class CheckpointCallback(TrainerCallback):
         process.wait_for_everyone()  # each has written its own random number generators
         partial = self._folder.partial / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         if process.is_main_process:
-            save_task_states(self._strategies, partial)
+            save_strategies(self._strategies, partial, "task_state_dict")
             saved = Checkpoint(
                 partial,
                 step=state.global_step,
