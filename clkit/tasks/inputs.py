@@ -51,6 +51,8 @@ def read(path: Path, task: TaskRecipe | None) -> Dataset:
         DataError: it cannot be read, or a record holds no input; says which line.
     """
     name = "standard input" if path == STDIN else str(path)
+    if path != STDIN and not path.exists():
+        raise DataError(f"{path}: no such file; correct the path, or give the texts themselves")
     kind = path.suffix.lower()
     if kind in DELIMITERS:
         records = csv_records(path, (), DELIMITERS[kind])
@@ -78,7 +80,7 @@ def asked(recipe: TaskRecipe | None, labels: Sequence[str] | None, rows: Dataset
         instruction=recipe.instruction if recipe else None,
         labels=None if labels is None else tuple(labels),
         options=recipe is None or recipe.options,
-        train=rows,
+        train=rows.select([]),
         test=rows,
     )
 

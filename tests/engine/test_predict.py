@@ -93,6 +93,10 @@ def test_without_a_task_the_text_stands_alone(t5_run: RunFolder, monkeypatch: py
     assert prompts[-1] == "Task:first\nDataset:first\nOption: w1, w2 \nw6 w11\nAnswer:"
 
 
+def test_what_is_asked_is_held_against_no_training_data(t5_run: RunFolder) -> None:
+    assert call(predict, str(t5_run.path), "w6 w11", "--task", "first").stderr == ""
+
+
 def test_lines_for_a_person_and_standard_input(t5_run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [one["prediction"] for one in said(t5_run, "w6 w11", "w7 w12", "--task", "first")]
     assert call(predict, str(t5_run.path), "w6 w11", "w7 w12", "--task", "first").stdout.splitlines() == texts
