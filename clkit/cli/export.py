@@ -27,7 +27,7 @@ def export(
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="With --push, let everyone see it.")] = False,
 ) -> None:
-    """Write the model for transformers, peft, vLLM or llama.cpp, with tokenizer, settings and model card.
+    """Write the model for transformers, peft and what reads their layout, with tokenizer, settings and model card.
 
     Example: clkit export runs/quickstart-42 my-model
     """

@@ -99,7 +99,8 @@ def _header(run: Path, done: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     last = headers[-1]
     for header in headers:
         of_data = {key: last[key] for key in ("counts", "chance")}
-        if {**header, **of_data} != {**last, "tasks": last["tasks"][: len(header["tasks"])]}:
+        first = (last["tasks"] or [])[: len(header["tasks"] or [])]
+        if {**header, **of_data} != {**last, "tasks": first}:
             raise RunError(f"{run}: the stages disagree about the run's tasks: they are not all of one run")
     return last
 
