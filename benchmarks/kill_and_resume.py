@@ -4,6 +4,7 @@
 
     python benchmarks/kill_and_resume.py                           25 runs of each method: half an hour on a CPU
     python benchmarks/kill_and_resume.py --kills 3 --methods ewc
+    python benchmarks/kill_and_resume.py --grow --kills 10         runs of one task that are grown by the second
     python benchmarks/kill_and_resume.py --cost                    the share of the time that checkpoints take
 
 Each run is a process of its own, forked from one that has imported everything and used nothing of it. It learns two
@@ -56,8 +57,8 @@ def with_dropout(folder: Path) -> Path:
     return folder
 
 
-def first_two_tasks(recipe: Recipe) -> Recipe:
-    tasks = [task.model_dump() for task in recipe.task_recipes()[:2]]
+def first_tasks(recipe: Recipe, number: int) -> Recipe:
+    tasks = [task.model_dump() for task in recipe.task_recipes()[:number]]
     return Recipe.model_validate(recipe.model_dump() | {"benchmark": None, "tasks": tasks})
 
 
@@ -92,17 +93,27 @@ def progress(folder: Path) -> str:
     return f"{last.name} with checkpoint {max(steps, default='none')}{saving}"
 
 
-def same_after_kills(recipe: Recipe, folder: Path, kills: int, draw: random.Random) -> int:
-    """How many of so many runs, each killed at a random moment and then resumed, came to the outcome of a whole one."""
+def same_after_kills(recipe: Recipe, folder: Path, kills: int, draw: random.Random, *, grow: bool) -> int:
+    """How many of so many runs, each killed at a random moment and then resumed, came to the outcome of a whole one.
+
+    Args:
+        grow: kill them while they grow by the last task.
+    """
+    whole, begun, run = folder / "whole", folder / "begun", folder / "killed"
+    well = ended_well(start(recipe, whole)) and (not grow or ended_well(start(first_tasks(recipe, 1), begun)))
     started = time.monotonic()
-    if not ended_well(start(recipe, folder / "whole")):
+    if grow:
+        shutil.copytree(begun, run)
+    if not (well and ended_well(start(recipe, run, resume=grow))):
         raise SystemExit("the run failed without being killed")
     seconds = time.monotonic() - started
-    wanted = outcome(RunFolder.open(folder / "whole"))
+    wanted = outcome(RunFolder.open(whole))
     right = 0
     for _ in range(kills):
-        run = folder / "killed"
-        child = start(recipe, run)
+        shutil.rmtree(run)
+        if grow:
+            shutil.copytree(begun, run)
+        child = start(recipe, run, resume=grow)
         moment = draw.uniform(0, seconds)
         time.sleep(moment)
         os.kill(child, signal.SIGKILL)
@@ -111,7 +122,6 @@ def same_after_kills(recipe: Recipe, folder: Path, kills: int, draw: random.Rand
         same = ended_well(start(recipe, run, resume=True)) and outcome(RunFolder.open(run)) == wanted
         right += same
         print(f"  killed after {moment:.2f} s of {seconds:.2f} ({came}): {'same' if same else 'DIFFERENT'}", flush=True)
-        shutil.rmtree(run)
     return right
 
 
@@ -121,7 +131,7 @@ def print_cost(folder: Path) -> None:
     T5ForConditionalGeneration(T5Config(decoder_start_token_id=0)).save_pretrained(model)
     changes = [f"model.name={model}", "strategies=[]", "evaluation.zero_shot=false", "evaluation.tasks=final"]
     changes += ["data.train_per_task=8", "data.test_per_task=2", "training.batch_size=2", "training.epochs=1"]
-    recipe = first_two_tasks(Recipe.load("quickstart", [*changes, "saving.checkpoint_steps=1"]))
+    recipe = first_tasks(Recipe.load("quickstart", [*changes, "saving.checkpoint_steps=1"]), 2)
     payload: dict[str, Any] = train(recipe, folder / "run").stages()[-1].payload
     each = payload["saving_seconds"] / (payload["steps"] - 1)
     interval = 60 * (SavingSection().checkpoint_minutes or 0)
@@ -135,6 +145,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=25)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--grow", action="store_true", help="kill runs that grow by their second task")
     parser.add_argument("--cost", action="store_true")
     arguments = parser.parse_args()
     quiet_libraries()
@@ -146,9 +157,12 @@ def main() -> None:
         model = with_dropout(Path(temporary, "model"))
         for method in arguments.methods:
             changes = [f"model.name={model}", *SMALL, *METHODS[method], "saving.checkpoint_steps=3"]
-            recipe = first_two_tasks(Recipe.load("quickstart", changes))
+            if arguments.grow:  # what a run of one task could not measure of the second
+                changes += ["evaluation.tasks=seen", "evaluation.zero_shot=false"]
+            recipe = first_tasks(Recipe.load("quickstart", changes), 2)
             draw = random.Random(f"{arguments.seed}/{method}")
-            right = same_after_kills(recipe, Path(temporary, method), arguments.kills, draw)
+            folder = Path(temporary, method)
+            right = same_after_kills(recipe, folder, arguments.kills, draw, grow=arguments.grow)
             print(f"{method}: {right} of {arguments.kills} the same to the last bit", flush=True)
             failed = failed or right < arguments.kills
     sys.exit(failed)

@@ -19,6 +19,7 @@ COMBINATIONS = [
     for name in sorted(ENTRIES)
     for case in cases(load_strategy(name), FAMILIES)
 ]
+COMBINATIONS += [pytest.param(name, Case("encoder-heads", "full"), id=f"{name}-heads") for name in ("ewc", "lwf")]
 #: How many tasks a run knows when it is begun, and each time it is grown; replay and EWC gather more with every task.
 STEPS = {"replay": (1, 2, 3), "ewc": (1, 2, 3)}
 

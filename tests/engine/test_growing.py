@@ -27,7 +27,7 @@ from clkit.run.folder import RunFolder
 from clkit.run.layout import FILLED
 from clkit.run.seal import Done, text_sha256
 from clkit.tasks.benchmarks import benchmark_tasks
-from tests.interrupting import Heard, assert_same
+from tests.interrupting import Heard, assert_same, stop
 from tests.toy import Finished, ToyRecipe, toy_recipe, write_task
 
 SHORT: dict[str, Any] = {"training": {"epochs": 1.0}, "evaluation": {"tasks": "seen", "zero_shot": False}}
@@ -181,6 +181,14 @@ class TestRun:
         assert "growing" not in run.environment()
         assert len(run.environment()["former_recipes"]) == 1
         assert is_whole([*examine(run.path)])
+
+    def test_stopped_inside_the_new_task(self, begun: tuple[RunFolder, Recipe], finished: Finished) -> None:
+        run, recipe = begun
+        stop(recipe, run.path, "second", 2, resume=True)
+        heard = Heard()
+        train(recipe, run.path, resume=True, listener=heard)
+        assert heard.went_on_after == [2]
+        assert_same(run, finished(recipe))
 
     def test_a_half_finished_run_grows_too(
         self, begun: tuple[RunFolder, Recipe], toy: ToyRecipe, toy_tasks: Path, finished: Finished
