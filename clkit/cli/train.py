@@ -33,6 +33,7 @@ def train(
 
     from clkit.errors import UsageError
     from clkit.recipe.inputs import paths_read
+    from clkit.recipe.loading import files_read
     from clkit.recipe.recipe import Recipe
     from clkit.recipe.smoke import smoke_recipe
     from clkit.report.console import make_console, quiet_libraries, stderr
@@ -45,8 +46,8 @@ def train(
     if accept_changes and not resume:
         raise UsageError("--accept-changes is for --resume: a new run reads what is there")
     if not resume:
-        # Before libraries are loaded for seconds. A recipe that is no file is a shipped one.
-        reads = [Path(recipe), *paths_read(loaded)] if Path(recipe).is_file() else paths_read(loaded)
+        # Before libraries are loaded for seconds.
+        reads = [*files_read(recipe), *paths_read(loaded)]
         RunFolder.check_free(run or loaded.run_path, overwrite=overwrite, reads=reads)
 
     quiet_libraries()

@@ -28,6 +28,7 @@ from clkit.strategies.contract import Strategy
 from clkit.strategies.hooks import call, make
 from clkit.strategies.registry import load_strategy
 from clkit.tasks.task import Split, Task
+from clkit.testing.section import EvaluationSection
 from clkit.training.arguments import check_training, task_steps
 from clkit.training.state import kept_by, load_strategies
 
@@ -124,7 +125,12 @@ class Prepared:
             examples=[(len(task.train), len(task.split(self.recipe.evaluation.split))) for task in self.tasks],
             dropped=[task.dropped for task in self.tasks],
             model=describe(self.family),
-            remarks=[*self._remarks, *few_steps(to_come), *self._remarks_of_strategies()],
+            remarks=[
+                *self._remarks,
+                *without_effect(self.recipe, self.tasks),
+                *few_steps(to_come),
+                *self._remarks_of_strategies(),
+            ],
             labels=[label_counts(task) for task in self.tasks],
             samples=self._samples,
             memory=self._memory(),
@@ -144,6 +150,18 @@ def label_counts(task: Task) -> dict[str, int]:
     """Training examples of each label of a task, in the order of the prompt."""
     counts = Counter(task.train["answer"][:]) if task.labels else {}
     return {label: counts[label] for label in task.labels or ()}
+
+
+def without_effect(recipe: Recipe, tasks: Sequence[Task]) -> Iterator[str]:
+    """A remark on settings that change nothing, as these tasks are; most such are refused with the recipe."""
+    asked = recipe.evaluation.max_new_tokens
+    writes = recipe.objective.kind == "text_to_text" and all(task.labels is not None for task in tasks)
+    if writes and asked != EvaluationSection().max_new_tokens:
+        yield "evaluation.max_new_tokens: has no effect, since each answer may be as long as its task's longest label"
+    if recipe.evaluation.split == "test":
+        aside = sum(len(task.validation) for task in tasks if task.validation is not None)
+        if aside:
+            yield f"data.validation_share: {aside:,} training rows are set aside, and nothing is tested on them"
 
 
 def few_steps(steps: Mapping[str, int]) -> Iterator[str]:

@@ -33,6 +33,14 @@ def load(model: type[Model], source: str | Path, overrides: Sequence[str] = ()) 
         raise RecipeError(*problem_lines(error, written, linked_schema(model))) from None
 
 
+def files_read(source: str | Path) -> list[Path]:
+    """The file of a recipe that loads, and those that it extends."""
+    files = [recipe_path(source)]
+    while (parent := read_file(files[-1]).value.get("extends")) is not None:
+        files.append(recipe_path(parent.value, files[-1].parent))
+    return files
+
+
 def read_recipe(path: Path, children: tuple[Path, ...] = ()) -> Written:
     """A recipe file with everything that it extends, not yet validated.
 

@@ -14,7 +14,9 @@ from clkit.cli.eval import evaluate
 from clkit.cli.inspect_magnitudes import inspect_magnitudes
 from clkit.cli.train import train
 from clkit.errors import ModelError, UsageError
+from clkit.recipe.shipped import recipes_folder
 from clkit.recipe.written import recipe_yaml
+from clkit.run.folder import RunFolder
 from tests.cli.verbs import call
 from tests.toy import Finished, ToyRecipe, toy_recipe
 
@@ -69,6 +71,23 @@ def test_dry_run_shows_the_plan_and_writes_nothing(
     assert longer["remarks"] == [remark for remark in plan["remarks"] if remark not in few]
     refused = call(train, recipe, "strategies.migu.threshold=0.001", "--dry-run")
     assert isinstance(refused.exception, UsageError)  # and not the error of a run that failed
+
+
+def test_a_setting_without_effect_is_told(recipe: str) -> None:
+    changed = ("evaluation.max_new_tokens=3", "data.validation_share=0.25")
+    remarks = json.loads(call(train, recipe, *changed, "--dry-run", "--json").stdout)["remarks"]
+    assert any(remark.startswith("evaluation.max_new_tokens: has no effect") for remark in remarks)
+    assert "data.validation_share: 12 training rows are set aside, and nothing is tested on them" in remarks
+
+
+def test_overwriting_never_removes_a_recipe_that_is_extended(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", "name: x\nseed: 1\n", {})
+    run.recipe_path.write_text((recipes_folder() / "quickstart.yaml").read_text("utf-8"), "utf-8")
+    child = tmp_path / "child.yaml"
+    child.write_text("extends: run/recipe.yaml\n", "utf-8")
+    refused = call(train, str(child), "--overwrite", "--run", str(run.path))
+    assert "which the new run reads" in str(refused.exception)
+    assert run.recipe_path.is_file()
 
 
 def test_smoke_runs_on_the_embedded_default(recipe: str, tmp_path: Path) -> None:

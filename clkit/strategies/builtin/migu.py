@@ -165,7 +165,8 @@ class MIGU(Strategy):
         if not sites:
             raise StrategyError(
                 "strategies.migu.layers: none of these layers is trained "
-                f"({', '.join(self.options.layers)}); choose layers that carry an adapter, or tuning.method: full"
+                f"({', '.join(self.options.layers)}); choose layers that carry an adapter or that "
+                "tuning.freeze leaves free"
             )
         return sites
 
