@@ -45,10 +45,9 @@ def train(
     loaded = smoke_recipe(loaded) if smoke else loaded
     if accept_changes and not resume:
         raise UsageError("--accept-changes is for --resume: a new run reads what is there")
-    if not resume:
-        # Before libraries are loaded for seconds.
-        reads = [*files_read(recipe), *paths_read(loaded)]
-        RunFolder.check_free(run or loaded.run_path, overwrite=overwrite, reads=reads)
+    if not resume:  # before libraries are loaded for seconds
+        read = [*files_read(recipe), *paths_read(loaded)]
+        RunFolder.check_free(run or loaded.run_path, overwrite=overwrite, reads=read)
 
     quiet_libraries()
     from clkit.engine.prepare import prepare

@@ -101,7 +101,8 @@ def test_a_saved_stage_answers_as_the_model_in_memory_did(shared: RunFolder, per
 
 def test_every_metric_is_kept(shared: RunFolder) -> None:
     scores = shared.stages()[2].payload["scores"]
-    assert scores == {"exact_match": [0.0, 1.0], "macro_f1": [0.0, 1.0]}
+    # The one head answers the first task with labels of the second.
+    assert scores == {"exact_match": [0.0, 1.0], "macro_f1": [0.0, 1.0], "outside_labels": [1.0, 0.0]}
 
 
 @pytest.mark.parametrize(
@@ -200,7 +201,9 @@ def test_a_pre_trained_stage_is_fine_tuned_for_each_end_task(pre_trained: RunFol
     matrix = run.read_matrix()
     assert matrix.metric == "macro_f1"
     assert all(score is not None and score > 0.9 for score in matrix.outcome)
-    assert [stage.payload["scores"].keys() for stage in run.stages()] == [{"exact_match", "macro_f1"}] * 2
+    assert [stage.payload["scores"].keys() for stage in run.stages()] == [
+        {"exact_match", "macro_f1", "outside_labels"}
+    ] * 2
 
 
 # --- real weights -------------------------------------------------------------------------------------------------
