@@ -34,6 +34,7 @@ def evaluate(
     tasks: Sequence[str] | None = None,
     recipe: Recipe | None = None,
     accept_changes: bool = False,
+    same_data: bool = False,
     listener: Listener | None = None,
 ) -> list[Tested]:
     """Test the model as it was after a stage of a run.
@@ -44,10 +45,11 @@ def evaluate(
         tasks: names of the tasks to test on; all where None.
         recipe: where tasks, prompt, data and evaluation come from; the run's own recipe where None.
         accept_changes: test although the starting model, below the stage's adapter, is not the one that the run read.
+        same_data: refuse test data that are not those of the run, rather than remark on them.
 
     Raises:
         RunError: the stage was not finished, is damaged, or its model was not kept.
-        UsageError: a task's name is unknown, or the starting model is another one.
+        UsageError: a task's name is unknown, or the starting model is another one, or, with ``same_data``, the data.
     """
     listener = listener or Listener()
     folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
@@ -64,7 +66,10 @@ def evaluate(
     if recipe.data == own.data:
         for task in (task for task in examined if chosen[task.name] in own.task_recipes()):
             for key, where in changes(read, task_read(task), recipe, f"tasks.{task.name}.{recipe.evaluation.split}"):
-                listener.noted(f"{key} is not what the run was tested on ({where}): the scores do not compare")
+                remark = f"{key} is not what the run was tested on ({where}): the scores do not compare"
+                if same_data:
+                    raise UsageError(f"{remark}; put it back")
+                listener.noted(remark)
     family.converse(recipe.prompt.chat_template)
     examined = [without_unusable(task, family, recipe) for task in examined]
     for task in examined:

@@ -35,7 +35,7 @@ def fill(
         tasks: only these.
 
     Raises:
-        UsageError: the run learns no sequence, or there is no such task or stage.
+        UsageError: the run learns no sequence, there is no such task or stage, or the test data were changed.
         RunError: the run is being written, or what is to be tested is damaged.
     """
     listener = listener or Listener()
@@ -50,7 +50,7 @@ def fill(
         done = [one for one in run.stages() if stage in (None, one.name, str(one.index))]
         if not done:
             raise RunError(f"{run.path}: no finished stage '{stage or 'last'}'")
-        test = partial(evaluate, run, accept_changes=accept_changes, listener=listener)
+        test = partial(evaluate, run, accept_changes=accept_changes, same_data=True, listener=listener)
         for one in done:
             _fill_row(run, one, names, test, listener)
         run.export()

@@ -82,7 +82,31 @@ class Done:
         if content.pop("sha256", None) != _seal(content):
             raise RunError(f"{folder / name} was changed after it was written: its sha256 does not match")
         files = {name: FileSeal(file["bytes"], file["sha256"]) for name, file in content.pop("files").items()}
-        return cls(files=files, model_kept=content.pop("model_kept"), payload=content)
+        done = cls(files=files, model_kept=content.pop("model_kept"), payload=content)
+        done.refuse_another_name(folder)
+        return done
+
+    def refuse_another_name(self, folder: Path) -> None:
+        """Make sure that a stage's folder has the number and name of the task that it learned.
+
+        Raises:
+            RunError: it was renamed or copied, and what it holds would be taken for another task's.
+        """
+        header = self.payload.get("matrix")
+        number, _, name = folder.name.partition("-")
+        if not isinstance(header, dict) or header.get("protocol") not in ("sequential", "per_task"):
+            return
+        tasks = header.get("tasks")
+        if (
+            isinstance(tasks, list)
+            and number.isdecimal()
+            and int(number) > 0
+            and name not in tasks[int(number) - 1 : int(number)]
+        ):
+            raise RunError(
+                f"{folder}: no stage of this run has that number and name (tasks: {', '.join(tasks)}); "
+                "give the folder its old name, or remove it if it is a copy"
+            )
 
     def refuse_damage(self, folder: Path, parts: Collection[str] | None = None) -> None:
         """Make sure that all files of the manifest are there and as they were written.

@@ -101,7 +101,7 @@ FIRST = "tasks/01-a"
         ),
         (
             lambda run: shutil.copytree(run / FIRST, run / "tasks/01-c"),
-            {FIRST: "changed", "tasks/01-c": "changed"},
+            {FIRST: "changed", "tasks/01-c": "changed", "tasks/01-c/done.json": "changed"},
         ),
     ],
 )

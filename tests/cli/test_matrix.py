@@ -512,7 +512,7 @@ def test_two_stages_of_one_number_are_refused():
         call(str(run))
 
 
-@pytest.mark.parametrize("header", [{"tasks": ["a", "c"]}, {"metric": "f1"}, {"tasks": None}])
+@pytest.mark.parametrize("header", [{"tasks": ["c", "b"]}, {"metric": "f1"}, {"tasks": None}])
 def test_stages_of_two_runs_are_not_mixed(header: dict[str, object]):
     run = RunFolder.open(make_run(1))
     payload = run.stages()[2].payload

@@ -156,7 +156,7 @@ def test_without_a_run_the_first_word_may_be_an_override(newest: Path) -> None:
 
 
 def test_where_nothing_can_be_written_nothing_is_computed(newest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clkit.tasks.loading.load_tasks", lambda *_: pytest.fail("tasks are read"))
+    monkeypatch.setattr("clkit.recipe.inputs.load_tasks", lambda *_: pytest.fail("tasks are read"))
     monkeypatch.setattr("clkit.engine.evaluate.evaluate", lambda *_, **__: pytest.fail("the model is tested"))
     Path("a_file").write_text("mine", "utf-8")
     for verb, option, target in (

@@ -278,6 +278,17 @@ class TestFill:
         Done({**done.payload, "training_seconds": 0.0}, done.files).write(run.stage_folder(1, "first"))
         assert run.read_matrix().rows[0][1] is None
 
+    def test_other_test_data_fill_nothing(self, tmp_path: Path, toy: ToyRecipe) -> None:
+        """Their scores would stand in one row with those of the data that the run was tested on."""
+        data = tmp_path / "data"
+        data.mkdir()
+        run = train(toy(tasks=tasks(data, "first", "second"), **SHORT), tmp_path / "run")
+        test = data / "second-test.jsonl"
+        test.write_text("".join(test.read_text().splitlines(keepends=True)[:3]))
+        with pytest.raises(UsageError, match=r"tasks.second.test is not what the run was tested on .* put it back"):
+            fill(run, accept_changes=True)
+        assert not (run.path / FILLED).exists()
+
     def test_what_cannot_be_filled(self, tmp_path: Path, toy: ToyRecipe, toy_tasks: Path, finished: Finished) -> None:
         two = toy(tasks=tasks(toy_tasks, "first", "second"), saving={"models": "last"}, **SHORT)
         shutil.copytree(finished(two).path, tmp_path / "run")

@@ -99,3 +99,17 @@ def test_damaged(stage: Path, content: str):
     with pytest.raises(RunError, match=r"done\.json") as refused:
         Done.read(stage)
     assert "\n" not in str(refused.value)
+
+
+def test_a_stage_under_another_name_is_no_stage_of_the_run(tmp_path: Path) -> None:
+    """Renamed, or copied to a further number, it would be taken for what another task left."""
+    payload = {"row": [1.0, None], "matrix": {"protocol": "sequential", "tasks": ["a", "b"]}}
+    for name in ("01-a", "01-b", "02-a", "03-b", "01-A"):
+        folder = tmp_path / name
+        folder.mkdir()
+        Done(payload, {}).write(folder)
+        if name == "01-a":
+            assert Done.read(folder).payload == payload
+        else:
+            with pytest.raises(RunError, match=f"{name}: no stage of this run has that number and name"):
+                Done.read(folder)

@@ -180,7 +180,7 @@ def test_a_head_that_began_untrained_is_trained_with_the_decomposed_layers(toy_r
     before = weights(loaded)
     osf, where = strategy(), context(loaded)
     osf.before_task(where)
-    tokens = {"input_ids": torch.tensor([[40, 5, 1], [40, 6, 1]]), "labels": torch.tensor([2, 3])}
+    tokens = {"input_ids": torch.tensor([[40, 5, 1], [40, 6, 1]]), "labels": torch.tensor([0, 1])}
     loaded.model(**tokens).loss.backward()
     made = torch.optim.AdamW([one for one in loaded.model.parameters() if one.requires_grad], lr=1e-2)
     made.step()
