@@ -97,7 +97,11 @@ def load_stage(run: RunFolder, own: Recipe, stage: str | None, *, accept_changes
     Raises:
         RunError, UsageError: as `learned_stages`.
     """
-    stages = learned_stages(run, stage, own, accept_changes=accept_changes)
+    return load_learned(run, own, learned_stages(run, stage, own, accept_changes=accept_changes))
+
+
+def load_learned(run: RunFolder, own: Recipe, stages: Sequence[Path]) -> Family:
+    """The model that went through these stages, the folders that `learned_stages` gave: it has checked every byte."""
     read = run.environment().get("read", {})
     labels = {task.name: read.get(f"tasks.{task.name}.labels") for task in own.task_recipes()}
     family = load_learner(own, {name: known for name, known in labels.items() if known is not None}, stages)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clkit import __version__
-from clkit.engine.evaluate import learned_stages, load_stage
+from clkit.engine.evaluate import learned_stages, load_learned
 from clkit.engine.protocols import planned_stages
 from clkit.engine.pushing import Repository
 from clkit.errors import UsageError
@@ -124,7 +124,7 @@ def export(
         for one in recipe.task_recipes()
         if one.name in chosen
     ]
-    family = load_stage(run, recipe, stage, accept_changes=accept_changes)
+    family = load_learned(run, recipe, stages)
     uses = _uses(family, tasks, recipe)
     if isinstance(family, Classifier):
         family.keep_only(chosen)
