@@ -76,6 +76,7 @@ def fit(
             strategies=strategies,
             listener=_Logged(listener, run if processes().is_main_process else None, stage.name),
             on_nan=recipe.training.on_nan,
+            matmul=recipe.training.matmul,
             model=family.model,
             args=training_arguments(recipe, stage.name, stage.position, str(folder.partial)),
             train_dataset=encoded,

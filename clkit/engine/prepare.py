@@ -22,6 +22,8 @@ from clkit.models.chain import chain_of
 from clkit.models.examples import Texts, refuse_unwritable_labels, task_examples, without_unusable
 from clkit.models.family import Family, LabelsOfTasks
 from clkit.models.loading import describe, load_model
+from clkit.models.precision import is_rounded
+from clkit.processes import processes
 from clkit.recipe.inputs import load_tasks
 from clkit.recipe.recipe import Recipe
 from clkit.strategies.contract import Strategy
@@ -102,6 +104,11 @@ class Prepared:
             told = call(strategy, "remarks", self.family, len(self.tasks))
             yield from (f"{strategy.options.name}: {remark}" for remark in told)
 
+    def _matmul_without_effect(self) -> Iterator[str]:
+        asked, device = self.recipe.training.matmul, processes().device
+        if asked != "highest" and not is_rounded(asked, device):
+            yield f"training.matmul: '{asked}' has no effect on this machine ({device.type})"
+
     def _memory(self) -> dict[str, int]:
         """Bytes by strategy; none where no task follows that what is kept would serve."""
         if len(self.tasks) < 2:
@@ -128,6 +135,7 @@ class Prepared:
             remarks=[
                 *self._remarks,
                 *without_effect(self.recipe, self.tasks),
+                *self._matmul_without_effect(),
                 *few_steps(to_come),
                 *self._remarks_of_strategies(),
             ],

@@ -17,6 +17,7 @@ from torch import nn
 from clkit.errors import ModelError, first_line
 from clkit.models.family import Batch, Family
 from clkit.models.layers import evaluation_mode
+from clkit.models.precision import precisely
 
 
 class MagnitudeCollector:
@@ -44,8 +45,8 @@ class MagnitudeCollector:
         def record(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
             if self._batch is not None:
                 # Inside autocast a product of float32 is rounded to half precision: other rows would be the largest,
-                # and in float16 the sums would overflow.
-                with torch.no_grad(), torch.autocast(output.device.type, enabled=False):
+                # and in float16 the sums would overflow. `training.matmul` rounds as well.
+                with torch.no_grad(), precisely(output.device):
                     self._add(name, output, self._batch)
 
         return record

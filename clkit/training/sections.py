@@ -43,6 +43,12 @@ class TrainingSection(Section):
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="`fp32`, or mixed precision in training; fp16 needs an accelerator. Tests are in float32."
     )
+    matmul: Literal["highest", "high", "medium"] = Field(
+        "highest",
+        description="How precisely products of float32 matrices are computed in training: `highest`, in float32; "
+        "`high` and `medium` may round the factors, to TF32 on a GPU and, `medium` only, to bfloat16 on a CPU that "
+        "has instructions for it. Tests are not affected.",
+    )
     group_by_length: bool = Field(
         False,
         description="Make batches of examples of similar length: less padding, more speed, a little less randomness.",

@@ -31,6 +31,7 @@ from clkit.errors import ClkitError, RunError, StrategyError, UsageError
 from clkit.events import Listener
 from clkit.models.family import IGNORED, summed_cross_entropy
 from clkit.models.layers import trained_parameters
+from clkit.models.precision import matrix_products
 from clkit.strategies.contract import SKIPPED, TASK_LOSS, Context, Strategy
 from clkit.strategies.hooks import call, call_all
 
@@ -79,6 +80,7 @@ class TaskTrainer(Trainer):
         strategies: Sequence[Strategy],
         listener: Listener,
         on_nan: Literal["stop", "skip"] = "stop",
+        matmul: str = "highest",
         **arguments: Any,
     ) -> None:
         super().__init__(compute_loss_func=self._loss, **arguments)
@@ -94,6 +96,7 @@ class TaskTrainer(Trainer):
         self._strategies = strategies
         self._listener = listener
         self._on_nan = on_nan
+        self._matmul = matmul
         self._batch: dict[str, torch.Tensor] = {}
         self._batch_losses: dict[str, torch.Tensor] = {}
         # The task's loss of each micro-batch of this step, and of each step since it was last read: reading a number
@@ -145,7 +148,8 @@ class TaskTrainer(Trainer):
         return loss
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+        with matrix_products(self._matmul):  # not around what strategies do to gradients and weights
+            loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients:  # the last micro-batch of the step
             self._step_losses.append(torch.stack(self._micro_losses).sum())
             self._micro_losses.clear()

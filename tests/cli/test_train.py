@@ -80,6 +80,15 @@ def test_a_setting_without_effect_is_told(recipe: str) -> None:
     assert "data.validation_share: 12 training rows are set aside, and nothing is tested on them" in remarks
 
 
+@pytest.mark.parametrize("rounds", [True, False])
+def test_rounded_products_are_told_of_where_the_machine_has_none(
+    rounds: bool, recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clkit.engine.prepare.is_rounded", lambda precision, device: rounds)
+    remarks = json.loads(call(train, recipe, "training.matmul=medium", "--dry-run", "--json").stdout)["remarks"]
+    assert any("matmul: 'medium' has no effect on this machine" in remark for remark in remarks) is not rounds
+
+
 def test_overwriting_never_removes_a_recipe_that_is_extended(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", "name: x\nseed: 1\n", {})
     run.recipe_path.write_text((recipes_folder() / "quickstart.yaml").read_text("utf-8"), "utf-8")

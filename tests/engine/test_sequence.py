@@ -206,11 +206,14 @@ def test_a_saved_stage_answers_as_the_model_in_memory_did(tmp_path: Path, toy_t5
     assert again == kept
 
 
+@pytest.mark.parametrize("less", [{"precision": "bf16"}, {"matmul": "medium"}], ids=["bf16", "matmul"])
 @pytest.mark.parametrize("tuning", [{"method": "full"}, LORA], ids=["full", "lora"])
-def test_tests_are_in_float32_where_training_is_not(tmp_path: Path, toy_t5: Path, tuning: dict[str, Any]) -> None:
+def test_tests_are_in_float32_where_training_is_not(
+    tmp_path: Path, toy_t5: Path, tuning: dict[str, Any], less: dict[str, str]
+) -> None:
     """Otherwise a stage that is loaded again would not answer as it did."""
     loss = {"metric": "loss", "tasks": "all"}
-    recipe = toy_recipe(tmp_path, toy_t5, tuning=tuning, training={"precision": "bf16"}, evaluation=loss)
+    recipe = toy_recipe(tmp_path, toy_t5, tuning=tuning, training=less, evaluation=loss)
     run = train(recipe, tmp_path / "run")
     for stage in run.stages():
         again = [answer.scores["loss"] for answer in evaluate(run, stage=str(stage.index))]

@@ -1,0 +1,35 @@
+"""How precisely products of float32 matrices are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def matrix_products(precision: str) -> Iterator[None]:
+    """Inside, products of float32 matrices are computed so (`torch.set_float32_matmul_precision`)."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def precisely(device: torch.device) -> Iterator[None]:
+    """Inside, float32 is computed in float32, within autocast and with any precision of matrix products."""
+    with torch.autocast(device.type, enabled=False), matrix_products("highest"):
+        yield
+
+
+def is_rounded(precision: str, device: torch.device) -> bool:
+    """Whether that precision changes products on this device at all, which depends on the machine."""
+    factor = torch.rand(256, 256, generator=torch.Generator().manual_seed(0)).to(device)
+    with matrix_products("highest"):
+        exact = factor @ factor
+    with matrix_products(precision):
+        return not torch.equal(factor @ factor, exact)

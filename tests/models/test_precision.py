@@ -1,0 +1,36 @@
+"""Products of float32 matrices that may be rounded, and what must not be."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from clkit.models.magnitudes import MagnitudeCollector
+from clkit.models.precision import is_rounded, matrix_products
+
+CPU = torch.device("cpu")
+
+
+def test_the_precision_holds_inside_and_not_behind_an_error() -> None:
+    with pytest.raises(ZeroDivisionError), matrix_products("medium"):
+        assert torch.get_float32_matmul_precision() == "medium"
+        raise ZeroDivisionError
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert not is_rounded("highest", CPU)
+
+
+def test_magnitudes_are_summed_in_float32_however_products_are_computed() -> None:
+    """Otherwise other rows would be the largest. The control: the same product outside of the collector."""
+    if not is_rounded("medium", CPU):
+        pytest.skip("this CPU rounds no products")
+    generator = torch.Generator().manual_seed(0)
+    output, mask = torch.randn(8, 64, 512, generator=generator), torch.ones(8, 64, dtype=torch.bool)
+    expected = output.double().abs().sum((0, 1))
+    layer = nn.Identity()
+    collector = MagnitudeCollector({"l": layer}, lambda name, batch: batch["mask"])
+    with matrix_products("medium"), collector.collecting({"mask": mask}):
+        layer(output)
+        rounded = mask.flatten().float() @ output.flatten(0, 1).abs()
+    torch.testing.assert_close(collector.take()["l"].double(), expected, rtol=1e-6, atol=0)
+    assert not torch.allclose(rounded.double(), expected, rtol=1e-6, atol=0)
