@@ -116,11 +116,15 @@ def _onto(
     run: RunFolder | None = None,
     stage: Stage | None = None,
 ) -> Chain:
-    """The adapters on a model, which may be a chain itself. Whose code is run, only the recipe at hand decides."""
+    """The adapters on a model, which may be a chain itself.
+
+    Whose code is run and how the weights are held, only the recipe at hand decides.
+    """
     for folder in adapters:
         if not (folder / ADAPTER_WEIGHTS).is_file():
             raise ModelError(f"model.name: the adapter in {folder} has no {ADAPTER_WEIGHTS}; no pickle is read")
-    base = base.model_copy(update={"trust_remote_code": section.trust_remote_code})
+    own = ("trust_remote_code", "dtype", "quantization", "attention")
+    base = base.model_copy(update={key: getattr(section, key) for key in own})
     below = chain_of(base)
     return Chain(below.section, (*below.adapters, *adapters), run or below.run, stage or below.stage)
 

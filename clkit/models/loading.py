@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
-from peft import PeftModel
+from peft import PeftModel, prepare_model_for_kbit_training
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, GgufConfig, PreTrainedModel
 
@@ -23,6 +23,7 @@ from clkit.models.chain import Chain, chain_of
 from clkit.models.family import Family, Generating, LabelsOfTasks
 from clkit.models.folders import Origin, check_folder, check_tokenizer, lacks_weights, only_pickle
 from clkit.models.groups import freeze
+from clkit.models.held import check_held, held, keep_quantized
 from clkit.models.layers import trained_parameters
 from clkit.models.objective import Objective, TextToText
 from clkit.models.registry import family_of
@@ -60,6 +61,8 @@ def load_model(
     if tuning.method == "full":
         freeze(family, tuning.freeze)
         return family
+    if chain.section.quantization is not None:
+        prepare_model_for_kbit_training(family.model, use_gradient_checkpointing=False)  # which the Trainer does
     if not stages:
         add_adapter(family, tuning)
         return family
@@ -96,6 +99,7 @@ def _load_base(chain: Chain, origin: Origin, objective: Objective, labels: Label
     gguf = None if origin.saved else origin.gguf_file(section.gguf_file)
     if origin.folder is not None and gguf is None:
         check_folder(origin, origin.folder)
+    check_held(chain, gguf)
     if section.trust_remote_code:
         _warn_of_code(section.name)
     revision = None if origin.saved else section.revision
@@ -112,7 +116,9 @@ def _load_base(chain: Chain, origin: Origin, objective: Objective, labels: Label
         tokenizer = AutoTokenizer.from_pretrained(own or origin.source, **(trust if own else arguments))
         if gguf is not None:  # to read the configuration once more would take seconds; packed weights cannot be trained
             arguments |= {"config": config, "quantization_config": GgufConfig(dequantize=True)}
-        family = kind.load(Weights(origin.source, arguments, chain.adapters), tokenizer, objective, labels)
+        weights = Weights(origin.source, arguments, chain.adapters, held(chain))
+        family = kind.load(weights, tokenizer, objective, labels)
+        keep_quantized(family.model)
         _check_vocabulary(family)
         _refuse_broken(family.model)
         if isinstance(family, Generating) and tokenizer.eos_token_id is None:
@@ -189,6 +195,8 @@ def _explain(origin: Origin, revision: str | None, error: Exception) -> str:
         return (
             f"{origin.subject}: model type '{unknown[1]}' is unknown to the installed transformers; name another model"
         )
+    if re.search("does not support (Flash Attention|an attention implementation)", said):
+        return f"model.attention: {origin.subject.removeprefix('model.name: ')} has no such one; set it to null"
     if "safetensors" in said and (lacking := _lacks_weights(origin, revision)):
         return lacking
     if isinstance(error, SafetensorError):
@@ -211,7 +219,7 @@ def describe(family: Family) -> dict[str, Any]:
     """What is trained, for the plan: family, parameters in all, trainable parameters, what the family remarks."""
     return {
         "family": family.name,
-        "parameters": sum(p.numel() for p in family.model.parameters()),
+        "parameters": family.model.num_parameters(),
         "trainable": sum(p.numel() for p in trained_parameters(family.model).values()),
         "remarks": list(family.remarks),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -28,11 +29,47 @@ class ModelSection(Section):
         "anything on this machine: read it first.",
     )
 
+    dtype: Literal["float32", "bfloat16", "auto"] = Field(
+        "float32",
+        description="What the weights beside LoRA adapters are held in, which are not trained: `bfloat16` takes half "
+        "the memory; `auto`: what they are stored in. What is trained is in float32.",
+    )
+    quantization: Literal["8bit", "4bit"] | None = Field(
+        None,
+        description="Hold the linear layers beside LoRA adapters in 8 bits (LLM.int8) or in 4 (NF4, as QLoRA does), by "
+        "`bitsandbytes` (`pip install 'clkit[quantization]'`).",
+    )
+    attention: Literal["eager", "sdpa", "flash_attention_2"] | None = Field(
+        None, description="How attention is computed; null: as `transformers` chooses for the model."
+    )
+
     @model_validator(mode="after")
     def _revision_is_of_the_hub(self) -> ModelSection:
         if self.revision is not None and (":" in self.name or Path(self.name).is_absolute()):
             raise ValueError(f"revision: '{self.name}' is not on the hub, where revisions are; remove it")
         return self
+
+    def contradictions(self, tuning: str | None, objective: str) -> Iterator[str]:
+        """What contradicts the rest of a recipe; each message begins with the key that it is about.
+
+        Args:
+            tuning: the method; None where nothing is trained.
+        """
+        asked = {"dtype": self.dtype if self.dtype != "float32" else None, "quantization": self.quantization}
+        for key, value in asked.items():
+            if value is None:
+                continue
+            if tuning == "full":
+                yield f"model.{key}: '{value}' is for weights that are not trained, and tuning.method: full trains them"
+            elif tuning is not None and objective == "classification":
+                yield f"model.{key}: '{value}' does not fit objective.kind: classification, whose head is in float32"
+        if self.quantization is not None and tuning == "incremental_lora":
+            yield (
+                f"model.quantization: '{self.quantization}' does not fit tuning.method: incremental_lora, which merges "
+                "each task's adapter into the weights; use lora, or dtype: bfloat16"
+            )
+        if self.attention == "flash_attention_2" and self.dtype == "float32":
+            yield "model.attention: flash_attention_2 computes in half precision only; set model.dtype: bfloat16"
 
 
 class FullTuning(Section):

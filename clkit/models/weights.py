@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,18 @@ MayLack = Callable[[PreTrainedModel, str], bool]
 
 @dataclass(frozen=True)
 class Weights:
-    """A model's weights in a folder or on the hub; ``arguments`` of `from_pretrained` say how they are read."""
+    """A model's weights in a folder or on the hub.
+
+    Attributes:
+        arguments: of `from_pretrained`, that say where the model is found.
+        held: those that say how it is held: dtype, quantization, attention.
+    """
 
     name: str
     arguments: Mapping[str, Any]
     #: Folders of LoRA adapters, which are merged into the model in this order.
     adapters: Sequence[Path] = ()
+    held: Mapping[str, Any] = field(default_factory=dict)
 
     def config(self) -> Any:
         """The model's configuration; that of a head is saved beside the adapter that trained it."""
@@ -35,7 +41,7 @@ class Weights:
         return AutoConfig.from_pretrained(self.name, **self.arguments)
 
     def read(self, auto_class: Any) -> PreTrainedModel:
-        """The model, in float32.
+        """The model, in float32 unless it is to be held otherwise.
 
         Args:
             auto_class: the `transformers` class that makes the model, such as `AutoModelForSeq2SeqLM`.
@@ -54,11 +60,11 @@ class Weights:
         """
         model, found = auto_class.from_pretrained(
             self.name,
-            dtype=torch.float32,
             use_safetensors=True,  # a .bin file is a pickle, and reading one can run any code
             ignore_mismatched_sizes=True,
             output_loading_info=True,
             **self.arguments,
+            **{"dtype": torch.float32, **self.held},
             **further,
         )
         provided: set[str] = set()

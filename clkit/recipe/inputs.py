@@ -11,6 +11,7 @@ from clkit.general.section import BUILTIN, GeneralSection
 from clkit.models.chain import chain_of
 from clkit.models.chat import NO_CHAT_TEMPLATE
 from clkit.models.folders import Origin, check_folder, check_tokenizer, evident, has_chat_template, lacks_weights
+from clkit.models.held import check_held
 from clkit.recipe.recipe import Recipe
 from clkit.tasks.loading import load_task
 from clkit.tasks.task import Task
@@ -48,6 +49,7 @@ def _model_problems(recipe: Recipe) -> Iterator[str]:
         section, tokenizer = chain.section, chain.tokenizer_folder
         origin = Origin.of(section)
         gguf, folder = origin.gguf_file(section.gguf_file), origin.folder
+        check_held(chain, gguf)
         if folder is None or gguf is not None:
             return
         check_folder(origin, folder)

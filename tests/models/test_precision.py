@@ -13,9 +13,13 @@ CPU = torch.device("cpu")
 
 
 def test_the_precision_holds_inside_and_not_behind_an_error() -> None:
-    with pytest.raises(ZeroDivisionError), matrix_products("medium"):
-        assert torch.get_float32_matmul_precision() == "medium"
-        raise ZeroDivisionError
+    def fail() -> None:
+        with matrix_products("medium"):
+            assert torch.get_float32_matmul_precision() == "medium"
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert torch.get_float32_matmul_precision() == "highest"
     assert not is_rounded("highest", CPU)
 
