@@ -99,7 +99,6 @@ def fit(
         interruption.check(f"after step {trainer.state.global_step} of '{stage.name}'")
     trainer.refuse_broken_model()
     trainer.release_model()
-    family.model.config.use_cache = True  # the Trainer turns it off for good, and it would be saved so
     call_all(strategies, "after_task", context)
     return Fitted(len(prepared.examples(stage)), trainer.state.global_step, saving.seconds, saving.saving_seconds)
 

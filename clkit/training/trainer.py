@@ -118,6 +118,7 @@ class TaskTrainer(Trainer):
         if self.args.gradient_checkpointing:
             self.model.activation_checkpointing_disable()
             self.model.disable_input_require_grads()
+        self.model.config.use_cache = True  # the Trainer turns it off for good, and it would be saved so
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         if self.args.train_sampling_strategy != "group_by_length":
