@@ -38,7 +38,8 @@ def test_the_wheel_has_the_whole_package_and_the_recipes(built: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         size = sum(info.file_size for info in archive.infolist())
-    recipes = {f"clkit/_recipes/{path.name}" for path in (ROOT / "recipes").iterdir()}
+    shipped = ROOT / "recipes"
+    recipes = {f"clkit/_recipes/{path.relative_to(shipped).as_posix()}" for path in shipped.rglob("*.*")}
     assert recipes | package_files() <= names
     weights = {name for name in names if name.endswith("model.safetensors")}
     assert len(weights) >= 3

@@ -8,14 +8,14 @@ from typing import Annotated, Literal
 
 import typer
 
-Kind = Literal["recipes", "strategies", "benchmarks", "models"]
+Kind = Literal["recipes", "suites", "strategies", "benchmarks", "models"]
 
 
 def ls(
     kind: Annotated[Kind | None, typer.Argument(help="One kind only.", show_default="all of them")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print names and descriptions as JSON, by kind.")] = False,
 ) -> None:
-    """List recipes, strategies, benchmarks and models, each with what it is.
+    """List recipes, suites, strategies, benchmarks and models, each with what it is.
 
     Without a terminal each line holds the name, a tab, and the description.
 

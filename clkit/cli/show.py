@@ -27,14 +27,15 @@ def show(
     """
     from clkit.errors import UsageError
     from clkit.recipe.loading import read_file, read_text
-    from clkit.recipe.recipe import Recipe
     from clkit.recipe.shipped import recipe_path
     from clkit.recipe.written import recipe_yaml
+    from clkit.suites.planning import PlannedSuite, load_either
 
     if overrides and not resolved:
         raise UsageError(f"'{overrides[0]}' changes the recipe, but the file is shown as it is; add --resolved")
     if resolved:
-        loaded = Recipe.load(recipe, overrides or [])
+        either = load_either(recipe, overrides or [])
+        loaded = either.suite if isinstance(either, PlannedSuite) else either
         text = json.dumps(loaded.model_dump(), indent=2, ensure_ascii=False) if as_json else recipe_yaml(loaded)
     elif as_json:
         text = json.dumps(read_file(recipe_path(recipe)).plain(), indent=2, ensure_ascii=False)

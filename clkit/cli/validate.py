@@ -11,6 +11,7 @@ from clkit.cli import Overrides, RecipeName
 
 if TYPE_CHECKING:
     from clkit.recipe.recipe import Recipe
+    from clkit.suites.planning import PlannedSuite
 
 
 def validate(
@@ -18,7 +19,7 @@ def validate(
     overrides: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> None:
-    """Check a recipe: its keys and values, whether its strategies work together, whether its files are there.
+    """Check a recipe or suite: its keys and values, whether its strategies work together, whether its files are there.
 
     Lists every problem on a line of its own and exits with 2, or says what the recipe is.
 
@@ -26,12 +27,15 @@ def validate(
     """
     from clkit.errors import RecipeError
     from clkit.recipe.inputs import missing_inputs
-    from clkit.recipe.recipe import Recipe
+    from clkit.suites.planning import PlannedSuite, load_either
 
     about: dict[str, Any] = {}
     try:
-        loaded = Recipe.load(recipe, overrides or [])
-        problems, about = missing_inputs(loaded), _about(loaded)
+        loaded = load_either(recipe, overrides or [])
+        if isinstance(loaded, PlannedSuite):
+            problems, about = loaded.missing_inputs(), _about_suite(loaded)
+        else:
+            problems, about = missing_inputs(loaded), _about(loaded)
     except RecipeError as error:
         problems = error.problems
     if as_json:
@@ -51,6 +55,15 @@ def _about(recipe: Recipe) -> dict[str, Any]:
         "tasks": [task.name for task in recipe.task_recipes()],
         "tuning": recipe.tuning.method,
         "strategies": [strategy.name for strategy in recipe.strategies],
+    }
+
+
+def _about_suite(planned: PlannedSuite) -> dict[str, Any]:
+    validation = len(planned.validation_runs())
+    return {
+        "name": planned.name,
+        "methods": [*planned.suite.methods],
+        "runs": f"{planned.number_of_runs}{f', and {validation} by which rates are chosen' if validation else ''}",
     }
 
 

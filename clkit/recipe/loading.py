@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from clkit.errors import RecipeError, UsageError
 from clkit.recipe.problems import problem_lines
 from clkit.recipe.schema import linked_schema
-from clkit.recipe.shipped import recipe_path, recipes_folder
+from clkit.recipe.shipped import recipe_path, recipes_folder, suites_folder
 from clkit.recipe.written import COMMAND_LINE, Written, extended, merged, parse
 from clkit.section import Section, did_you_mean, special
 
@@ -25,12 +25,29 @@ def load(model: type[Model], source: str | Path, overrides: Sequence[str] = ()) 
     """`Recipe.load`, for whatever a recipe must be."""
     path = recipe_path(source)
     try:
-        written = overridden(read_recipe(path), overrides)
-        return model.model_validate(written.plain())
+        written = read_recipe(path)
+        if is_suite(written):
+            raise UsageError(f"'{source}' is no recipe but a suite, a list of runs: `clkit sweep {source}`")
+        return validated(model, overridden(written, overrides))
     except RecursionError:
         raise RecipeError(f"{_as_typed(path)}: nested too deeply; a recipe has a few levels") from None
+
+
+def validated(model: type[Model], written: Written) -> Model:
+    """What is written, as what it must be.
+
+    Raises:
+        RecipeError: with one line per problem.
+    """
+    try:
+        return model.model_validate(written.plain())
     except ValidationError as error:
         raise RecipeError(*problem_lines(error, written, linked_schema(model))) from None
+
+
+def is_suite(written: Written) -> bool:
+    """Whether a file lists runs of a recipe for `clkit sweep`, and is no recipe itself."""
+    return "methods" in written.value
 
 
 def files_read(source: str | Path) -> list[Path]:
@@ -75,7 +92,7 @@ def read_file(path: Path) -> Written:
     """
     shown = _as_typed(path)
     folder = path.parent.resolve()
-    here = folder == recipes_folder().resolve()  # nobody keeps data beside a shipped recipe
+    here = folder in (recipes_folder().resolve(), suites_folder().resolve())  # nobody keeps data beside what is shipped
     written = parse(read_text(path), Path.cwd() if here else folder, shown)
     if written is None:
         raise RecipeError(f"{shown}: the file is empty; `clkit cp quickstart FILE` makes one to start from")
@@ -128,23 +145,37 @@ NAMED_LISTS = {"strategies": "strategy", "tasks": "task"}
 
 
 def overridden(recipe: Written, overrides: Sequence[str]) -> Written:
-    """The recipe with the overrides applied; of two for one key the later one holds.
-
-    Single entries of a list are changed after everything else, so that ``strategies=[{name: migu}]`` and
-    ``strategies.migu.threshold=0.5`` can stand in any order.
+    """The recipe with ``key=value`` overrides applied (`changed`).
 
     Raises:
         RecipeError: an override is malformed or names a strategy or task that the recipe does not have.
     """
     problems: list[str] = []
-    child = Written({}, recipe.place)
-    entries: list[tuple[str, str, Written]] = []
+    changes: list[tuple[str, Written]] = []
     for override in overrides:
         try:
-            key, value = _split(override)
+            changes.append(_split(override))
         except RecipeError as error:
             problems += error.problems
-            continue
+    return changed(recipe, changes, problems)
+
+
+def changed(recipe: Written, changes: Iterable[tuple[str, Written]], problems: Sequence[str] = ()) -> Written:
+    """The recipe with other values at these keys, dots between them; of two for one key the later one holds.
+
+    Single entries of a list are changed after everything else, so that ``strategies=[{name: migu}]`` and
+    ``strategies.migu.threshold=0.5`` can stand in any order.
+
+    Args:
+        problems: what is known to be wrong already.
+
+    Raises:
+        RecipeError: there are problems, or a key names a strategy or task that the recipe does not have.
+    """
+    problems = [*problems]
+    child = Written({}, recipe.place)
+    entries: list[tuple[str, str, Written]] = []
+    for key, value in changes:
         first, _, rest = key.partition(".")
         if first in NAMED_LISTS and rest:
             entries.append((first, rest, value))
@@ -222,5 +253,5 @@ def _with_entry(recipe: Written, key: str, rest: str, value: Written) -> Written
     names = [str(entry.name) for entry in entries]
     has = f"it has: {', '.join(names)}" if names else f"it has no {key}"
     raise RecipeError(
-        f"{COMMAND_LINE}: {key}.{rest}: the recipe has no {kind} named '{name}'{did_you_mean(name, names)} ({has})"
+        f"{value.place}: {key}.{rest}: the recipe has no {kind} named '{name}'{did_you_mean(name, names)} ({has})"
     )

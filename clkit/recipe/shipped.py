@@ -28,18 +28,32 @@ def recipes_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "recipes"
 
 
+def suites_folder() -> Path:
+    """Where the shipped suites lie, which `clkit sweep` runs: lists of runs of recipes."""
+    return recipes_folder() / "suites"
+
+
 def shipped_recipes() -> dict[str, Path]:
     """Each shipped recipe's file by its name, in alphabetical order."""
-    return {path.stem: path for path in sorted(recipes_folder().glob("*.yaml"))}
+    return _by_name(recipes_folder())
+
+
+def shipped_suites() -> dict[str, Path]:
+    """Each shipped suite's file by its name, in alphabetical order; none has the name of a recipe."""
+    return _by_name(suites_folder())
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def shipped_recipe(name: str) -> Path | None:
-    """The file of the shipped recipe of that name, with or without `.yaml`, or None."""
-    return shipped_recipes().get(name.removesuffix(".yaml"))
+    """The file of the shipped recipe or suite of that name, with or without `.yaml`, or None."""
+    return {**shipped_recipes(), **shipped_suites()}.get(name.removesuffix(".yaml"))
 
 
 def recipe_path(source: str | Path, folder: Path | None = None) -> Path:
-    """The file of a recipe: a path where a file of that name exists, otherwise a shipped recipe.
+    """The file of a recipe or suite: a path where a file of that name exists, otherwise a shipped one.
 
     Args:
         folder: where a relative path starts from; the current folder unless given.
@@ -61,7 +75,7 @@ def recipe_path(source: str | Path, folder: Path | None = None) -> Path:
         raise UsageError(f"'{source}' is a folder; name a recipe file in it")
     if len(Path(source).parts) > 1:
         raise UsageError(f"no recipe file '{source}'; correct the path, or name a shipped recipe (`clkit ls recipes`)")
-    hint = did_you_mean(str(source).removesuffix(".yaml"), shipped_recipes())
+    hint = did_you_mean(str(source).removesuffix(".yaml"), [*shipped_recipes(), *shipped_suites()])
     raise UsageError(f"no recipe '{source}'{hint} (give a file's path, or a shipped recipe: `clkit ls recipes`)")
 
 
@@ -92,7 +106,7 @@ def copy_recipe(name: str, target: Path, *, overwrite: bool = False) -> list[Pat
     try:
         shutil.copyfile(source, target)
         schema = target.parent / SCHEMA_FILE
-        if not os.path.lexists(schema):
+        if source.parent != suites_folder() and not os.path.lexists(schema):
             shutil.copyfile(recipes_folder() / SCHEMA_FILE, schema)
             written.append(schema)
     except OSError as error:
@@ -104,6 +118,7 @@ def copy_recipe(name: str, target: Path, *, overwrite: bool = False) -> list[Pat
 #: cannot be imported; benchmarks with the numbers of their orders; models as a recipe names them.
 KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "recipes": lambda: {name: description(path) for name, path in shipped_recipes().items()},
+    "suites": lambda: {name: description(path) for name, path in shipped_suites().items()},
     "strategies": lambda: {name: _about_strategy(name) for name in sorted(strategy_names())},
     "benchmarks": lambda: {
         name: f"{benchmark.description} Orders: {', '.join(map(str, benchmark.orders))}."

@@ -130,7 +130,7 @@ def below_majority(matrix: AccuracyMatrix) -> Iterator[str]:
 
 
 def _baseline_table(matrix: AccuracyMatrix, head: str) -> Table:
-    table = _table()
+    table = plain_table()
     table.add_column(no_wrap=True, overflow="ellipsis", max_width=LABEL_WIDTH)
     rows = {"zero-shot": matrix.zero_shot} | ({head: matrix.outcome} if head else {})
     columns = {name: row for name, row in rows.items() if row is not None}
@@ -175,7 +175,7 @@ def _style(learned: int, task: int) -> str:
 
 def metrics_table(metrics: Mapping[str, Metric], scored_by: str, references: Sequence[RunMetrics] = ()) -> Table:
     """A row per metric: its value, and the formula, or why there is no value; below, what was compared with."""
-    table = _table()
+    table = plain_table()
     _explain(table, [scored_by])
     table.add_column("metric", no_wrap=True)
     table.add_column("value" if scored_by in UNBOUNDED else "percent", justify="right", no_wrap=True)
@@ -211,7 +211,7 @@ def runs_table(
     """
     kinds = list(dict.fromkeys(one.scored_by for one in runs))
     noun = noun_of(kinds[0]) if len(kinds) == 1 else "score"
-    table = _table()
+    table = plain_table()
     _explain(table, kinds)
     table.add_column("run", overflow="fold", min_width=18)
     for head in heads.values():
@@ -247,7 +247,7 @@ def runs_table(
 
 def paired_table(compared: Mapping[str, Mapping[str, Paired]], scored_by: str) -> Table:
     """Methods against the same other one: of each, under its name, a row per metric that there are numbers of."""
-    table = _table()
+    table = plain_table()
     _explain(table, [scored_by])
     table.add_column("method", no_wrap=True)
     several = len(compared) > 1
@@ -293,7 +293,7 @@ def wide_table(
         free -= needed
     tables = []
     for columns in parts:
-        table = _table(gap)
+        table = plain_table(gap)
         table.add_column(no_wrap=True, overflow="ellipsis", width=label_width)
         for column in columns:
             table.add_column(Text(heads[column]), justify="right", overflow="fold", max_width=head_width)
@@ -305,7 +305,8 @@ def wide_table(
     return tables
 
 
-def _table(gap: int = 2) -> Table:
+def plain_table(gap: int = 2) -> Table:
+    """An empty table as all are drawn."""
     # The box itself puts one space between columns.
     return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, gap - 1), header_style="bold")
 
@@ -326,7 +327,7 @@ def scores_table(tested: Mapping[str, tuple[Mapping[str, float], int]]) -> Table
 
 def checked_table(checked: Sequence[Checked]) -> Table:
     """What `clkit doctor` found of a run, in the order in which it looked."""
-    table = _table()
+    table = plain_table()
     table.add_column("of the run", overflow="fold")
     table.add_column("state", no_wrap=True)
     table.add_column("what was found", overflow="fold")

@@ -1,0 +1,96 @@
+"""The contract of an engine, which carries out many runs, and where engines are found."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any, ClassVar, NamedTuple
+
+from clkit.errors import UsageError
+from clkit.recipe.loading import overridden, validated
+from clkit.recipe.written import COMMAND_LINE, Written
+from clkit.section import Section, did_you_mean
+from clkit.suites import engines
+from clkit.suites.job import Job
+
+
+class Ended(NamedTuple):
+    """A job that ended.
+
+    Attributes:
+        failure: why, in one line, where it did not end well.
+    """
+
+    job: Job
+    failure: str | None = None
+
+
+class EngineOptions(Section):
+    """An engine without options."""
+
+
+class Engine(ABC):
+    """Carries out jobs, several at a time. One file of `clkit/suites/engines/` holds one, under the file's name.
+
+    Attributes:
+        Options: what can be said with `--with KEY=VALUE`.
+        jobs: how many runs may go on side by side; None: as many as there is room for.
+    """
+
+    Options: ClassVar[type[EngineOptions]] = EngineOptions
+
+    def __init__(self, jobs: int | None, options: Any) -> None:
+        self.jobs = jobs
+        self.options = options
+
+    @abstractmethod
+    def side_by_side(self, jobs: int) -> int:
+        """How many of so many runs go on at a time, as far as that is known."""
+
+    @abstractmethod
+    def carry_out(self, jobs: Sequence[Job]) -> Iterator[Ended]:
+        """Yield each job when it has ended. A job that fails is no error; where this is closed early, all are stopped.
+
+        Raises:
+            ClkitError: the engine itself cannot work.
+        """
+
+
+@cache
+def engine_names() -> tuple[str, ...]:
+    """The engines that there are."""
+    return tuple(sorted(module.name for module in iter_modules(engines.__path__)))
+
+
+def make_engine(name: str, jobs: int | None, options: Sequence[str]) -> Engine:
+    """The engine of that name.
+
+    Args:
+        options: `KEY=VALUE` each.
+
+    Raises:
+        UsageError: there is none of that name, or what it needs is not installed.
+        RecipeError: an option is wrong.
+    """
+    if name not in engine_names():
+        known = engine_names()
+        raise UsageError(f"no engine '{name}'{did_you_mean(name, known)} (engines: {', '.join(known)})")
+    module = import_module(f"{engines.__name__}.{name}")
+    (engine,) = (
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Engine) and value.__module__ == module.__name__
+    )
+    made: Engine = engine(jobs, validated(engine.Options, overridden(Written({}, COMMAND_LINE), options)))
+    return made
+
+
+def ended(job: Job, code: int) -> Ended:
+    """What an exit code says of a job."""
+    if code == 0:
+        return Ended(job)
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return Ended(job, job.last_words() or how)

@@ -1,0 +1,250 @@
+"""From a suite's file to its runs: each with its recipe, validated, and the command that trains it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clkit.errors import RecipeError, UsageError
+from clkit.recipe.inputs import missing_inputs
+from clkit.recipe.loading import changed, is_suite, overridden, read_recipe, validated
+from clkit.recipe.recipe import Recipe
+from clkit.recipe.shipped import recipe_path, shipped_recipe
+from clkit.recipe.smoke import smoke_recipe
+from clkit.recipe.written import RecipeDumper, Written
+from clkit.section import absolute
+from clkit.suites.section import VALIDATION, Suite
+
+Rates = Mapping[str, Sequence[float | None]]
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a suite.
+
+    Attributes:
+        place: its folder, from the suite's.
+        recipe: what it trains.
+        arguments: of `clkit`, but for the folder.
+        rate: its learning rate, where the suite gives one.
+    """
+
+    method: str
+    place: Path
+    recipe: Recipe
+    arguments: tuple[str, ...]
+    rate: float | None
+
+    def command(self, folder: Path) -> list[str]:
+        """The arguments of `clkit`, for a suite's folder."""
+        return [*self.arguments, "--run", str(folder / self.place)]
+
+
+@dataclass(frozen=True)
+class PlannedSuite:
+    """A suite with its file as it is written, so that what is wrong with a run is told where it stands.
+
+    Attributes:
+        smoke: every run in miniature, with one seed, order and rate.
+    """
+
+    suite: Suite
+    written: Written
+    smoke: bool = False
+    _files: dict[Path, Written] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, source: str | Path, overrides: Sequence[str] = (), *, smoke: bool = False) -> PlannedSuite:
+        """A suite by its path or shipped name, with ``key=value`` changes to it.
+
+        Raises:
+            UsageError: there is no such file.
+            RecipeError: with one line per problem, of the suite or of its runs' recipes.
+        """
+        path = recipe_path(source)
+        written = read_recipe(path)
+        if not is_suite(written):
+            raise UsageError(f"'{source}' is no suite, which has `methods`; one run is `clkit train {source}`")
+        written = overridden(written, overrides)
+        planned = cls(validated(Suite, written), written, smoke)
+        planned.check()
+        return planned
+
+    @property
+    def name(self) -> str:
+        return f"{self.suite.name}-smoke" if self.smoke else self.suite.name
+
+    def check(self) -> None:
+        """Make sure that every run can be planned, and that no two of them are the same.
+
+        Raises:
+            RecipeError: with one line per problem.
+        """
+        twins: dict[str, PlannedRun] = {}
+        runs = self.runs(self.rates_to_try())
+        for run in [] if self.smoke else runs:
+            same = twins.setdefault(run.recipe.model_copy(update={"name": ""}).model_dump_json(), run)
+            if same is not run:
+                place = self.written.nearest(["methods", run.method]).place
+                raise RecipeError(f"{place}: methods.{run.method}: its runs are those of '{same.method}' once more")
+        self.validation_runs()
+
+    def missing_inputs(self) -> list[str]:
+        """One line for each folder or file that a run needs and that is not there."""
+        runs = self.runs(self.rates_to_try())
+        return list(dict.fromkeys(line for run in runs for line in missing_inputs(run.recipe)))
+
+    @property
+    def chooses_rates(self) -> bool:
+        return not self.smoke and self.suite.rates is not None and self.suite.rates.choose != "all"
+
+    def rates_to_try(self) -> dict[str, list[float | None]]:
+        """The learning rates of each method; None is that of its recipe."""
+        rates = self.suite.rates
+        if rates is None:
+            return {name: [None] for name in self.suite.methods}
+        tried = {name: list(method.rates or rates.values) for name, method in self.suite.methods.items()}
+        return {name: [*values[: 1 if self.smoke else None]] for name, values in tried.items()}
+
+    @property
+    def number_of_runs(self) -> int:
+        """How many are tested, whatever rates are chosen."""
+        return len(
+            self.runs({name: rates[: 1 if self.chooses_rates else None] for name, rates in self.rates_to_try().items()})
+        )
+
+    def validation_runs(self) -> list[PlannedRun]:
+        """The runs by which learning rates are chosen."""
+        if not self.chooses_rates or self.suite.rates is None:
+            return []
+        orders = self.suite.orders[:1] if self.suite.orders else [None]
+        seeds = self.suite.rates.seeds or self.suite.seeds[:1]
+        return list(self._runs(self.rates_to_try(), orders, seeds, VALIDATION))
+
+    def runs(self, rates: Rates) -> list[PlannedRun]:
+        """The runs that are tested, at these learning rates of each method; the methods without one are left out."""
+        few = slice(1 if self.smoke else None)
+        orders: Sequence[int | None] = self.suite.orders or [None]
+        return list(self._runs(rates, orders[few], self.suite.seeds[few], "test"))
+
+    def _runs(
+        self, rates: Rates, orders: Sequence[int | None], seeds: Sequence[int], split: str
+    ) -> Iterator[PlannedRun]:
+        problems: dict[str, None] = {}
+        found = []
+        for method, values in rates.items():
+            for rate in values:
+                for order in orders:
+                    for seed in seeds:
+                        try:
+                            found.append(self._run(method, rate, order, seed, split))
+                        except RecipeError as error:
+                            problems |= dict.fromkeys(error.problems)
+        if problems:
+            raise RecipeError(*problems)
+        yield from found
+
+    def _run(self, method: str, rate: float | None, order: int | None, seed: int, split: str) -> PlannedRun:
+        rated = f"rate{rate or 0:g}"
+        name = "-".join([*([f"order{order}"] if order is not None else []), f"seed{seed}"])
+        if split == VALIDATION:  # one folder deeper, where `clkit matrix` of the suite's folder does not look
+            place = Path(VALIDATION, method, rated, name)
+        else:
+            place = Path(method, name if rate is None or self.chooses_rates else f"{rated}-{name}")
+        given = {
+            "name": ("methods", method),
+            "benchmark.order": ("orders", order),
+            "training.learning_rate": ("rates", rate),
+            "seed": ("seeds", seed),
+            "evaluation.split": ("rates", split if split == VALIDATION else None),
+        }
+        changes = [
+            *_assignments(self.written.step("set")),
+            *_assignments(self.written.nearest(["methods", method]).step("set")),
+            *(
+                (key, Written(value, self.written.nearest([by]).place))
+                for key, (by, value) in given.items()
+                if value is not None
+            ),
+        ]
+        source = self._recipe(method)
+        recipe = validated(Recipe, changed(self._read(source), changes))
+        paths = {value for value in _texts(recipe.model_dump()) if value.startswith("/")}
+        overrides = {key: f"{key}={_as_yaml(_with_paths(value, paths))}" for key, value in changes}
+        named = source.stem if shipped_recipe(source.stem) == source else str(source)
+        arguments = ("train", named, *overrides.values(), *(["--smoke"] if self.smoke else []))
+        return PlannedRun(method, place, smoke_recipe(recipe) if self.smoke else recipe, arguments, rate)
+
+    def _recipe(self, method: str) -> Path:
+        """The file of a method's recipe."""
+        path = ["methods", method, "recipe"] if self.suite.methods[method].recipe else ["recipe"]
+        written = self.written.nearest(path)
+        try:
+            return recipe_path(written.value, getattr(written.value, "base", None))
+        except UsageError as error:
+            raise RecipeError(f"{written.place}: {'.'.join(path)}: {error}") from None
+
+    def _read(self, path: Path) -> Written:
+        """A recipe's file, read once for all runs of it."""
+        if path not in self._files:
+            self._files[path] = read_recipe(path)
+        return self._files[path]
+
+
+def load_either(source: str | Path, overrides: Sequence[str]) -> Recipe | PlannedSuite:
+    """The recipe or suite of a name or path.
+
+    Raises:
+        UsageError: there is neither.
+        RecipeError: with one line per problem.
+    """
+    if is_suite(read_recipe(recipe_path(source))):
+        return PlannedSuite.load(source, overrides)
+    return Recipe.load(source, overrides)
+
+
+def _assignments(section: Written | None, prefix: str = "") -> Iterator[tuple[str, Written]]:
+    """Each value of a section with its key as an override spells it: dots between sections."""
+    if section is None or not isinstance(section.value, dict):
+        return
+    for key, entry in section.value.items():
+        if isinstance(entry.value, dict) and entry.value:
+            yield from _assignments(entry, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", entry
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in lists and mappings."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for entry in value.values() if isinstance(value, dict) else value:
+            yield from _texts(entry)
+
+
+def _with_paths(value: Written, paths: set[str]) -> Any:
+    """Plain data in which every path is absolute, for a command that does not know the folder of the suite's file.
+
+    Args:
+        paths: those that the recipe came to have.
+    """
+    if isinstance(value.value, dict):
+        return {key: _with_paths(entry, paths) for key, entry in value.value.items()}
+    if isinstance(value.value, list):
+        return [_with_paths(entry, paths) for entry in value.value]
+    if isinstance(value.value, str) and value.value and (path := absolute(value.value)) in paths:
+        return path
+    return str(value.value) if isinstance(value.value, str) else value.value
+
+
+def _as_yaml(value: Any) -> str:
+    """A value as an override has it."""
+    written: str = yaml.dump(
+        [value], Dumper=RecipeDumper, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**9
+    )
+    return written.strip()[1:-1]

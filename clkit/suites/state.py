@@ -1,0 +1,75 @@
+"""How far the runs of a sweep are, as their folders say: there is no other record of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from clkit.errors import ClkitError, UsageError
+from clkit.recipe.recipe import Recipe
+from clkit.recipe.written import recipe_yaml
+from clkit.results.matrix import AccuracyMatrix
+from clkit.run.comparison import compare_recipes
+from clkit.run.folder import RunFolder
+from clkit.run.layout import stage_folders
+from clkit.run.lock import LOCK_FILE
+from clkit.suites.planning import PlannedRun
+
+State = Literal["finished", "running", "begun", "waiting"]
+
+
+class RunState(NamedTuple):
+    """How far a run is.
+
+    Attributes:
+        stages: how many are finished.
+        matrix: what it scored so far, where that can be read.
+        seconds: that its finished stages took, loading left out.
+    """
+
+    state: State
+    stages: int = 0
+    matrix: AccuracyMatrix | None = None
+    seconds: float = 0.0
+
+
+def state_of(path: Path) -> RunState:
+    """How far the run of a folder is."""
+    run = RunFolder(path)
+    if run.is_empty() and not (path / LOCK_FILE).exists():
+        return RunState("waiting")
+    finished = sum(stage.is_finished for stage in stage_folders(path))
+    with suppress(ClkitError):
+        matrix, damage, _ = run.scores()
+        if not matrix.in_progress and not damage:
+            return RunState("finished", finished, matrix, _seconds(run))
+    return RunState("running" if (path / LOCK_FILE).exists() else "begun", finished)
+
+
+def _seconds(run: RunFolder) -> float:
+    """What the stages of a run took."""
+    payloads = (stage.payload for stage in run.stages())
+    return sum(float(value) for payload in payloads for key, value in payload.items() if key.endswith("_seconds"))
+
+
+def refuse_others(folder: Path, runs: Iterable[PlannedRun]) -> None:
+    """Make sure that what lies in the folders of these runs is of their recipes.
+
+    Raises:
+        UsageError: a run is of another recipe.
+    """
+    for run in runs:
+        path = folder / run.place
+        wanted = recipe_yaml(run.recipe)
+        if not RunFolder(path).recipe_path.is_file() or RunFolder(path).recipe_yaml() == wanted:
+            continue
+        differing = [
+            key for key in compare_recipes(RunFolder(path).recipe_yaml(), wanted) if Recipe.decides_result(key)
+        ]
+        if differing:
+            raise UsageError(
+                f"{path} is the run of another recipe, which differs in {', '.join(differing)}: remove that folder, or "
+                "name another for the suite with --runs DIR"
+            )

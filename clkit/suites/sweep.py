@@ -1,0 +1,128 @@
+"""Carries out a suite: what its folder lacks, and nothing twice."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from clkit.run.lock import locked
+from clkit.suites.engine import Engine
+from clkit.suites.job import Job
+from clkit.suites.planning import PlannedRun, PlannedSuite, Rates
+from clkit.suites.rates import Choice, choose_rates
+from clkit.suites.state import refuse_others, state_of
+
+
+class Failed(NamedTuple):
+    """A run that failed, and why in one line."""
+
+    run: PlannedRun
+    log: Path
+    reason: str
+
+
+class Swept(NamedTuple):
+    """What a sweep came to.
+
+    Attributes:
+        runs: those that are tested, finished or not.
+        rates: what was chosen for each method, where the suite chooses.
+    """
+
+    runs: list[PlannedRun]
+    failed: list[Failed]
+    rates: Mapping[str, Choice]
+
+
+class SweepListener:
+    """Hears what happens in a sweep. Every method may be overridden; none needs to be."""
+
+    def noted(self, remark: str) -> None:
+        """Something that the user should know, in one line."""
+
+    def started(self, runs: Sequence[PlannedRun], due: int) -> None:
+        """Runs are carried out, of which so many are not finished."""
+
+    def ended(self, run: PlannedRun, failed: Failed | None) -> None:
+        """A run ended."""
+
+    def chosen(self, method: str, choice: Choice | None) -> None:
+        """A method's rate is chosen; None where a run by which it is chosen failed."""
+
+    def finished(self) -> None:
+        """The sweep ended, well or badly. Give the terminal back."""
+
+
+def sweep(planned: PlannedSuite, folder: Path, engine: Engine, listener: SweepListener) -> Swept:
+    """Carry out the runs of a suite that are not finished.
+
+    A run that fails stops no other.
+
+    Raises:
+        UsageError: a folder holds the run of another recipe.
+        RunError: another sweep writes into the folder.
+        KeyboardInterrupt: a signal asked for an end; all runs were asked to save what they did, and have ended.
+    """
+    with locked(folder) as remark, _terminated_as_interrupted():
+        if remark is not None:
+            listener.noted(remark)
+        try:
+            return _sweep(planned, folder, engine, listener)
+        finally:
+            listener.finished()
+
+
+def _sweep(planned: PlannedSuite, folder: Path, engine: Engine, listener: SweepListener) -> Swept:
+    failed: list[Failed] = []
+    choices: dict[str, Choice] = {}
+    if planned.chooses_rates:
+        failed += _carry_out(planned.validation_runs(), folder, engine, listener)
+        choices = choose_rates(planned, folder)
+        for method in planned.suite.methods:
+            listener.chosen(method, choices.get(method))
+    runs = planned.runs(known_rates(planned, folder))
+    return Swept(runs, failed + _carry_out(runs, folder, engine, listener), choices)
+
+
+def known_rates(planned: PlannedSuite, folder: Path) -> Rates:
+    """The rates of each method that is tested; those for which none can be chosen yet are left out."""
+    if not planned.chooses_rates:
+        return planned.rates_to_try()
+    return {method: [choice.rate] for method, choice in choose_rates(planned, folder).items()}
+
+
+def _carry_out(runs: Sequence[PlannedRun], folder: Path, engine: Engine, listener: SweepListener) -> list[Failed]:
+    """Carry out those of the runs that are not finished; the ones that failed."""
+    refuse_others(folder, runs)
+    due = [run for run in runs if state_of(folder / run.place).state != "finished"]
+    listener.started(runs, len(due))
+    jobs = {job_of(run, folder): run for run in due}
+    failed = []
+    for job, failure in engine.carry_out(list(jobs)) if jobs else ():
+        if failure is not None:
+            failed.append(Failed(jobs[job], job.log, failure))
+        listener.ended(jobs[job], failed[-1] if failure is not None else None)
+    return failed
+
+
+def job_of(run: PlannedRun, folder: Path) -> Job:
+    """A run for an engine."""
+    folder = folder.resolve()
+    return Job(folder / run.place, tuple(run.command(folder)), Path.cwd())
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Have SIGTERM, which `kill` and batch systems send, do what Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

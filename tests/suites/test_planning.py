@@ -1,0 +1,157 @@
+"""A suite's runs: their recipes, commands and places, and what is wrong told where it stands."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from clkit.errors import RecipeError, UsageError
+from clkit.recipe.recipe import Recipe
+from clkit.recipe.shipped import shipped_recipes, shipped_suites
+from clkit.suites.planning import PlannedRun, PlannedSuite
+
+SUITE = """\
+name: mine
+recipe: quickstart
+set:
+  training: {epochs: 2}
+  data.train_per_task: 8
+seeds: [1, 2]
+methods:
+  plain: {set: {strategies: []}}
+  masked: {set: {strategies.migu.mask: update, tuning: {method: lora, rank: 2}}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(SUITE, "utf-8")
+    return tmp_path
+
+
+def planned(text: str = SUITE, *changes: str, smoke: bool = False) -> PlannedSuite:
+    Path("mine.yaml").write_text(text, "utf-8")
+    return PlannedSuite.load("mine.yaml", changes, smoke=smoke)
+
+
+def runs(suite: PlannedSuite) -> list[PlannedRun]:
+    return suite.runs(suite.rates_to_try())
+
+
+def trained(run: PlannedRun) -> Recipe:
+    """The recipe that a run's command trains."""
+    _, source, *overrides = run.arguments
+    return Recipe.load(source, overrides)
+
+
+def test_each_method_runs_with_each_seed() -> None:
+    found = runs(planned())
+    assert [str(run.place) for run in found] == ["plain/seed1", "plain/seed2", "masked/seed1", "masked/seed2"]
+    first, last = found[0].recipe, found[-1].recipe
+    assert (first.name, first.seed, first.strategies, first.training.epochs) == ("plain", 1, [], 2)
+    assert (last.name, last.seed, last.data.train_per_task, last.tuning.method) == ("masked", 2, 8, "lora")
+    assert last.strategies[0].model_dump()["mask"] == "update"
+
+
+def test_the_command_trains_the_planned_recipe() -> None:
+    for run in runs(planned()):
+        assert trained(run) == run.recipe
+    assert shlex.join(runs(planned())[2].command(Path("out"))) == (
+        "train quickstart training.epochs=2 data.train_per_task=8 strategies.migu.mask=update tuning.method=lora "
+        "tuning.rank=2 name=masked seed=1 --run out/masked/seed1"
+    )
+
+
+def test_orders_and_a_method_with_a_recipe_of_its_own() -> None:
+    text = (
+        "name: mine\nrecipe: t5_ft\nseeds: [3]\norders: [1, 3]\nmethods:\n  ft: {}\n  replay: {recipe: t5_ft_replay}\n"
+    )
+    found = runs(planned(text))
+    assert [str(run.place) for run in found][1:3] == ["ft/order3-seed3", "replay/order1-seed3"]
+    assert [run.recipe.benchmark.order for run in found if run.recipe.benchmark] == [1, 3, 1, 3]
+    assert [entry.name for entry in found[2].recipe.strategies] == ["replay"]
+    assert found[2].arguments[:2] == ("train", "t5_ft_replay")
+
+
+def test_changes_on_the_command_line_are_changes_to_the_suite() -> None:
+    found = runs(planned(SUITE, "seeds=[7]", "set.training.epochs=3", "methods.plain.set.training.batch_size=4"))
+    assert [(run.recipe.seed, run.recipe.training.epochs) for run in found] == [(7, 3), (7, 3)]
+    assert found[0].recipe.training.batch_size == 4
+
+
+def test_paths_start_from_the_suites_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "suites"
+    folder.mkdir()
+    Path(folder, "base.yaml").write_text("extends: t5_ft\nname: base\n", "utf-8")
+    text = "name: mine\nrecipe: base.yaml\nset: {benchmark: {folder: data}}\nseeds: [1]\nmethods: {plain: {}}\n"
+    Path(folder, "mine.yaml").write_text(text, "utf-8")
+    (run,) = runs(PlannedSuite.load("suites/mine.yaml"))
+    assert run.recipe.benchmark is not None
+    assert run.recipe.benchmark.folder == str(folder / "data")
+    monkeypatch.chdir(folder)  # the command is right from anywhere
+    assert trained(run) == run.recipe
+    changed = PlannedSuite.load("mine.yaml", ["set.benchmark.folder=../other"])
+    assert f"benchmark.folder={tmp_path / 'other'}" in runs(changed)[0].arguments
+
+
+def test_a_smoke_is_one_small_run_of_each_method() -> None:
+    suite = planned(SUITE, smoke=True)
+    found = runs(suite)
+    assert suite.name == "mine-smoke"
+    assert [(str(run.place), run.recipe.data.train_per_task) for run in found] == [
+        ("plain/seed1", 64),
+        ("masked/seed1", 64),
+    ]
+    assert all(run.arguments[-1] == "--smoke" for run in found)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seeds: [1, 2]", "seeds: [1, 1]", "mine.yaml:6: seeds: 1 stands twice; each needs a run of its own"),
+        ("seeds: [1, 2]", "seeds: []", "mine.yaml:6: seeds: 0 entries given (allowed: a list of at least 1 entry"),
+        ("seeds:", "seed:", "mine.yaml:6: unknown key 'seed', did you mean 'seeds'?"),
+        ("epochs: 2", "epoch: 2", "mine.yaml:4: training: unknown key 'epoch', did you mean 'epochs'?"),
+        ("epochs: 2", "epochs: few", "mine.yaml:4: training.epochs: 'few' is not a number"),
+        ("migu.mask: update", "mig.mask: update", "mine.yaml:9: strategies.mig.mask: the recipe has no strategy named"),
+        ("update", "updates", "mine.yaml:9: strategies.migu.mask: 'updates' is not one of the choices"),
+        ("quickstart", "quikstart", "mine.yaml:2: recipe: no recipe 'quikstart', did you mean 'quickstart'?"),
+        ("plain:", "validation:", "mine.yaml:8: methods.validation: is the folder of the runs by which"),
+        ("plain:", "Masked:", "mine.yaml:7: methods: two names differ in case only"),
+        ("plain:", "a/b:", "mine.yaml:7: methods: the key 'a/b' is not one of the choices"),
+        (
+            "strategies.migu.mask: update, tuning: {method: lora, rank: 2}",
+            "strategies: []",
+            "its runs are those of 'plain'",
+        ),
+        (
+            "{set: {strategies: []}}",
+            "{rates: [1e-3]}",
+            "methods.plain.rates: needs `rates`, which says how one of them",
+        ),
+        ("seeds:", "orders: [4]\nseeds:", "mine.yaml:6: benchmark.order: 'sample' has no order 4"),
+    ],
+)
+def test_what_is_wrong_is_told_where_it_stands(old: str, new: str, message: str) -> None:
+    assert old in SUITE
+    with pytest.raises(RecipeError) as caught:
+        planned(SUITE.replace(old, new))
+    assert message in caught.value.problems[0]
+
+
+def test_a_recipe_is_no_suite() -> None:
+    with pytest.raises(UsageError, match=r"'quickstart' is no suite, .* `clkit train quickstart`"):
+        PlannedSuite.load("quickstart")
+
+
+@pytest.mark.parametrize("name", shipped_suites())
+def test_every_shipped_suite_can_be_planned_and_its_commands_train_that(name: str) -> None:
+    suite = PlannedSuite.load(name)
+    assert suite.name == name
+    assert name not in shipped_recipes()
+    for run in [*suite.validation_runs(), *runs(suite)]:
+        assert trained(run) == run.recipe
+    assert runs(PlannedSuite.load(name, smoke=True))
