@@ -50,7 +50,12 @@ def _group(name: str, module: nn.Module | None, family: Family) -> str:
         return "position_bias" if name.endswith("_bias") else "embeddings"
     if "norm" in type(module).__name__.lower():
         return "norms"
-    return next((role for role, pattern in family.roles.items() if re.search(pattern, name)), OTHER)
+    return role_of(family, name)
+
+
+def role_of(family: Family, layer: str) -> str:
+    """The role of a linear layer by its name, `other` where it has none."""
+    return next((role for role, pattern in family.roles.items() if re.search(pattern, layer)), OTHER)
 
 
 def freeze(family: Family, entries: Sequence[str]) -> None:

@@ -49,7 +49,7 @@ RUN_FILES = frozenset({RECIPE, ENVIRONMENT, LOG, FILLED, *EXPORTS, *LOCK_FILES})
 PREDICTIONS = "predictions.jsonl"
 STAGE_FILES = frozenset({DONE_FILE, TRAINED_FILE, PREDICTIONS, *STATE_FILES})
 #: What `clkit inspect-magnitudes` leaves in `inspect/`.
-INSPECTED = frozenset({".json", ".jsonl", ".png", ".svg", ".csv", ".safetensors"})
+INSPECTED = frozenset({".json", ".parquet", ".png", ".svg"})
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 _STAGE = re.compile(r"(\d{2,})-(.+)")
 

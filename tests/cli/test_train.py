@@ -6,10 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
+import pandas
 import pytest
-import torch
-from safetensors.torch import load_file
 
+from clkit.cli.doctor import doctor
 from clkit.cli.eval import evaluate
 from clkit.cli.inspect_magnitudes import inspect_magnitudes
 from clkit.cli.train import train
@@ -155,9 +155,9 @@ def test_without_a_run_the_first_word_may_be_an_override(newest: Path) -> None:
     scores = json.loads(call(evaluate, "data.test_per_task=2", "evaluation.answer=rank", "--json").stdout)
     assert scores["run"] == "runs/toy"
     assert {name: one["examples"] for name, one in scores["scores"].items()} == {"first": 2, "second": 2}
-    done = call(inspect_magnitudes, "prompt.max_tokens=32", "--examples", "2", "--json")
+    done = call(inspect_magnitudes, "prompt.max_tokens=32", "--stage", "second", "--examples", "2", "--json")
     assert done.exit_code == 0, done.exception
-    assert json.loads(done.stdout)["stage"] == "02-second"
+    assert [stage["stage"] for stage in json.loads(done.stdout)["stages"]] == ["02-second"]
     assert (newest / "runs/toy/inspect/02-second/magnitudes.json").is_file()
     for verb in (evaluate, inspect_magnitudes):
         refused = call(verb, "model.name=elsewhere")
@@ -186,8 +186,25 @@ def test_inspect_magnitudes_prints_and_saves(recipe: str, tmp_path: Path) -> Non
     assert done.exit_code == 0, done.exception
     assert "top 25% of rows shared by two tasks" in done.stdout
     assert "encoder.block.*.layer.0.SelfAttention.q" in done.stdout
-    data = load_file(out / "magnitudes.safetensors")
-    assert data["encoder.block.0.layer.0.SelfAttention.q"].shape == (2, 16)
-    assert all(torch.allclose(n.sum(dim=1), torch.ones(2)) for n in data.values())
+    rows = pandas.read_parquet(out / "magnitudes.parquet")
+    assert (rows.layer == "encoder.block.0.layer.0.SelfAttention.q").sum() == 2 * 16
+    sums = rows.groupby(["layer", "task"], observed=True).magnitude.sum()
+    assert sums.tolist() == pytest.approx([1] * len(sums), rel=1e-5)
     assert json.loads((out / "magnitudes.json").read_text("utf-8"))["top_share"] == 0.25
-    assert (out / "magnitudes.png").stat().st_size > 10_000
+    assert {path.name for path in out.glob("*.png")} == {"distribution.png", "distances.png"}
+
+
+def test_inspect_magnitudes_measures_the_stages_that_are_kept(newest: Path) -> None:
+    options = ("--examples", "4", "--layers", "attention", "--depth", "0", "--format", "svg")
+    done = call(inspect_magnitudes, "runs/toy", *options)
+    assert done.exit_code == 0, done.exception
+    found = json.loads(Path("runs/toy/inspect/magnitudes.json").read_text("utf-8"))
+    assert [stage["stage"] for stage in found["stages"]] == ["zero-shot", "01-first", "02-second"]
+    assert {one["depth"] for one in found["layers"].values()} == {0}
+    assert Path("runs/toy/inspect/stages.svg").is_file()
+    assert call(doctor, "runs/toy").exit_code == 0
+    RunFolder.open("runs/toy").drop_model(Path("runs/toy/tasks/01-first"))
+    again = call(inspect_magnitudes, "runs/toy", *options, "--json")
+    assert [stage["since"] for stage in json.loads(again.stdout)["stages"]] == [None, "zero-shot"]
+    refused = call(inspect_magnitudes, "runs/toy", "--depth", "first")
+    assert str(refused.exception).startswith("--depth: 'first' is no list of blocks")
