@@ -92,8 +92,12 @@ class TaskRecipe(Section):
 class BenchmarkSection(Section):
     """A named sequence of tasks."""
 
-    name: Name = Field(description="`standard_cl`, `long_cl`, or `sample` (built in). `clkit ls benchmarks` lists all.")
-    order: Annotated[int, Field(ge=1)] = Field(1, description="Order of the tasks, numbered as in the MIGU paper.")
+    name: Name = Field(
+        description="`standard_cl`, `long_cl`, `short_cl`, or `sample` (built in); `clkit ls benchmarks`."
+    )
+    order: Annotated[int, Field(ge=1)] = Field(
+        1, description="Order of the tasks; `standard_cl` and `long_cl` are numbered as in the MIGU paper."
+    )
     folder: DataPath | None = Field(
         None, description="Read the tasks from this folder in the CL_Benchmark layout instead of from the hub."
     )

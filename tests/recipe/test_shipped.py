@@ -43,7 +43,7 @@ every_recipe = pytest.mark.parametrize("name", SHIPPED)
 
 def test_the_shipped_recipes_are_found() -> None:
     orders = {f"t5_order{order}" for order in range(1, 7)}
-    others = {"quickstart", "t5_olora_order6", "t5_olora_migu_order6", "llama_magicoder", "smollm2_order1"}
+    others = {"quickstart", "t5_olora_order6", "t5_olora_migu_order6", "llama_magicoder", "smollm2_order1", "minilm"}
     others |= {"roberta_das", "roberta_das_end_tasks"}
     assert set(SHIPPED) == {*others, *orders, *PAPER}
     assert shipped_recipe("quickstart.yaml") == shipped_recipe("quickstart") == SHIPPED["quickstart"]

@@ -17,7 +17,9 @@ def test_the_miniature_keeps_strategies_tuning_and_schedule(name: str) -> None:
     recipe = Recipe.load(name, ["training.schedule=cosine"])
     small = smoke_recipe(recipe)
     assert small.name == f"{recipe.name}-smoke"
-    family = {"roberta": "roberta", "llama": "llama", "smollm2": "llama"}.get(name.split("_")[0], "t5")
+    family = {"roberta": "roberta", "minilm": "roberta", "llama": "llama", "smollm2": "llama"}.get(
+        name.split("_")[0], "t5"
+    )
     assert small.model.name == f"embedded:tiny-{family}"
     assert [task.name for task in small.task_recipes()] == ["topics", "reviews", "requests", "emotions"]
     for section in ("protocol", "tuning", "objective"):

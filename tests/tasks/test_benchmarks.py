@@ -37,7 +37,7 @@ COUNTS = {  # of shared/data/README.md: training rows, test rows, labels
 
 
 def test_the_orders_are_the_papers() -> None:
-    assert list(benchmarks()) == ["standard_cl", "long_cl", "sample"]
+    assert list(benchmarks()) == ["standard_cl", "long_cl", "short_cl", "sample"]
     assert {order for benchmark in benchmarks().values() for order in benchmark.orders} == {1, 2, 3, 4, 5, 6}
     for order in benchmarks()["standard_cl"].orders.values():
         assert sorted(order) == ["agnews", "amazon", "dbpedia", "yahoo"]
