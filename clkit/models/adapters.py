@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import cast
 
@@ -17,7 +18,7 @@ from clkit.errors import ModelError, first_line
 from clkit.models.family import Family
 from clkit.models.groups import BLOCKS, coverage
 from clkit.models.layers import linear_layers
-from clkit.models.sections import AdapterTuning
+from clkit.models.sections import FROM_WEIGHTS, AdapterTuning
 from clkit.models.stored_adapters import stored_weights
 from clkit.section import did_you_mean
 
@@ -26,42 +27,93 @@ def add_adapter(family: Family, tuning: AdapterTuning) -> None:
     """Give the model a fresh LoRA adapter; everything but the adapter is frozen.
 
     Raises:
-        ModelError: a target names no linear layer of the model, or one that incremental LoRA cannot merge.
+        ModelError: a target names no linear layer of the model, or one that incremental LoRA cannot merge; or a module
+            that is to be trained whole cannot be.
     """
     model = family.model
     whole = tuple(f"{part}." for part in family.trained_whole)  # beside the adapter, and without one
     layers = {name: layer for name, layer in linear_layers(model).items() if not f"{name}.".startswith(whole)}
-    endings = sorted({name.split(".")[-1] for name in layers})
-    targets = tuning.targets or next((list(some) for some in family.lora_targets if set(some) <= set(endings)), None)
-    if targets is None:
-        raise ModelError(
-            "tuning.targets: the query and value projections of this model are not known; name the linear layers that "
-            f"carry an adapter (linear layers found: {', '.join(endings)})"
-        )
-    outside = " outside its head" if whole else ""
-    carriers: dict[str, nn.Module] = {}
-    for target in targets:
-        fitting = {name: layer for name, layer in layers.items() if f".{name}".endswith(f".{target}")}
-        if not fitting:
-            raise ModelError(
-                f"tuning.targets: '{target}' names no linear layer of this model{outside}"
-                f"{did_you_mean(target, endings)} (linear layers found: {', '.join(endings)})"
-            )
-        if "." not in target:
-            _refuse_partial(family, list(fitting), layers)
-        carriers |= fitting
-    if tuning.method == "incremental_lora":
+    targets, carriers = _carriers(family, tuning, layers)
+    # An adapter that is not taken out of the weights and never merged leaves them as they are.
+    if tuning.method == "incremental_lora" or tuning.init in FROM_WEIGHTS:
         _refuse_tied(model, carriers)
+    _check_whole(model, tuning.modules_to_save, carriers)
     config = LoraConfig(
         r=tuning.rank,
         lora_alpha=tuning.alpha,
         lora_dropout=tuning.dropout,
         target_modules=targets,
-        modules_to_save=list(family.trained_whole) or None,
+        modules_to_save=[*family.trained_whole, *tuning.modules_to_save] or None,
         fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in carriers.values()),
         bias="none",
+        use_rslora=tuning.use_rslora,
+        use_dora=tuning.use_dora,
+        init_lora_weights=True if tuning.init == "zero" else tuning.init,
     )
     family.model = get_peft_model(model, config)
+
+
+def _carriers(
+    family: Family, tuning: AdapterTuning, layers: Mapping[str, nn.Module]
+) -> tuple[list[str], dict[str, nn.Module]]:
+    """What peft is told of the layers that carry an adapter, and these by their names."""
+    endings = sorted({name.split(".")[-1] for name in layers})
+    found = f"(linear layers found: {', '.join(endings)})"
+    if tuning.targets == "all-linear":
+        head = family.model.get_output_embeddings()
+        carriers = {name: layer for name, layer in layers.items() if layer is not head}
+        return [*carriers], carriers
+    targets = tuning.targets or next((list(some) for some in family.lora_targets if set(some) <= set(endings)), None)
+    if targets is None:
+        raise ModelError(
+            "tuning.targets: the query and value projections of this model are not known; name the linear layers that "
+            f"carry an adapter {found}"
+        )
+    outside = " outside its head" if family.trained_whole else ""
+    carriers = {}
+    for target in targets:
+        pattern = any(sign in target for sign in "*?[")
+        fitting = {
+            name: layer
+            for name, layer in layers.items()
+            if (fnmatchcase(name, target) if pattern else f".{name}".endswith(f".{target}"))
+        }
+        if not fitting:
+            raise ModelError(
+                f"tuning.targets: '{target}' {'fits' if pattern else 'names'} no linear layer of this model{outside}"
+                f"{did_you_mean(target, endings)} {found}"
+            )
+        if not pattern and "." not in target:
+            _refuse_partial(family, list(fitting), layers)
+        carriers |= fitting
+    plain = not any(sign in target for target in targets for sign in "*?[")
+    return targets if plain else [*carriers], carriers
+
+
+def _check_whole(model: PreTrainedModel, names: Sequence[str], carriers: Mapping[str, nn.Module]) -> None:
+    """Check the modules that are to be trained whole beside the adapter."""
+    modules = {name: module for name, module in model.named_modules() if name and [*module.parameters()]}
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = head is not None and head.weight is embeddings.weight
+    for whole in names:
+        fitting = [name for name in modules if f".{name}".endswith(f".{whole}")]
+        if not fitting:
+            near = did_you_mean(whole, sorted({name.split(".")[-1] for name in modules}))
+            raise ModelError(f"tuning.modules_to_save: '{whole}' names no part of this model that has weights{near}")
+        for name in fitting:
+            inside = [*modules[name].modules()]
+            if tied and any(part is embeddings or part is head for part in inside):
+                raise ModelError(
+                    f"tuning.modules_to_save: '{name}' shares its weight with "
+                    f"{'the output layer' if embeddings in inside else 'the word embeddings'}, so a copy of its own "
+                    "cannot be trained; leave it out"
+                )
+            carrier = next((one for one in carriers if f"{one}.".startswith(f"{name}.")), None)
+            if carrier is not None:
+                raise ModelError(
+                    f"tuning.modules_to_save: '{name}' is to be trained whole, and '{carrier}' to carry an adapter; "
+                    "leave one of them out"
+                )
 
 
 def _refuse_partial(family: Family, fitting: Sequence[str], layers: Mapping[str, nn.Module]) -> None:

@@ -17,6 +17,7 @@ from clkit.errors import ModelError
 from clkit.models.adapters import merge_adapter, save_configuration
 from clkit.models.family import Family
 from clkit.models.greedy import greedy_config
+from clkit.models.sections import FROM_WEIGHTS
 from clkit.models.stored_adapters import ROOT, refuse_tied_adapter
 
 #: An adapter as it is saved: its configuration and its weights by name.
@@ -132,6 +133,12 @@ def _scale(config: LoraConfig) -> float:
 
 def _refuse_unsummable(config: LoraConfig, tensors: Mapping[str, torch.Tensor]) -> None:
     other = next((name for name in tensors if ".lora_" in name and not name.endswith((A, B))), None)
+    taken_out = isinstance(config.init_lora_weights, str) and config.init_lora_weights.startswith(FROM_WEIGHTS)
+    if taken_out:
+        raise ModelError(
+            f"an adapter with tuning.init: {config.init_lora_weights} fits only weights that it was taken out of; "
+            "export the model merged, without --adapter"
+        )
     if other or config.use_dora or config.bias != "none" or config.rank_pattern or config.alpha_pattern:
         raise ModelError(
             "an adapter with DoRA, biases, embeddings or a rank or α of its own for some layers cannot be summed with "

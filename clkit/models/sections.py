@@ -10,6 +10,9 @@ from pydantic import Field, model_validator
 
 from clkit.section import HubOrFolder, Section
 
+#: Beginnings of an adapter that are taken out of the weights which carry it.
+FROM_WEIGHTS = ("olora", "pissa")
+
 
 class ModelSection(Section):
     """The model that learns."""
@@ -49,25 +52,33 @@ class ModelSection(Section):
             raise ValueError(f"revision: '{self.name}' is not on the hub, where revisions are; remove it")
         return self
 
-    def contradictions(self, tuning: str | None, objective: str) -> Iterator[str]:
+    def contradictions(self, tuning: FullTuning | AdapterTuning | None, objective: str) -> Iterator[str]:
         """What contradicts the rest of a recipe; each message begins with the key that it is about.
 
         Args:
-            tuning: the method; None where nothing is trained.
+            tuning: None where nothing is trained.
         """
         asked = {"dtype": self.dtype if self.dtype != "float32" else None, "quantization": self.quantization}
         for key, value in asked.items():
-            if value is None:
+            if value is None or tuning is None:
                 continue
-            if tuning == "full":
+            if isinstance(tuning, FullTuning):
                 yield f"model.{key}: '{value}' is for weights that are not trained, and tuning.method: full trains them"
-            elif tuning is not None and objective == "classification":
+            elif objective == "classification":
                 yield f"model.{key}: '{value}' does not fit objective.kind: classification, whose head is in float32"
-        if self.quantization is not None and tuning == "incremental_lora":
-            yield (
-                f"model.quantization: '{self.quantization}' does not fit tuning.method: incremental_lora, which merges "
-                "each task's adapter into the weights; use lora, or dtype: bfloat16"
-            )
+            elif tuning.modules_to_save:
+                yield f"model.{key}: '{value}' does not fit tuning.modules_to_save, which are trained in float32"
+        if self.quantization is not None and isinstance(tuning, AdapterTuning):
+            if tuning.method == "incremental_lora":
+                yield (
+                    f"model.quantization: '{self.quantization}' does not fit tuning.method: incremental_lora, which "
+                    "merges each task's adapter into the weights; use lora, or dtype: bfloat16"
+                )
+            if tuning.init in FROM_WEIGHTS:
+                yield (
+                    f"tuning.init: '{tuning.init}' takes the adapter out of the weights, which model.quantization has "
+                    "rounded; use another"
+                )
         if self.attention == "flash_attention_2" and self.dtype == "float32":
             yield "model.attention: flash_attention_2 computes in half precision only; set model.dtype: bfloat16"
 
@@ -91,11 +102,28 @@ class AdapterTuning(Section):
     rank: Annotated[int, Field(ge=1, le=100_000)] = Field(8, description="Rank r of the adapter.")
     alpha: Annotated[float, Field(gt=0)] = Field(32.0, description="Scale α: the adapter's output is times α/r.")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="Dropout before the adapter.")
-    targets: list[str] | None = Field(
+    targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] | None = Field(
         None,
-        min_length=1,
-        description="Linear layers that carry an adapter, by name (`q`, `self_attn.q`); without it, query and value.",
+        description="Linear layers that carry an adapter, by name (`q`, `self_attn.q`) or by patterns over whole names "
+        "(`encoder.*.q`), or `all-linear`: every one but the output layer; without it, query and value.",
     )
+    use_rslora: bool = Field(False, description="Scale the adapter's output by α/√r rather than α/r.")
+    use_dora: bool = Field(False, description="Train the length of each weight's columns apart from their direction.")
+    init: Literal["zero", "gaussian", "orthogonal", "olora", "pissa"] = Field(
+        "zero",
+        description="How an adapter begins: with B = 0 and A uniform (`zero`) or normal (`gaussian`), with A and B whose "
+        "product is 0 (`orthogonal`), or with a part of the weights, which is taken out of them: by their QR decomposition "
+        "(`olora`) or their singular values (`pissa`).",
+    )
+    modules_to_save: list[str] = Field(
+        [], description="Modules that are trained whole beside the adapter, by name (`lm_head`, `embed_tokens`)."
+    )
+
+    @model_validator(mode="after")
+    def _orthogonal_ranks_are_even(self) -> AdapterTuning:
+        if self.init == "orthogonal" and self.rank % 2:
+            raise ValueError(f"rank: init: orthogonal needs an even rank, and {self.rank} is odd")
+        return self
 
 
 class LoraTuning(AdapterTuning):

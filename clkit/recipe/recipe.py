@@ -90,7 +90,7 @@ class Recipe(Section):
             yield "evaluation.split: 'validation' needs data.validation_share above 0"
         yield from self._contradictions_of_protocol()
         yield from self._contradictions_of_objective()
-        trained = None if self.protocol == "zero_shot" else self.tuning.method
+        trained = None if self.protocol == "zero_shot" else self.tuning
         yield from self.model.contradictions(trained, self.objective.kind)
         if self.general is not None:
             yield from self.general.contradictions(self.objective.kind, self.protocol)
