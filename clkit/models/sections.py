@@ -111,9 +111,9 @@ class AdapterTuning(Section):
     use_dora: bool = Field(False, description="Train the length of each weight's columns apart from their direction.")
     init: Literal["zero", "gaussian", "orthogonal", "olora", "pissa"] = Field(
         "zero",
-        description="How an adapter begins: with B = 0 and A uniform (`zero`) or normal (`gaussian`), with A and B whose "
-        "product is 0 (`orthogonal`), or with a part of the weights, which is taken out of them: by their QR decomposition "
-        "(`olora`) or their singular values (`pissa`).",
+        description="How an adapter begins: with B = 0 and A uniform (`zero`) or normal (`gaussian`), with A and B "
+        "whose product is 0 (`orthogonal`), or with a part of the weights, which is taken out of them: by their QR "
+        "decomposition (`olora`) or their singular values (`pissa`).",
     )
     modules_to_save: list[str] = Field(
         [], description="Modules that are trained whole beside the adapter, by name (`lm_head`, `embed_tokens`)."

@@ -106,7 +106,8 @@ def problems_of(text: str | bytes) -> list[str]:
         ),
         (
             "tuning: {method: lora, rnk: 0}",
-            "tuning: unknown key 'rnk', did you mean 'rank'? (known keys: method, rank, alpha, dropout, targets)",
+            "tuning: unknown key 'rnk', did you mean 'rank'? (known keys: method, rank, alpha, dropout, "
+            "targets, use_rslora, use_dora, init, modules_to_save)",
         ),
         ("strategies: migu", "strategies: 'migu' is not a list"),
         ("strategies: [migu]", "strategies[0]: a strategy is written as {name: migu, ...}"),
