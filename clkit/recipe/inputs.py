@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from clkit.errors import ModelError
@@ -15,6 +16,7 @@ from clkit.models.held import check_held
 from clkit.recipe.recipe import Recipe
 from clkit.tasks.loading import load_task
 from clkit.tasks.task import Task
+from clkit.training.sections import PACKAGE_OF
 
 
 def paths_read(value: object) -> list[Path]:
@@ -28,8 +30,14 @@ def paths_read(value: object) -> list[Path]:
 
 
 def missing_inputs(recipe: Recipe) -> list[str]:
-    """One line for each local model, folder, file or task of lm-eval that the recipe names and that is of no use."""
+    """One line for each local model, file, package or task of lm-eval that the recipe names and that is of no use."""
     missing = list(_model_problems(recipe))
+    package = PACKAGE_OF.get(recipe.training.optimizer)
+    if package is not None and find_spec(package) is None:
+        missing.append(
+            f"training.optimizer: {recipe.training.optimizer} needs {package}, which is not installed: "
+            f"`pip install {package}`"
+        )
     if recipe.general is not None:
         missing += _missing_general(recipe.general)
     folder = recipe.benchmark.folder if recipe.benchmark else None

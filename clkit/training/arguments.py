@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from tempfile import gettempdir
 from typing import Any, Protocol
 
 import torch
-from transformers import TrainingArguments
+from torch import nn
+from transformers import Trainer, TrainingArguments
 
 from clkit.draws import seeded
-from clkit.errors import RecipeError, UsageError
+from clkit.errors import RecipeError, UsageError, first_line
 from clkit.processes import processes
 from clkit.training.sections import TrainingSection
 
@@ -62,12 +64,23 @@ def check_training(recipe: Trained) -> None:
 
     Raises:
         RecipeError: the batch cannot be divided into processes and micro-batches.
-        UsageError: the precision needs an accelerator that this machine lacks.
+        UsageError: the precision needs an accelerator that this machine lacks, or the optimizer a package or device.
     """
     training = recipe.training
     batch_split(training.batch_size, training.micro_batch_size, processes().num_processes)
     if training.precision == "fp16" and not torch.cuda.is_available():
         raise UsageError("training.precision: fp16 needs a GPU, and none is visible here; use fp32 or bf16")
+    arguments = training_arguments(recipe, "", 0, gettempdir())  # where nothing is written
+    try:
+        optimizer, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
+        parameter = nn.Parameter(torch.ones(1, device=arguments.device))
+        parameter.grad = torch.ones_like(parameter)
+        optimizer([parameter], **options).step()
+    except Exception as error:  # each of these libraries has its own
+        raise UsageError(
+            f"training.optimizer: {training.optimizer} cannot be used here ({first_line(error)}); adamw_torch_fused "
+            "needs nothing more"
+        ) from error
 
 
 def training_arguments(recipe: Trained, task: str, index: int, output: str) -> TrainingArguments:
@@ -92,7 +105,7 @@ def training_arguments(recipe: Trained, task: str, index: int, output: str) -> T
         "fp16": training.precision == "fp16",
         "activation_checkpointing": training.gradient_checkpointing,
         "activation_checkpointing_kwargs": {"use_reentrant": False} if training.gradient_checkpointing else None,
-        "optim": "adamw_torch",
+        "optim": training.optimizer,
         "train_sampling_strategy": "group_by_length" if training.group_by_length else "random",
         "logging_steps": training.log_every,
         "logging_first_step": True,

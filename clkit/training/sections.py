@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from clkit.section import NOT_THE_RESULT, Section
+
+#: Those of the Trainer's optimizers that step once, after the whole backward pass, and keep nothing that a checkpoint
+#: cannot hold: a strategy's hooks come before and after that step.
+OptimizerName = Literal[
+    "adamw_torch_fused",
+    "adamw_torch",
+    "adafactor",
+    "sgd",
+    "adagrad",
+    "rmsprop",
+    "adamw_8bit",
+    "adamw_bnb_8bit",
+    "paged_adamw_32bit",
+    "paged_adamw_8bit",
+    "lion_32bit",
+    "lion_8bit",
+]
+#: The package that an optimizer's name tells of; the others are torch's own, or transformers'.
+PACKAGE_OF: Mapping[str, str] = dict.fromkeys(
+    ("adamw_8bit", "adamw_bnb_8bit", "paged_adamw_32bit", "paged_adamw_8bit", "lion_32bit", "lion_8bit"),
+    "bitsandbytes",
+)
 
 
 class TaskTraining(Section):
@@ -27,7 +50,7 @@ class TrainingSection(Section):
     micro_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
         None, description="Examples per forward pass on each process; without it, the whole share of the process."
     )
-    learning_rate: Annotated[float, Field(gt=0, le=1000)] = Field(1e-4, description="Peak learning rate of AdamW.")
+    learning_rate: Annotated[float, Field(gt=0, le=1000)] = Field(1e-4, description="Peak learning rate.")
     epochs: Annotated[float, Field(gt=0, le=100_000)] = Field(1.0, description="Passes over each task's data.")
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant", description="Course of the learning rate after warm-up; it starts anew with each task."
@@ -35,9 +58,16 @@ class TrainingSection(Section):
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="Share of each task's steps over which the learning rate rises from zero."
     )
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="Decoupled weight decay of AdamW.")
+    optimizer: OptimizerName = Field(
+        "adamw_torch_fused",
+        description="One of the Trainer's optimizers. `adamw_torch_fused` makes AdamW's step in one pass over the "
+        "parameters; those with `8bit`, `paged` or `lion` in their name need bitsandbytes.",
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="Weight decay; decoupled with AdamW, Adafactor and Lion."
+    )
     adam_betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = Field(
-        [0.9, 0.999], description="β1 and β2 of AdamW."
+        [0.9, 0.999], description="β1 and β2 of AdamW or Lion."
     )
     max_grad_norm: Annotated[float, Field(ge=0)] = Field(1.0, description="Clip the gradient's norm to this; 0: never.")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
@@ -67,6 +97,13 @@ class TrainingSection(Section):
     per_task: dict[str, TaskTraining] = Field(
         {}, description="Other epochs or learning rates for single tasks, by name."
     )
+
+    @model_validator(mode="after")
+    def _every_setting_counts(self) -> TrainingSection:
+        betas = type(self).model_fields["adam_betas"].default
+        if self.adam_betas != betas and not self.optimizer.removeprefix("paged_").startswith(("adamw", "lion")):
+            raise ValueError(f"adam_betas: optimizer: {self.optimizer} has none; leave it at {betas}")
+        return self
 
 
 class SavingSection(Section):

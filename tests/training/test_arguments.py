@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from clkit.engine.prepare import prepare
+from clkit.engine.sequence import train
 from clkit.errors import RecipeError, UsageError
+from clkit.recipe import inputs
+from clkit.recipe.inputs import missing_inputs
 from clkit.training import arguments
 from clkit.training.arguments import batch_split, task_seed
+from clkit.training.sections import PACKAGE_OF, OptimizerName
 from tests.toy import toy_recipe
 
 
@@ -47,6 +53,61 @@ def test_what_a_machine_cannot_train_is_refused_before_anything_is_tested(
     monkeypatch.setattr(arguments, "processes", lambda: SimpleNamespace(num_processes=3))
     with pytest.raises(RecipeError, match=r"training.batch_size: 8 cannot be divided into 3 process"):
         ready(training={"batch_size": 8})
+
+
+@pytest.mark.parametrize(("optimizer", "of"), sorted(PACKAGE_OF.items()))
+def test_an_optimizer_whose_package_is_missing_is_refused_before_anything_is_loaded(
+    tmp_path: Path, toy_t5: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str, of: str
+) -> None:
+    monkeypatch.setattr(inputs, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, of, None)
+    recipe = toy_recipe(tmp_path, toy_t5, training={"optimizer": optimizer})
+    wanted = f"training.optimizer: {optimizer} needs {of}, which is not installed: `pip install {of}`"
+    assert missing_inputs(recipe) == [wanted]
+    with pytest.raises(UsageError, match=rf"training.optimizer: {optimizer} cannot be used here \(.*\)"):
+        prepare(recipe)
+
+
+def test_an_optimizer_that_cannot_step_on_this_device_is_refused(
+    tmp_path: Path, toy_t5: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no kernel for this device")
+
+    monkeypatch.setattr(torch.optim.SGD, "step", fails)
+    message = (
+        r"training.optimizer: sgd cannot be used here \(no kernel for this device\); adamw_torch_fused needs nothing"
+    )
+    with pytest.raises(UsageError, match=message):
+        prepare(toy_recipe(tmp_path, toy_t5, training={"optimizer": "sgd"}))
+
+
+def test_the_fused_adamw_is_the_default_and_steps_as_the_plain_one_does(tmp_path: Path, toy_t5: Path) -> None:
+    """To within rounding; `adamw_torch` is the stock implementation."""
+    trained = []
+    for name, changes in {"default": {}, "plain": {"optimizer": "adamw_torch"}}.items():
+        recipe = toy_recipe(tmp_path, toy_t5, training={"weight_decay": 0.1, "epochs": 1.0, **changes})
+        run = train(recipe, tmp_path / name)
+        trained.append(load_file(run.stages()[-1].folder / "model" / "model.safetensors"))
+    assert toy_recipe(tmp_path, toy_t5).training.optimizer == "adamw_torch_fused"
+    for name, one in trained[0].items():
+        torch.testing.assert_close(one, trained[1][name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", [name for name in get_args(OptimizerName) if name not in PACKAGE_OF])
+def test_masked_rows_stay_where_they_are_whatever_the_optimizer(tmp_path: Path, toy_t5: Path, optimizer: str) -> None:
+    """With rows masked that are the same for the whole run, so that the weights before and after show which."""
+    migu = {"name": "migu", "mask": "update", "source": "fixed_random", "first_task": "masked"}
+    recipe = toy_recipe(
+        tmp_path, toy_t5, strategies=[migu], training={"optimizer": optimizer, "weight_decay": 0.1, "epochs": 1.0}
+    )
+    run = train(recipe, tmp_path / "run")
+    before = load_file(toy_t5 / "model.safetensors")
+    after = load_file(run.stages()[-1].folder / "model" / "model.safetensors")
+    name = "encoder.block.0.layer.0.SelfAttention.q.weight"
+    moved = (before[name] != after[name]).any(dim=1)
+    assert moved.sum() == len(moved) - int(0.7 * len(moved))
+    assert (before["shared.weight"] != after["shared.weight"]).any()
 
 
 def test_each_task_and_seed_has_its_own_draw() -> None:
