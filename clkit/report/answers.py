@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,16 +84,27 @@ def _records(stage: Stage) -> list[dict[str, Any]]:
     path = stage.folder / PREDICTIONS
     if not path.is_file() or not path.stat().st_size:
         return []
-    records = []
     # Not `splitlines`, which parts a text where it has a line separator of Unicode's.
-    for number, line in enumerate(path.read_text(encoding="utf-8").rstrip("\n").split("\n"), 1):
-        try:
-            record = json.loads(line)
-            {record[name] for name in ("task", "index")}
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{path}:{number}: no record of a prediction; see `clkit doctor`") from error
-        records.append(record)
-    return records
+    lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    try:
+        records = json.loads(f"[{','.join(lines)}]")  # all at once, which takes half the time
+    except ValueError:
+        records = []
+    if len(records) == len(lines) and all(map(_is_record, records)):
+        return list(records)
+    return [_record(line, f"{path}:{number}") for number, line in enumerate(lines, 1)]
+
+
+def _is_record(value: Any) -> bool:
+    return isinstance(value, dict) and "task" in value and "index" in value
+
+
+def _record(line: str, where: str) -> dict[str, Any]:
+    with suppress(ValueError):
+        record = json.loads(line)
+        if _is_record(record):
+            return dict(record)
+    raise RunError(f"{where}: no record of a prediction; see `clkit doctor`")
 
 
 def chosen(

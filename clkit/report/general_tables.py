@@ -138,8 +138,8 @@ def general_text(measured: Measures) -> str:
     return "  ".join(f"{names.get(key, key)} {_number(key, complete[key])}" for key in _shown(complete))
 
 
-def general_table(general: GeneralAbility, width: int) -> Group:
-    """A row per stage and a column per measure, in at most ``width`` characters; more go on in another table."""
+def general_rows(general: GeneralAbility) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """The heads of the measures that are shown, and a row per stage; with the change as the last one, where known."""
     keys = list(dict.fromkeys(key for measured in general.stages for key in _shown(measured.values)))
     rows = [
         (stage if stage == "zero-shot" else f"after {stage}", [_number(key, values.get(key)) for key in keys])
@@ -147,12 +147,23 @@ def general_table(general: GeneralAbility, width: int) -> Group:
     ]
     if general.change is not None:
         rows.append(("change", [_number(key, general.change.get(key), signed=True) for key in keys]))
+    return [_head(key) for key in keys], rows
+
+
+def general_unit(general: GeneralAbility) -> str:
+    """What the numbers are."""
+    fractions = any(_is_fraction(key) for measured in general.stages for key in _shown(measured.values))
+    return f"general ability, which no task taught{', accuracies in percent' if fractions else ''}; ↓ lower is better"
+
+
+def general_table(general: GeneralAbility, width: int) -> Group:
+    """A row per stage and a column per measure, in at most ``width`` characters; more go on in another table."""
+    heads, rows = general_rows(general)
     tables = wide_table(
-        [_head(key) for key in keys],
+        heads,
         [(Text(label), [Text(cell) for cell in cells]) for label, cells in rows],
         width,
         head_width=HEAD_WIDTH,
         apart=int(general.change is not None),
     )
-    unit = ", accuracies in percent" if any(_is_fraction(key) for key in keys) else ""
-    return Group(Text(f"general ability, which no task taught{unit}; ↓ lower is better\n", style="italic"), *tables)
+    return Group(Text(f"{general_unit(general)}\n", style="italic"), *tables)

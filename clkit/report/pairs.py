@@ -125,7 +125,7 @@ def compare(ours: Sequence[Method], against: Method) -> list[Comparison]:
     Raises:
         UsageError: a comparison is not fair, or there is no pair.
     """
-    labels = _labels([*ours, against])
+    labels = method_names([*ours, against])
     found = [_compare(method, against, label, labels[-1]) for method, label in zip(ours, labels, strict=False)]
     names = dict.fromkeys(name for one in found for name in one.metrics)
     corrected = {name: holm([one.metrics[name].p if name in one.metrics else None for one in found]) for name in names}
@@ -219,7 +219,7 @@ def _section(recipe: Mapping[str, Any], name: str) -> dict[str, Any]:
     return section if isinstance(section, dict) else {}
 
 
-def _labels(compared: Sequence[Method]) -> list[str]:
+def method_names(compared: Sequence[Method]) -> list[str]:
     """A name for each method: its recipes', its strategies', or else its first run's: what tells all of them apart."""
     for label in (_recipe_name, _strategies):
         labels = [label(method) for method in compared]

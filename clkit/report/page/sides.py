@@ -1,0 +1,78 @@
+"""Runs and methods side by side: a row per run, means over seeds with their intervals, and paired tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from clkit.report.pairs import Comparison
+from clkit.report.runs import ComparedRuns
+from clkit.report.tables import HEADS, SIGNED, name_of, noun_of, show_score
+from clkit.results.metrics import Metric
+from clkit.results.spread import FEWEST, Aggregate, smallest_p
+
+Rows = list[list[str]]
+
+
+class Tests(NamedTuple):
+    """One method against another, a row per metric."""
+
+    title: str
+    about: str
+    rows: Rows
+
+
+class SideBySide(NamedTuple):
+    """What runs have to show beside each other, as texts; the first of a row is what it is about."""
+
+    heads: list[str]
+    runs: Rows
+    means: Rows
+    tests: list[Tests]
+
+
+def side_by_side(compared: ComparedRuns, names: Sequence[str]) -> SideBySide:
+    """What the runs have to show, under these names."""
+    kinds = list(dict.fromkeys(run.matrix.metric for run in compared.runs))
+    noun = noun_of(kinds[0]) if len(kinds) == 1 else "score"
+    heads = [head.format(noun=noun).replace("-\n", "").replace("\n", " ") for head in HEADS.values()]
+    scored_by = {run.name: run.matrix.metric for run in compared.runs}
+    called = dict(zip(scored_by, names, strict=True))
+    rows = [
+        [name if len(kinds) == 1 else f"{name} ({run.matrix.metric})", *_values(run.metrics, run.matrix.metric)]
+        for name, run in zip(names, compared.runs, strict=True)
+    ]
+    for one in compared.references:
+        rows.append([f"{one.role}: {one.run.path.name}", *_values(one.matrix.metrics(), one.matrix.metric)])
+    means = []
+    for group in compared.means:
+        label = group.label or "all"
+        metrics = [_mean(group.metrics[key], scored_by[group.runs[0]], key) for key in HEADS]
+        means.append([f"{label}\n{', '.join(called[run] for run in group.runs)}", *metrics])
+    return SideBySide(heads, rows, means, [_tests(one) for one in compared.paired])
+
+
+def _values(metrics: Mapping[str, Metric], scored_by: str) -> list[str]:
+    return [show_score(metrics[key].value, scored_by, signed=key in SIGNED) for key in HEADS]
+
+
+def _mean(one: Aggregate, scored_by: str, key: str) -> str:
+    mean, *ends = (show_score(value, scored_by, signed=key in SIGNED) for value in (one.mean, *(one.interval or ())))
+    return f"{mean}\n{ends[0]} to {ends[1]}" if ends else mean
+
+
+def _tests(one: Comparison) -> Tests:
+    rows = []
+    for name, metric in one.metrics.items():
+        if metric.means is None or metric.interval is None or metric.p is None:
+            continue
+        values = [show_score(value, one.scored_by, signed=name in SIGNED) for value in metric.means]
+        difference, low, high = (show_score(end, one.scored_by, signed=True) for end in (metric.mean, *metric.interval))
+        tested = [f"{p:.3f}" for p in (metric.p, metric.p if metric.holm is None else metric.holm)]
+        label = name_of(name, one.scored_by).replace("_", " ")
+        rows.append([label, *values, difference, f"{low} to {high}", *tested])
+    n = len(one.pairs)
+    about = f"{n} pairs of runs with the same seeds and order; they differ in {', '.join(one.differs_in)}."
+    if n >= FEWEST and smallest_p(n) > 0.05:
+        about += f" Of {n} pairs p is never below {smallest_p(n):.3f}."
+    return Tests(f"{one.method} against {one.against}", about, rows)
