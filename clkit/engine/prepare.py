@@ -21,6 +21,7 @@ from clkit.general.ability import General
 from clkit.models.chain import chain_of
 from clkit.models.examples import Texts, refuse_unwritable_labels, task_examples, without_unusable
 from clkit.models.family import Family, LabelsOfTasks
+from clkit.models.layers import embeds_by_its_layer
 from clkit.models.loading import describe, load_model
 from clkit.models.precision import is_rounded
 from clkit.processes import processes
@@ -205,6 +206,11 @@ def prepare(recipe: Recipe, earlier: Earlier | None = None) -> Prepared:
     for task in tasks:
         if recipe.objective.kind == "text_to_text":
             refuse_unwritable_labels(family, task, recipe.evaluation.comparison)
+    if recipe.training.neftune_alpha is not None and not embeds_by_its_layer(family):
+        raise UsageError(
+            f"training.neftune_alpha: {family.name} models such as this one read their tokens by other layers than the "
+            "one that the Trainer adds noise to; leave it out"
+        )
     if general is not None:
         general.check(family)
     strategies = []

@@ -19,6 +19,9 @@ from clkit.tasks.task import Task
 
 #: Label of a position where no loss is due.
 IGNORED = -100
+#: Logit of a class that cannot be chosen, such as a row of a head that is closed: its probability is exactly 0, yet a
+#: divergence over all classes stays finite, in float16 too.
+CLOSED = -1e4
 
 Batch = Mapping[str, torch.Tensor]
 Collator = Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]

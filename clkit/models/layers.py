@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import cast
 
+import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -61,6 +62,19 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def embeds_by_its_layer(family: Family) -> bool:
+    """Whether the forward pass goes through the model's embedding layer, not through another with its weight (T5)."""
+    reached = []
+    layer = family.base.get_input_embeddings()
+    hook = layer.register_forward_hook(lambda *_: reached.append(True))
+    try:
+        with evaluation_mode(family.model), torch.no_grad():
+            family.model(**family.probe())
+    finally:
+        hook.remove()
+    return bool(reached)
 
 
 def linear_layers(model: PreTrainedModel | PeftModel) -> dict[str, nn.Module]:

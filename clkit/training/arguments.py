@@ -101,6 +101,8 @@ def training_arguments(recipe: Trained, task: str, index: int, output: str) -> T
         "adam_beta1": training.adam_betas[0],
         "adam_beta2": training.adam_betas[1],
         "max_grad_norm": training.max_grad_norm,
+        "label_smoothing_factor": training.label_smoothing,
+        "neftune_noise_alpha": training.neftune_alpha,
         "bf16": training.precision == "bf16",
         "fp16": training.precision == "fp16",
         "activation_checkpointing": training.gradient_checkpointing,

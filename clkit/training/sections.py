@@ -79,6 +79,12 @@ class TrainingSection(Section):
         "`high` and `medium` may round the factors, to TF32 on a GPU and, `medium` only, to bfloat16 on a CPU that "
         "has instructions for it. Tests are not affected.",
     )
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Share ε of the loss that wants all classes to be equally likely, rather than the label."
+    )
+    neftune_alpha: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Add noise to word embeddings in training, uniform in ±α/√(tokens · width) (NEFTune)."
+    )
     group_by_length: bool = Field(
         False,
         description="Make batches of examples of similar length: less padding, more speed, a little less randomness.",

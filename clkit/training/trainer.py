@@ -29,7 +29,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from clkit.draws import torch_seeded
 from clkit.errors import ClkitError, RunError, StrategyError, UsageError
 from clkit.events import Listener
-from clkit.models.family import IGNORED, summed_cross_entropy
+from clkit.models.family import CLOSED, IGNORED, summed_cross_entropy
 from clkit.models.layers import trained_parameters
 from clkit.models.precision import matrix_products
 from clkit.strategies.contract import SKIPPED, TASK_LOSS, Context, Strategy
@@ -39,7 +39,10 @@ SUPPORTED = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULT
 
 
 def token_mean_loss(
-    logits: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    num_items_in_batch: torch.Tensor | None = None,
+    smoothing: float = 0.0,
 ) -> torch.Tensor:
     """Cross-entropy summed over answer tokens and divided by their number in the *whole* optimizer step.
 
@@ -50,8 +53,15 @@ def token_mean_loss(
         logits: batch × positions × classes; those at position t are for ``labels[:, t]``.
         labels: batch × positions, -100 where no loss is due.
         num_items_in_batch: answer tokens of the step, over all micro-batches and processes.
+        smoothing: ε of (1 − ε) · CE(y) + ε · mean_k CE(k), the mean over the classes that are not `CLOSED`.
     """
-    return summed_cross_entropy(logits, labels) / _tokens(labels, num_items_in_batch)
+    summed = summed_cross_entropy(logits, labels)
+    if smoothing:
+        due = logits[labels != IGNORED].float()
+        open_ = due > CLOSED
+        uniform = -(due.log_softmax(-1) * open_).sum(-1) / open_.sum(-1)
+        summed = (1 - smoothing) * summed + smoothing * uniform.sum()
+    return summed / _tokens(labels, num_items_in_batch)
 
 
 def _tokens(labels: torch.Tensor, num_items_in_batch: torch.Tensor | None) -> torch.Tensor:
@@ -137,7 +147,8 @@ class TaskTrainer(Trainer):
 
     def _loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
         call_all(self._strategies, "after_forward", self._context, self._batch)
-        loss = token_mean_loss(self._context.family.logits(outputs, labels), labels, num_items_in_batch)
+        logits = self._context.family.logits(outputs, labels)
+        loss = token_mean_loss(logits, labels, num_items_in_batch, self.args.label_smoothing_factor)
         self._micro_losses.append(loss.detach().clone())  # which the Trainer scales in place with several processes
         for strategy in self._strategies:
             own = call(strategy, "batch_loss", self._context, self._batch, outputs)

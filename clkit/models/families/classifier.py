@@ -10,14 +10,11 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from clkit.errors import ModelError
 from clkit.models.families.encoder import HEAD_DRAWN, Encoder, head_modules, in_head
-from clkit.models.family import Batch, Collator, LabelsOfTasks
+from clkit.models.family import CLOSED, Batch, Collator, LabelsOfTasks
 from clkit.models.heads import Rows
 from clkit.models.objective import HEADS, Classification, Objective
 from clkit.models.weights import Weights, draw_anew
 from clkit.tasks.task import Task
-
-#: Logit of a closed row: its probability is exactly 0, yet a divergence over all rows stays finite, in float16 too.
-CLOSED = -1e4
 
 
 def row_names(objective: Classification, labels: LabelsOfTasks) -> list[str]:
