@@ -5,6 +5,7 @@ Here are the arguments that several verbs share.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,20 @@ AcceptChanges = Annotated[
     typer.Option(
         "--accept-changes", help="Go on although the data or the starting model are not those that the run read."
     ),
+]
+
+
+class TableForm(StrEnum):
+    """Of a table that goes into a paper or a page."""
+
+    markdown = "markdown"
+    latex = "latex"
+    csv = "csv"
+
+
+AsTable = Annotated[
+    TableForm | None,
+    typer.Option("--table", help="Print one table for a paper instead; latex uses booktabs.", show_default=False),
 ]
 NewestRun = Annotated[
     Path | None, typer.Argument(help="Run folder; without it, the newest in runs/.", show_default=False)

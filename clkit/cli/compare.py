@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from clkit.cli import AsTable
+
 if TYPE_CHECKING:
     from clkit.report.pairs import Compared
     from clkit.run.folder import RunFolder
@@ -39,6 +41,7 @@ def compare(
         typer.Option(help="Score by this metric instead of the runs' own: macro_f1, loss, ...", show_default=False),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print pairs, differences and tests as JSON.")] = False,
+    as_table: AsTable = None,
 ) -> None:
     """Compare methods over pairs of runs: difference, 95 % interval, sign-flip test, and Holm's correction of it.
 
@@ -52,8 +55,11 @@ def compare(
     from clkit.report.console import make_console
     from clkit.report.pairs import compare as compare_methods
     from clkit.report.pairs import comparison_tables, methods
+    from clkit.report.sheets import comparison_sheet, rendered
     from clkit.run.comparison import differing_keys, open_runs
 
+    if as_json and as_table:
+        raise UsageError("--json and --table exclude each other")
     others = open_runs(against)
     theirs = methods(_compared(others, metric))
     left = {run.path.resolve() for run in others}
@@ -70,6 +76,9 @@ def compare(
     if as_json:
         found = {"metric": compared[0].scored_by, "comparisons": [one.to_json() for one in compared]}
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    if as_table:
+        typer.echo(rendered(comparison_sheet(compared), as_table), nl=False)
         return
     console = make_console()
     for table in comparison_tables(compared):

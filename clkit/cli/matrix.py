@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clkit.cli import AsTable
+
 if TYPE_CHECKING:
     from clkit.results.matrix import AccuracyMatrix
     from clkit.run.baselines import Reference
@@ -32,6 +34,7 @@ def matrix(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print matrices, metrics and means as JSON.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print one line per score: run,stage,task,score.")] = False,
+    as_table: AsTable = None,
     every_matrix: Annotated[bool, typer.Option("--all", help="Of several runs, show each matrix too.")] = False,
 ) -> None:
     """Show the scores after each task and the metrics: average accuracy, BWT, FWT, forgetting, learning accuracy.
@@ -44,14 +47,15 @@ def matrix(
     from clkit.errors import UsageError
     from clkit.report.console import make_console
     from clkit.report.runs import compare_runs
+    from clkit.report.sheets import rendered, results_sheet
     from clkit.run.baselines import open_references
     from clkit.run.comparison import open_runs
     from clkit.run.folder import RunFolder
 
-    if as_json and as_csv:
-        raise UsageError("--json and --csv exclude each other")
-    if every_matrix and (as_json or as_csv):
-        raise UsageError("--all is for tables; --json and --csv always hold every matrix")
+    if as_json + as_csv + (as_table is not None) > 1:
+        raise UsageError("--json, --csv and --table exclude each other")
+    if every_matrix and (as_json or as_csv or as_table):
+        raise UsageError("--all is for the terminal; --json and --csv always hold every matrix")
     if reference and as_csv:
         raise UsageError("--reference is for metrics, and --csv holds scores only; use --json")
     opened = open_runs(runs) if runs else [RunFolder.newest()]
@@ -71,6 +75,9 @@ def matrix(
         _warn_of_differences(baseline, folders)
     if as_json:
         typer.echo(json.dumps(compared.to_json(), indent=2, ensure_ascii=False))
+        return
+    if as_table:
+        typer.echo(rendered(results_sheet(compared), as_table), nl=False)
         return
     console = make_console()
     for table in compared.tables(console.width, every_matrix=every_matrix):

@@ -15,7 +15,7 @@ from clkit.errors import UsageError
 from clkit.report.tables import paired_table
 from clkit.results.matrix import AccuracyMatrix
 from clkit.results.spread import FEWEST, Paired, holm, paired, smallest_p
-from clkit.run.comparison import differing_keys
+from clkit.run.comparison import differing_keys, telling_apart
 
 #: What methods may differ in. In all else of a recipe they must agree, or their runs answer different questions.
 METHOD = ("strategies", "tuning", "training", "general", "evaluation.batch_size", "evaluation.zero_shot")
@@ -220,9 +220,9 @@ def _section(recipe: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def method_names(compared: Sequence[Method]) -> list[str]:
-    """A name for each method: its recipes', its strategies', or else its first run's: what tells all of them apart."""
-    for label in (_recipe_name, _strategies):
-        labels = [label(method) for method in compared]
+    """A name for each method: its recipes', its strategies', what it differs in, or else its first run's."""
+    said = telling_apart([method.recipe for method in compared])
+    for labels in ([*map(_recipe_name, compared)], [*map(_strategies, compared)], said):
         if all(labels) and len(set(labels)) == len(labels):
             return labels
     return [_runs(method) for method in compared]

@@ -12,6 +12,7 @@ from rich.text import Text
 from clkit.errors import ClkitError, RunError
 from clkit.models.objective import HEADS
 from clkit.report.general_tables import GeneralAbility, general_table, read_general
+from clkit.report.matrix_tables import curves_table, matrix_table
 from clkit.report.pairs import Compared, Comparison, against_the_first, comparison_tables
 from clkit.report.tables import (
     CHANCE,
@@ -19,7 +20,6 @@ from clkit.report.tables import (
     RunMetrics,
     SeedGroup,
     below_majority,
-    matrix_table,
     metrics_table,
     runs_table,
     show_score,
@@ -61,11 +61,12 @@ class ComparedRuns:
     def tables(self, width: int, *, every_matrix: bool) -> Iterator[RenderableType]:
         """What a terminal shows of them, one below the other, in at most ``width`` characters where that can be."""
         several = len(self.runs) > 1
-        baselines = [RunMetrics(one.name, one.matrix.metrics(), one.matrix.metric, one.role) for one in self.references]
-        baselines += _chance([run.matrix for run in self.runs])
+        baselines = self.baselines()
         for run in self.runs:
             if every_matrix or not several:
                 yield from (Text(run.name, style="bold"), "", matrix_table(run.matrix, width), "")
+                if curves := curves_table(run.matrix, width):
+                    yield from (curves, "")
                 if run.heads:
                     yield from (Text(run.heads, style="italic"), "")
             yield from (Text(f"{run.name}: {remark}", style="yellow") for remark in below_majority(run.matrix))
@@ -87,6 +88,11 @@ class ComparedRuns:
             yield from (Text(f"{run.name}: {run.heads}", style="italic") for run in self.runs if run.heads)
         if self.paired:
             yield from ("", *comparison_tables(self.paired))
+
+    def baselines(self) -> list[RunMetrics]:
+        """What the runs are compared with: the references, and chance where it is the same for all."""
+        found = [RunMetrics(one.name, one.matrix.metrics(), one.matrix.metric, one.role) for one in self.references]
+        return [*found, *_chance([run.matrix for run in self.runs])]
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from rich import box
-from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from clkit.results.kinds import LOWER_IS_BETTER, OUTSIDE, RANKED, UNBOUNDED, Protocol, Row
+from clkit.results.kinds import LOWER_IS_BETTER, OUTSIDE, RANKED, UNBOUNDED
 from clkit.results.matrix import AccuracyMatrix
 from clkit.results.metrics import Metric
 from clkit.results.scores import Guess
@@ -46,11 +45,6 @@ SIGNS = "; signs read as with accuracies: BWT above 0 is good"
 REFERENCE_HEADS = {"intransigence": "intransi-\ngence", "upper_bound_distance": "distance to\nupper bound"}
 CHANCE: dict[Guess, str] = {"uniform": "uniform guesses", "majority": "most frequent label"}
 STATES: dict[State, str] = {"whole": "green", "missing": "bold red", "changed": "bold red"}  # and the others: yellow
-BASELINES: dict[Protocol, tuple[str, str]] = {
-    "multi_task": ("all tasks learned together", "together"),
-    "per_task": ("each task learned by a model of its own", "alone"),
-    "zero_shot": ("nothing learned", ""),
-}
 
 
 class RunMetrics(NamedTuple):
@@ -102,23 +96,6 @@ def name_of(metric: str, scored_by: str) -> str:
     return metric if scored_by == "exact_match" else metric.replace("accuracy", scored_by)
 
 
-def matrix_table(matrix: AccuracyMatrix, width: int) -> RenderableType:
-    """The matrix in at most ``width`` characters: a row per task learned, a column per task tested.
-
-    A baseline has one score per task, and so a row per task tested. In a sequence, where the tasks' names do not fit as
-    heads, their numbers stand there; where that is still too wide, scores lose a decimal; and where even that is, the
-    columns go on in another table below.
-    """
-    unit = f"{' in percent' if matrix.is_fraction else ''}{'' if matrix.higher_is_better else f' ({LOWER})'}"
-    if matrix.protocol != "sequential":
-        about, head = BASELINES[matrix.protocol]
-        return Group(Text(f"{matrix.metric}{unit}; {about}\n", style="italic"), _baseline_table(matrix, head))
-    title = Text(f"{matrix.metric}{unit}; a row per task learned, a column per task tested\n", style="italic")
-    by_name, by_number = (_sequence_tables(matrix, width, numbered=numbered) for numbered in (False, True))
-    narrow = _sequence_tables(matrix, width, numbered=True, narrow=True)
-    return Group(title, *next((tables for tables in (by_name, by_number, narrow) if len(tables) == 1), by_number))
-
-
 def below_majority(matrix: AccuracyMatrix) -> Iterator[str]:
     """A remark on each task that was learned to less than its most frequent training label scores."""
     for task, scores in matrix.below_majority.items():
@@ -127,50 +104,6 @@ def below_majority(matrix: AccuracyMatrix) -> Iterator[str]:
             f"'{task}' was learned to {learned} %, below the {guess} % of always answering its most frequent training "
             "label; more epochs or another rate may teach it"
         )
-
-
-def _baseline_table(matrix: AccuracyMatrix, head: str) -> Table:
-    table = plain_table()
-    table.add_column(no_wrap=True, overflow="ellipsis", max_width=LABEL_WIDTH)
-    rows = {"zero-shot": matrix.zero_shot} | ({head: matrix.outcome} if head else {})
-    columns = {name: row for name, row in rows.items() if row is not None}
-    columns |= {CHANCE[guess]: row for guess, row in matrix.guesses.items()}
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    for index, task in enumerate(matrix.tasks):
-        scores = [show_score(row[index], matrix.metric) for row in columns.values()]
-        table.add_row(Text(task), *scores)
-    return table
-
-
-def _sequence_tables(matrix: AccuracyMatrix, width: int, *, numbered: bool, narrow: bool = False) -> list[Table]:
-    """One way to show a matrix: tasks by name or by number, with more or fewer decimals."""
-    tasks = list(enumerate(matrix.tasks, start=1))
-    # Tasks still to be learned have a row of dashes: it tells their names where the heads are numbers.
-    pending: list[Row] = [[None] * len(tasks)] * (len(tasks) - len(matrix.rows))
-    rows = [
-        (number, f"{number if numbered else 'after'} {task}", row)
-        for (number, task), row in zip(tasks, [*matrix.rows, *pending], strict=True)
-    ]
-    if matrix.zero_shot is not None:
-        rows.insert(0, (0, "zero-shot", matrix.zero_shot))
-    labelled = []
-    for learned, label, row in rows:
-        cells = [
-            Text(show_score(score, matrix.metric, narrow=narrow), style=_style(learned, task))
-            for task, score in enumerate(row, start=1)
-        ]
-        labelled.append((Text(label, style="dim" if learned > len(matrix.rows) else ""), cells))
-    for guess, row in matrix.guesses.items():
-        cells = [Text(show_score(score, matrix.metric, narrow=narrow), style="dim") for score in row]
-        labelled.append((Text(CHANCE[guess], style="dim"), cells))
-    heads = [str(number) if numbered else task for number, task in tasks]
-    return wide_table(heads, labelled, width, gap=1 if numbered else 2, apart=len(matrix.guesses))
-
-
-def _style(learned: int, task: int) -> str:
-    """Just learned: emphasised. Not learned yet: dim."""
-    return "bold cyan" if task == learned else "dim" if task > learned else ""
 
 
 def metrics_table(metrics: Mapping[str, Metric], scored_by: str, references: Sequence[RunMetrics] = ()) -> Table:
@@ -205,7 +138,7 @@ def runs_table(
     references: Sequence[RunMetrics] = (),
     heads: Mapping[str, str] = HEADS,
 ) -> Table:
-    """The metrics of several runs, a row each; below them the mean over each group of seeds, and the references.
+    """The metrics of several runs, a row each; below those of a group of seeds their mean, and at last the references.
 
     Where the runs are not all scored by the same, each says by what.
     """
@@ -224,20 +157,25 @@ def runs_table(
         cells = [Text(show_score(value, scored_by, signed=signed and name in SIGNED)) for name, value in named]
         table.add_row(Text(label), *cells, style=style)
 
-    for one in runs:
-        label = one.run if len(kinds) == 1 else f"{one.run} ({one.scored_by})"
-        add(label, [one.metrics[name].value for name in heads], one.scored_by)
-    scored_by = {one.run: one.scored_by for one in runs}
-    for group in groups:
-        table.add_section()
-        over_seeds = [group.metrics[name] for name in heads]
-        kind = scored_by[group.runs[0]]
+    group_of = {run: group for group in groups for run in group.runs}
+    in_order = [group_of.get(one.run) or SeedGroup([one.run], {}) for one in runs]
+    by_name = {one.run: one for one in runs}
+    for group in {id(one): one for one in in_order}.values():
+        if group.metrics:
+            table.add_section()
         if group.label:
             table.add_row(Text(group.label, style="italic"))
-        add(f"mean of {len(group.runs)} seeds", [one.mean for one in over_seeds], kind, style="bold")
-        add("± std", [one.std for one in over_seeds], kind, signed=False)
-        for end, label in enumerate(("95 % interval from", "95 % interval to")):
-            add(label, [one.interval[end] if one.interval else None for one in over_seeds], kind)
+        for one in (by_name[name] for name in group.runs):
+            label = one.run if len(kinds) == 1 else f"{one.run} ({one.scored_by})"
+            add(label, [one.metrics[name].value for name in heads], one.scored_by)
+        if group.metrics:
+            kind = by_name[group.runs[0]].scored_by
+            over_seeds = [group.metrics[name] for name in heads]
+            add(f"mean of {len(group.runs)} seeds", [one.mean for one in over_seeds], kind, style="bold")
+            add("± std", [one.std for one in over_seeds], kind, signed=False)
+            for end, label in enumerate(("95 % interval from", "95 % interval to")):
+                add(label, [one.interval[end] if one.interval else None for one in over_seeds], kind)
+            table.add_section()
     if references:
         table.add_section()
     for one in references:

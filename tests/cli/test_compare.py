@@ -209,14 +209,15 @@ def test_all_paths_after_against_belong_to_it_until_an_option():
     )
 
 
-def test_a_hundred_runs_take_less_than_two_seconds_and_no_torch(folder: Path):
+@pytest.mark.parametrize("arguments", ["'compare', 'runs', '--against', *plain", "'matrix', 'runs'"])
+def test_a_hundred_runs_take_less_than_two_seconds_and_no_torch(folder: Path, arguments: str):
     draw = np.random.default_rng(0)
     for name, recipe in (("plain", PLAIN), ("migu", MIGU), ("replay", REPLAY), ("ewc", PLAIN.replace("[]", "[ewc]"))):
         make_runs(name, draw.uniform(0, 0.9, 25).round(2).tolist(), recipe)
     code = (
         "import sys\nfrom pathlib import Path\nfrom clkit.cli.app import app\n"
         "plain = sorted(map(str, Path('runs').glob('plain-*')))\n"
-        "app(['compare', 'runs', '--against', *plain], standalone_mode=False)\n"
+        f"app([{arguments}], standalone_mode=False)\n"
         "print(sorted({'torch', 'transformers', 'datasets', 'peft', 'numpy', 'scipy'} & set(sys.modules)))"
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -225,3 +226,17 @@ def test_a_hundred_runs_take_less_than_two_seconds_and_no_torch(folder: Path):
     assert done.stdout.count("25 pairs") == 3
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2  # of computing, whoever else waits
+
+
+def test_a_papers_table_and_methods_named_by_what_differs():
+    runs = {
+        threshold: make_runs(
+            f"m{threshold}", [threshold - 0.3] * 3, PLAIN.replace("[]", f"[{{name: migu, threshold: {threshold}}}]")
+        )
+        for threshold in (0.5, 0.7, 0.9)
+    }
+    output = compare(*runs[0.5], *runs[0.9], "--against", *runs[0.7], "--table", "latex").output
+    assert output.splitlines()[3].startswith("method & metric & pairs & mean & migu.threshold 0.7 & difference & from")
+    assert r"migu.threshold 0.9 & BWT & 3 & $-$30.0 & $-$50.0 & +20.0 & 20.0 & 20.0 & 0.250 & 0.500 \\" in output
+    with pytest.raises(UsageError, match="--json and --table exclude each other"):
+        compare(*runs[0.5], "--against", *runs[0.7], "--table", "latex", "--json")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,10 +13,12 @@ from pathlib import Path
 
 import pytest
 import typer
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from clkit.cli.matrix import matrix
 from clkit.errors import RunError, UsageError
+from clkit.report.matrix_tables import matrix_table
 from clkit.results.matrix import AccuracyMatrix
 from clkit.run.folder import RunFolder
 from clkit.run.layout import ZERO_SHOT
@@ -88,7 +92,8 @@ def test_groups_of_seeds_say_what_they_differ_in(monkeypatch: pytest.MonkeyPatch
     output = call(*runs).output
     shown = " ".join(output.split())
     for label in ("none", "migu, migu.threshold 0.7", "migu, migu.threshold 0.9"):
-        assert shown.count(f"strategies {label} mean of 2 seeds") == 1, output
+        name = {"none": "plain"}.get(label, "low" if "0.7" in label else "high")
+        assert shown.count(f"strategies {label} runs/{name}-1 ") == 1, output
     assert max(map(len, output.splitlines())) <= 80
     labels = [group["label"] for group in json.loads(call(*runs, "--json").output)["aggregates"]]
     assert labels[1:] == ["strategies migu, migu.threshold 0.7", "strategies migu, migu.threshold 0.9"]
@@ -137,6 +142,54 @@ def test_chance_stands_below_and_a_task_below_it_is_remarked_on():
     assert remark in both
     assert remark.replace("x-1", "x-2") in both
     assert json.loads(call("runs/x-1", "--json").output)["runs"][0]["below_majority"] == ["b"]
+
+
+def test_a_papers_table_of_one_run_is_its_matrix():
+    lines = [*csv.reader(call(make_run(1), "--table", "csv").output.splitlines())]
+    assert lines == [
+        ["", "a", "b"],
+        ["zero-shot", "0.0", "25.0"],
+        ["after a", "100.0", ""],
+        ["after b", "50.0", "75.0"],
+    ]
+
+
+def test_a_papers_table_has_a_row_per_method_and_marks_the_best():
+    plain = [make_run(seed, final=final) for seed, final in ((1, 0.5), (2, 0.6), (3, 0.4))]
+    replay = [make_run(seed, name="y", final=0.75, recipe="strategies: [{name: replay}]\n") for seed in (1, 2)]
+    alone = make_run(7, name="z", recipe="strategies: [{name: ewc}]\n")
+    output = call(*plain, *replay, alone, "--table", "markdown").output
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in output.splitlines()]
+    assert rows[0] == [
+        "method",
+        "seeds",
+        *["average accuracy", "average accuracy micro", "BWT", "forgetting", "learning accuracy"],
+    ]
+    assert rows[2] == ["x", "3", *["62.5 ± 5.0"] * 2, "-50.0 ± 10.0", "50.0 ± 10.0", "87.5 ± 0.0"]
+    assert rows[3][2:6] == ["**75.0 ± 0.0**", "**75.0 ± 0.0**", "**-25.0 ± 0.0**", "**25.0 ± 0.0**"]
+    assert rows[4][:3] == ["runs/z-7", "1", "62.5"]
+    assert not any("**" in row[-1] for row in rows[2:5])  # all learned alike
+
+
+def test_a_curve_for_each_task_learned():
+    lines = [line.split() for line in call(make_run(1)).output.splitlines()]
+    assert ["a", "▁█▅", "100.0", "50.0", "-50.0"] in lines
+    assert ["b", "▃·▆", "75.0", "75.0", "0.0"] in lines
+
+
+def test_warm_cells_in_a_terminal_and_none_without_colour(monkeypatch: pytest.MonkeyPatch):
+    table = matrix_table(RunFolder.open(make_run(1)).read_matrix(), 80)
+    texts = {}
+    for colour in (None, "1"):
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        if colour:
+            monkeypatch.setenv("NO_COLOR", colour)
+        console = Console(file=io.StringIO(), force_terminal=True, color_system="truecolor", width=80)
+        console.print(table)
+        texts[colour] = console.file.getvalue()
+    assert re.search(r"\x1b\[1;38;[\d;]+48;[\d;]+m100\.0", texts[None])
+    assert "48;" not in texts["1"]
+    assert "\x1b[1m100.0" in texts["1"]
 
 
 def test_one_seed_has_no_interval():
@@ -424,9 +477,15 @@ class TestMetric:
         assert "tasks/01-a/done.json cannot be read" in result.stderr
 
 
-@pytest.mark.parametrize("flags", [("--json", "--csv"), ("--all", "--json"), ("--all", "--csv")])
-def test_flags_that_exclude_each_other(flags: tuple[str, ...]):
-    with pytest.raises(UsageError, match="--json and --csv"):
+@pytest.mark.parametrize("flags", [("--json", "--csv"), ("--table", "latex", "--csv"), ("--table", "csv", "--json")])
+def test_one_form_at_a_time(flags: tuple[str, ...]):
+    with pytest.raises(UsageError, match="--json, --csv and --table exclude each other"):
+        call(make_run(1), *flags)
+
+
+@pytest.mark.parametrize("flags", [("--all", "--json"), ("--all", "--csv"), ("--all", "--table", "latex")])
+def test_all_is_for_the_terminal(flags: tuple[str, ...]):
+    with pytest.raises(UsageError, match="--all is for the terminal"):
         call(make_run(1), *flags)
 
 

@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console, RenderableType
 
 from clkit.report.console import make_console
+from clkit.report.matrix_tables import matrix_table
 from clkit.report.tables import (
     RunMetrics,
     SeedGroup,
-    matrix_table,
     metrics_table,
     runs_table,
     scores_table,
@@ -274,8 +274,9 @@ class TestConsole:
             file = Terminal()
             make_console(file).print(matrix_table(triangle(["a", "b"]), 80))
             outputs.append(file.getvalue())
-        assert "\x1b[1;36m100.0" in outputs[0]
-        assert "\x1b[1;36m" not in outputs[1]
+        assert re.search(r"\x1b\[1;38;[\d;]+48;[\d;]+m100\.0", outputs[0])
+        assert "\x1b[1m100.0" in outputs[1]
+        assert "[38;" not in outputs[1]
 
     @pytest.mark.parametrize(("columns", "width"), [(None, 100), ("72", 72), ("wide", 100), ("0", 100)])
     def test_piped_width(self, monkeypatch: pytest.MonkeyPatch, columns: str | None, width: int):

@@ -1,0 +1,70 @@
+"""Colours and curves for a glance; the numbers beside them say the same, and all is readable without colour."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich.color import Color
+from rich.color_triplet import ColorTriplet
+from rich.style import Style
+
+from clkit.results.kinds import UNBOUNDED, Row
+from clkit.results.matrix import AccuracyMatrix
+
+#: From the worst to the best: brighter to every kind of eye (after matplotlib's cividis).
+RAMP = ((0, 34, 78), (65, 77, 107), (124, 123, 120), (188, 174, 108), (254, 232, 56))
+LEVELS, GAP = "▁▂▃▄▅▆▇█", "·"
+
+
+def heat(share: float) -> Style:
+    """How a cell looks whose score lies at this share, 0 to 1, of the way from the worst to the best."""
+    place = min(max(share, 0.0), 1.0) * (len(RAMP) - 1)
+    below = min(int(place), len(RAMP) - 2)
+    ends = zip(RAMP[below], RAMP[below + 1], strict=True)
+    ground = ColorTriplet(*(round(low + (high - low) * (place - below)) for low, high in ends))
+    text = "black" if luminance(ground) > 0.179 else "white"  # where both contrast alike, at 4.58
+    return Style(
+        color=Color.from_rgb(*((0, 0, 0) if text == "black" else (255, 255, 255))), bgcolor=Color.from_triplet(ground)
+    )
+
+
+def luminance(colour: ColorTriplet) -> float:
+    """The relative luminance of the WCAG."""
+    parts = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour.normalized]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+
+def goodness(matrix: AccuracyMatrix) -> tuple[Row | None, list[Row]]:
+    """Where the zero-shot row's and the other rows' scores lie between the worst, 0, and the best, 1.
+
+    Of fractions these are 0 and 1 themselves; of perplexities and losses the extremes on the same task, perplexities
+    by their logarithm.
+    """
+    rows = [*([matrix.zero_shot] if matrix.zero_shot else []), *matrix.rows]
+    columns = [_column([row[task] for row in rows], matrix) for task in range(len(matrix.tasks))]
+    shares: list[Row] = [[column[place] for column in columns] for place in range(len(rows))]
+    return (shares[0], shares[1:]) if matrix.zero_shot else (None, shares)
+
+
+def _column(scores: Row, matrix: AccuracyMatrix) -> Row:
+    known = [score for score in scores if score is not None]
+    low, high = 0.0, 1.0
+    if matrix.metric in UNBOUNDED:
+        log = matrix.metric == "perplexity"
+        scores = [math.log(max(score, 1e-9)) if log and score is not None else score for score in scores]
+        known = [score for score in scores if score is not None]
+        low, high = min(known, default=0.0), max(known, default=1.0)
+    spread = high - low or 1.0
+    return [
+        None if score is None else (score - low if matrix.higher_is_better else high - score) / spread
+        for score in scores
+    ]
+
+
+def sparkline(shares: Sequence[float | None], most: int = 30) -> str:
+    """A curve of one character per value, of which at most so many are shown, evenly taken."""
+    if len(shares) > most:
+        shares = [shares[round(place * (len(shares) - 1) / (most - 1))] for place in range(most)]
+    highest = len(LEVELS) - 1
+    return "".join(GAP if one is None else LEVELS[round(min(max(one, 0.0), 1.0) * highest)] for one in shares)
