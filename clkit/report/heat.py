@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.color import Color
 from rich.color_triplet import ColorTriplet
 from rich.style import Style
 
-from clkit.results.kinds import UNBOUNDED, Row
 from clkit.results.matrix import AccuracyMatrix
 
 #: From the worst to the best: brighter to every kind of eye (after matplotlib's cividis).
@@ -35,31 +34,22 @@ def luminance(colour: ColorTriplet) -> float:
     return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
 
 
-def goodness(matrix: AccuracyMatrix) -> tuple[Row | None, list[Row]]:
-    """Where the zero-shot row's and the other rows' scores lie between the worst, 0, and the best, 1.
+def goodness(matrix: AccuracyMatrix) -> Callable[[float | None], float | None]:
+    """Where a score lies between the worst, 0, and the best, 1; None where there is none.
 
-    Of fractions these are 0 and 1 themselves; of perplexities and losses the extremes on the same task, perplexities
-    by their logarithm.
+    Of fractions these are 0 and 1 themselves; of perplexities (by their logarithm) and losses the matrix's extremes.
     """
-    rows = [*([matrix.zero_shot] if matrix.zero_shot else []), *matrix.rows]
-    columns = [_column([row[task] for row in rows], matrix) for task in range(len(matrix.tasks))]
-    shares: list[Row] = [[column[place] for column in columns] for place in range(len(rows))]
-    return (shares[0], shares[1:]) if matrix.zero_shot else (None, shares)
+    scale = math.log if matrix.metric == "perplexity" else float
+    known = [scale(score) for row in [matrix.zero_shot or [], *matrix.rows] for score in row if score is not None]
+    low, high = (0.0, 1.0) if matrix.is_fraction or not known else (min(known), max(known))
 
+    def share(score: float | None) -> float | None:
+        if score is None or high == low:  # alone it is both
+            return None if score is None else 1.0
+        place = (scale(score) - low) / (high - low)
+        return place if matrix.higher_is_better else 1 - place
 
-def _column(scores: Row, matrix: AccuracyMatrix) -> Row:
-    known = [score for score in scores if score is not None]
-    low, high = 0.0, 1.0
-    if matrix.metric in UNBOUNDED:
-        log = matrix.metric == "perplexity"
-        scores = [math.log(max(score, 1e-9)) if log and score is not None else score for score in scores]
-        known = [score for score in scores if score is not None]
-        low, high = min(known, default=0.0), max(known, default=1.0)
-    spread = high - low or 1.0
-    return [
-        None if score is None else (score - low if matrix.higher_is_better else high - score) / spread
-        for score in scores
-    ]
+    return share
 
 
 def sparkline(shares: Sequence[float | None], most: int = 30) -> str:

@@ -8,15 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from clkit.report.heat import GAP, goodness, heat, sparkline
-from clkit.report.tables import CHANCE, LABEL_WIDTH, LOWER, plain_table, show_score, wide_table
-from clkit.results.kinds import Protocol, Row
+from clkit.report.tables import BASELINES, CHANCE, LABEL_WIDTH, LOWER, plain_table, show_score, wide_table
+from clkit.results.kinds import Row
 from clkit.results.matrix import AccuracyMatrix
-
-BASELINES: dict[Protocol, tuple[str, str]] = {
-    "multi_task": ("all tasks learned together", "together"),
-    "per_task": ("each task learned by a model of its own", "alone"),
-    "zero_shot": ("nothing learned", ""),
-}
 
 
 def matrix_table(matrix: AccuracyMatrix, width: int) -> RenderableType:
@@ -61,13 +55,12 @@ def _sequence_tables(matrix: AccuracyMatrix, width: int, *, numbered: bool, narr
     ]
     if matrix.zero_shot is not None:
         rows.insert(0, (0, "zero-shot", matrix.zero_shot))
-    first, further = goodness(matrix)
-    shares: list[Row] = [*([first] if first else []), *further, *pending]
+    share = goodness(matrix)
     labelled = []
-    for (learned, label, row), warmth in zip(rows, shares, strict=True):
+    for learned, label, row in rows:
         cells = [
-            Text(show_score(score, matrix.metric, narrow=narrow), style=_style(share, learned, task))
-            for task, (score, share) in enumerate(zip(row, warmth, strict=True), start=1)
+            Text(show_score(score, matrix.metric, narrow=narrow), style=_style(share(score), learned, task))
+            for task, score in enumerate(row, start=1)
         ]
         labelled.append((Text(label, style="dim" if learned > len(matrix.rows) else ""), cells))
     for guess, row in matrix.guesses.items():
@@ -89,9 +82,9 @@ def _style(share: float | None, learned: int, task: int) -> Style:
 
 def curves_table(matrix: AccuracyMatrix, width: int) -> RenderableType | None:
     """How each task's score went from stage to stage, beside what is left of it; nothing of a run of one stage."""
-    first, further = goodness(matrix)
-    shares = [*([first] if first else []), *further]
-    if matrix.protocol != "sequential" or len(shares) < 2:
+    share = goodness(matrix)
+    rows = [*([matrix.zero_shot] if matrix.zero_shot else []), *matrix.rows]
+    if matrix.protocol != "sequential" or len(rows) < 2:
         return None
     table = plain_table()
     table.add_column("task", no_wrap=True, overflow="ellipsis", max_width=LABEL_WIDTH)
@@ -102,7 +95,7 @@ def curves_table(matrix: AccuracyMatrix, width: int) -> RenderableType | None:
     for place, task in enumerate(matrix.tasks[: len(matrix.rows)]):
         learned, now = matrix.rows[place][place], matrix.rows[-1][place]
         change = None if learned is None or now is None else now - learned
-        curve = sparkline([row[place] for row in shares], most)
+        curve = sparkline([share(row[place]) for row in rows], most)
         scores = (show_score(score, matrix.metric) for score in (learned, now))
         table.add_row(Text(task), curve, *scores, show_score(change, matrix.metric, signed=True))
     about = f"from stage to stage, higher is better; {GAP} not measured"

@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from clkit.results.kinds import LOWER_IS_BETTER, OUTSIDE, RANKED, UNBOUNDED
+from clkit.results.kinds import LOWER_IS_BETTER, OUTSIDE, RANKED, UNBOUNDED, Protocol
 from clkit.results.matrix import AccuracyMatrix
 from clkit.results.metrics import Metric
 from clkit.results.scores import Guess
@@ -45,6 +45,11 @@ SIGNS = "; signs read as with accuracies: BWT above 0 is good"
 REFERENCE_HEADS = {"intransigence": "intransi-\ngence", "upper_bound_distance": "distance to\nupper bound"}
 CHANCE: dict[Guess, str] = {"uniform": "uniform guesses", "majority": "most frequent label"}
 STATES: dict[State, str] = {"whole": "green", "missing": "bold red", "changed": "bold red"}  # and the others: yellow
+BASELINES: dict[Protocol, tuple[str, str]] = {
+    "multi_task": ("all tasks learned together", "together"),
+    "per_task": ("each task learned by a model of its own", "alone"),
+    "zero_shot": ("nothing learned", ""),
+}
 
 
 class RunMetrics(NamedTuple):

@@ -27,19 +27,19 @@ def test_better_is_brighter() -> None:
 
 def test_fractions_are_what_they_are_and_the_fewer_outside_the_better() -> None:
     rows = [[0.8, None], [0.4, 1.0]]
-    assert goodness(AccuracyMatrix(["a", "b"], [1, 1], rows=rows, zero_shot=[0.0, 0.25])) == ([0.0, 0.25], rows)
-    outside = AccuracyMatrix(["a", "b"], [1, 1], metric="outside_labels", higher_is_better=False, rows=rows)
-    assert goodness(outside)[1] == [[pytest.approx(0.2), None], [pytest.approx(0.6), 0.0]]
+    share = goodness(AccuracyMatrix(["a", "b"], [1, 1], rows=rows, zero_shot=[0.0, 0.25]))
+    assert [share(score) for score in (0.25, 1.0, None)] == [0.25, 1.0, None]
+    outside = goodness(AccuracyMatrix(["a", "b"], [1, 1], metric="outside_labels", higher_is_better=False, rows=rows))
+    assert outside(0.25) == 0.75
 
 
-def test_perplexities_lie_between_the_best_and_the_worst_of_their_task() -> None:
-    rows = [[math.e**2, None], [math.e**3, 7.0]]
-    matrix = AccuracyMatrix(
-        ["a", "b"], [1, 1], metric="perplexity", higher_is_better=False, rows=rows, zero_shot=[math.e**6, 7.0]
-    )
-    first, later = goodness(matrix)
-    assert first == [0.0, 0.0]
-    assert later == [[pytest.approx(1.0), None], [pytest.approx(0.75), 0.0]]
+def test_perplexities_lie_between_the_best_and_the_worst() -> None:
+    rows = [[math.e**2, None], [math.e**3, 10.0]]
+    values = {"metric": "perplexity", "higher_is_better": False, "rows": rows, "zero_shot": [math.e**6, 20.0]}
+    share = goodness(AccuracyMatrix(["a", "b"], [1, 1], **values))
+    assert [share(math.e**power) for power in (2, 3, 6)] == pytest.approx([1.0, 0.75, 0.0])
+    alone = goodness(AccuracyMatrix(["a"], [1], metric="loss", higher_is_better=False, rows=[[2.0]]))
+    assert alone(2.0) == 1.0
 
 
 def test_curves() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
+from clkit.report.heat import goodness
 from clkit.report.tables import BASELINES, CHANCE, show_score
 from clkit.results.kinds import Row
 from clkit.results.matrix import AccuracyMatrix
@@ -136,14 +136,10 @@ def _marks(matrix: AccuracyMatrix, learned: int, task: int, score: float | None,
 
 def _levels(matrix: AccuracyMatrix) -> Callable[[float | None], int | None]:
     """The level of a score: of a fraction its size, of others where it lies between the worst and the best."""
-    scale = math.log if matrix.metric == "perplexity" else float
-    known = [scale(score) for row in [matrix.zero_shot or [], *matrix.rows] for score in row if score is not None]
-    low, high = (0.0, 1.0) if matrix.is_fraction or not known else (min(known), max(known))
+    share = goodness(matrix)
 
     def level(score: float | None) -> int | None:
-        if score is None:
-            return None
-        share = (scale(score) - low) / (high - low) if high > low else 1.0
-        return round(LEVELS * (share if matrix.higher_is_better else 1 - share))
+        place = share(score)
+        return None if place is None else round(LEVELS * place)
 
     return level
