@@ -60,12 +60,7 @@ def matrix(
         raise UsageError("--reference is for metrics, and --csv holds scores only; use --json")
     opened = open_runs(runs) if runs else [RunFolder.newest()]
     folders = {str(folder.path): folder for folder in opened}
-    matrices = {}
-    for name, folder in folders.items():
-        one, damage, notes = folder.scores(metric)
-        matrices[name] = (folder, one)
-        for remark in [*damage, *([f"`clkit doctor {name}` lists all that is damaged"] if damage else []), *notes]:
-            typer.echo(f"warning: {remark}", err=True)
+    matrices = {name: (folder, _read(folder, metric)) for name, folder in folders.items()}
     if as_csv:
         _print_csv((name, one) for name, (_, one) in matrices.items())
         return
@@ -75,13 +70,20 @@ def matrix(
         _warn_of_differences(baseline, folders)
     if as_json:
         typer.echo(json.dumps(compared.to_json(), indent=2, ensure_ascii=False))
-        return
-    if as_table:
+    elif as_table:
         typer.echo(rendered(results_sheet(compared), as_table), nl=False)
-        return
-    console = make_console()
-    for table in compared.tables(console.width, every_matrix=every_matrix):
-        console.print(table)
+    else:
+        console = make_console()
+        for table in compared.tables(console.width, every_matrix=every_matrix):
+            console.print(table)
+
+
+def _read(run: RunFolder, metric: str | None) -> AccuracyMatrix:
+    """The run's matrix; warns of what of it is damaged."""
+    matrix, damage, notes = run.scores(metric)
+    for remark in [*damage, *([f"`clkit doctor {run.path}` lists all that is damaged"] if damage else []), *notes]:
+        typer.echo(f"warning: {remark}", err=True)
+    return matrix
 
 
 def _warn_of_differences(reference: Reference, folders: dict[str, RunFolder]) -> None:
