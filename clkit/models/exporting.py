@@ -19,6 +19,7 @@ from clkit.models.family import Family
 from clkit.models.greedy import greedy_config
 from clkit.models.sections import FROM_WEIGHTS
 from clkit.models.stored_adapters import ROOT, refuse_tied_adapter
+from clkit.models.tokenizers import save_tokenizer
 
 #: An adapter as it is saved: its configuration and its weights by name.
 Adapter = tuple[LoraConfig, Mapping[str, torch.Tensor]]
@@ -45,7 +46,7 @@ def save_merged(family: Family, folder: Path, max_new_tokens: int) -> None:
     if family.objective.kind == "text_to_text":
         family.model.generation_config = greedy_config(family, max_new_tokens)
     family.model.save_pretrained(folder)
-    family.tokenizer.save_pretrained(folder)
+    save_tokenizer(family.tokenizer, folder)
 
 
 def save_summed(
@@ -85,7 +86,7 @@ def save_summed(
     save_configuration(family, folder)
     if family.objective.kind == "text_to_text":
         greedy_config(family, max_new_tokens).save_pretrained(folder)
-    family.tokenizer.save_pretrained(folder)
+    save_tokenizer(family.tokenizer, folder)
     return int(config.r)
 
 

@@ -28,6 +28,7 @@ from clkit.models.layers import trained_parameters
 from clkit.models.objective import Objective, TextToText
 from clkit.models.registry import family_of
 from clkit.models.sections import ModelSection, Tuning
+from clkit.models.tokenizers import save_tokenizer
 from clkit.models.weights import Weights
 from clkit.redaction import redact
 
@@ -91,7 +92,7 @@ def save_model(family: Family, stage: Path) -> None:
     family.model.save_pretrained(stage / part)
     if part == "adapter":
         save_configuration(family, stage / part)
-    family.tokenizer.save_pretrained(stage / part)
+    save_tokenizer(family.tokenizer, stage / part)
 
 
 def _load_base(chain: Chain, origin: Origin, objective: Objective, labels: LabelsOfTasks) -> Family:

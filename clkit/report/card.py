@@ -124,8 +124,9 @@ def _reading(exported: Exported) -> Iterator[str]:
         notes.append("Each prompt is a user's turn in the tokenizer's chat template, here written out.")
     if recipe.evaluation.answer == "rank" and recipe.objective.kind == "text_to_text":
         notes.append("The scores are of the likeliest label, not of written answers.")
-    if exported.rank is not None and exported.auto_class == "AutoModelForCausalLM":
-        notes.append(f"For vLLM: `--max-lora-rank {max(8, 1 << (exported.rank - 1).bit_length())}`.")
+    if exported.auto_class == "AutoModelForCausalLM":
+        rank = f"`--max-lora-rank {max(8, 1 << (exported.rank - 1).bit_length())}`, and " if exported.rank else ""
+        notes.append(f"For vLLM: {rank}`temperature: 0` in requests, for it draws answers otherwise.")
     if notes:
         yield " ".join(notes) + "\n"
 

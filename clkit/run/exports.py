@@ -73,6 +73,10 @@ def exported(folder: Path, payload: Mapping[str, Any]) -> Iterator[Path]:
         yield made
         Done(dict(payload), seal_files(made)).write(made, EXPORT_FILE)
         for file in made.rglob("*"):
+            if (
+                file.is_file()
+            ):  # safetensors gives its files to their owner alone, and a model is often served by another
+                file.chmod(made.stat().st_mode & 0o666)
             sync(file)
         if target.exists():
             target.rename(old)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import shlex
+import subprocess
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,8 @@ import pytest
 import torch
 import transformers
 import yaml
+from gguf import GGUFReader
+from tokenizers import Tokenizer, decoders, models, normalizers
 
 from clkit.engine.evaluate import load_stage
 from clkit.engine.exporting import TEXT, export
@@ -256,3 +261,48 @@ def test_baselines_chat_templates_and_pre_training_are_exported_too(
         out = tmp_path / f"masked-{adapter}"
         assert export(run, out, model_card, adapter=adapter).learned == ("second",)
         assert len(printed(out, monkeypatch)) == 1
+
+
+def byte_llama(folder: Path) -> Path:
+    """A Llama whose tokenizer is of bytes, which llama.cpp knows whatever else is in it; RoPE's θ is Llama 3's."""
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *TASKS["first"]]
+    backend = Tokenizer(models.BPE({piece: at for at, piece in enumerate(pieces)}, [], byte_fallback=True))
+    backend.normalizer = normalizers.Replace(" ", "▁")
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=512, **special)
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<|end|>"]})
+    tokenizer.save_pretrained(folder)
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, rope_theta=500_000.0, bos_token_id=1, eos_token_id=2, pad_token_id=2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tuning", [FULL, LORA])
+def test_the_converter_of_llama_cpp_reads_the_folder(toy_tasks: Path, tmp_path: Path, tuning: dict[str, Any]) -> None:
+    """`CLKIT_CONVERTER="/venv/bin/python /llama.cpp/convert_hf_to_gguf.py"`: in an environment as it requires."""
+    converter = os.environ.get("CLKIT_CONVERTER")
+    if converter is None:
+        pytest.skip("needs CLKIT_CONVERTER, the command that runs llama.cpp's convert_hf_to_gguf.py")
+    recipe = toy_recipe(toy_tasks, byte_llama(tmp_path / "base"), tuning=tuning)
+    out, gguf = tmp_path / "out", tmp_path / "model.gguf"
+    export(train(recipe, tmp_path / "run"), out, model_card)
+    subprocess.run([*shlex.split(converter), out, "--outfile", gguf, "--outtype", "f32"], check=True)
+    stock, read = (
+        transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=gguf.name),
+        load(out, "decoder", adapter=False),
+    )
+    for (name, one), other in zip(read.state_dict().items(), stock.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0, msg=name)
+    assert stock.config.rope_parameters["rope_theta"] == 500_000.0
+    ids = torch.arange(3, 40)[None]
+    torch.testing.assert_close(stock(ids).logits, read(ids).logits)
+    fields = GGUFReader(gguf).fields
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    assert fields["tokenizer.ggml.tokens"].contents() == tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    assert fields["tokenizer.ggml.eos_token_id"].contents() == tokenizer.eos_token_id
