@@ -22,11 +22,12 @@ def sweep(
         typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the suite: seeds=[1,2] set.training.epochs=2"),
     ] = None,
     runs: Annotated[Path | None, typer.Option(help="Folder of the runs.  [default: runs/NAME]")] = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="METHOD", help="A method of the suite, not all.")] = None,
     jobs: Annotated[
         int | None,
         typer.Option(min=1, help="Runs side by side.  [default: one per GPU, or else per core]"),
     ] = None,
-    engine: Annotated[str, typer.Option(help="What carries out the runs: processes.")] = "processes",
+    engine: Annotated[str, typer.Option(help="What carries out runs: processes, ray, submitit.")] = "processes",
     options: Annotated[
         list[str] | None, typer.Option("--with", metavar="KEY=VALUE", help="An option of the engine: threads=1")
     ] = None,
@@ -50,7 +51,7 @@ def sweep(
     from clkit.suites.sweep import known_rates
     from clkit.suites.sweep import sweep as carry_out
 
-    planned = PlannedSuite.load(suite, overrides or [], smoke=smoke)
+    planned = PlannedSuite.load(suite, overrides or [], smoke=smoke, only=only or [])
     if missing := planned.missing_inputs():
         raise RecipeError(*missing)
     made = make_engine(engine, jobs, options or [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -59,6 +60,39 @@ class Engine(ABC):
         """
 
 
+class RemoteEngine(Engine):
+    """An engine that hands jobs to something else, which carries them out, and holds a handle of each."""
+
+    def carry_out(self, jobs: Sequence[Job]) -> Iterator[Ended]:
+        waiting, running = list(reversed(jobs)), dict[Any, Job]()
+        most = self.side_by_side(len(jobs))
+        try:
+            while waiting or running:
+                while waiting and len(running) < most:
+                    job = waiting.pop()
+                    running[self.submit(job)] = job
+                for handle in self.wait(list(running)):
+                    yield self.outcome(handle, running.pop(handle))
+        finally:
+            self.cancel(list(running))
+
+    @abstractmethod
+    def submit(self, job: Job) -> Any:
+        """Hand a job over; its handle."""
+
+    @abstractmethod
+    def wait(self, handles: Sequence[Any]) -> Sequence[Any]:
+        """Wait a while for some of the jobs to end; those that did."""
+
+    @abstractmethod
+    def outcome(self, handle: Any, job: Job) -> Ended:
+        """How a job ended that did."""
+
+    @abstractmethod
+    def cancel(self, handles: Sequence[Any]) -> None:
+        """Stop these jobs; each saves what it did."""
+
+
 @cache
 def engine_names() -> tuple[str, ...]:
     """The engines that there are."""
@@ -79,11 +113,8 @@ def make_engine(name: str, jobs: int | None, options: Sequence[str]) -> Engine:
         known = engine_names()
         raise UsageError(f"no engine '{name}'{did_you_mean(name, known)} (engines: {', '.join(known)})")
     module = import_module(f"{engines.__name__}.{name}")
-    (engine,) = (
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Engine) and value.__module__ == module.__name__
-    )
+    own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
+    (engine,) = (value for value in own if issubclass(value, Engine))
     made: Engine = engine(jobs, validated(engine.Options, overridden(Written({}, COMMAND_LINE), options)))
     return made
 
@@ -94,3 +125,20 @@ def ended(job: Job, code: int) -> Ended:
         return Ended(job)
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     return Ended(job, job.last_words() or how)
+
+
+def needed(module: str, extra: str) -> Any:
+    """A library that an engine needs.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise UsageError(f"the engine needs {module} ({error}): pip install 'clkit[{extra}]'") from None
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

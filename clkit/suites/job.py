@@ -29,11 +29,13 @@ class Job:
 
     Attributes:
         arguments: of `clkit`.
+        suite: the folder of all runs.
         working: the folder that relative paths in them start from.
     """
 
     run: Path
     arguments: tuple[str, ...]
+    suite: Path
     working: Path
 
     @property
@@ -60,6 +62,14 @@ class Job:
                 env={**os.environ, **environment},
                 start_new_session=True,
             )
+
+    def carry_out(self, environment: Mapping[str, str]) -> int:
+        """Begin the run or go on with it, and wait for its end: its exit code. Interrupted, it stops the run."""
+        process = self.start(environment)
+        try:
+            return wait(process)
+        finally:
+            stop([process])
 
     def last_words(self) -> str:
         """The last line that the run printed."""

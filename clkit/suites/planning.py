@@ -16,7 +16,7 @@ from clkit.recipe.recipe import Recipe
 from clkit.recipe.shipped import recipe_path, shipped_recipe
 from clkit.recipe.smoke import smoke_recipe
 from clkit.recipe.written import RecipeDumper, Written
-from clkit.section import absolute
+from clkit.section import absolute, did_you_mean
 from clkit.suites.section import VALIDATION, Suite
 
 Rates = Mapping[str, Sequence[float | None]]
@@ -50,19 +50,23 @@ class PlannedSuite:
 
     Attributes:
         smoke: every run in miniature, with one seed, order and rate.
+        only: the methods that are wanted; empty: all.
     """
 
     suite: Suite
     written: Written
     smoke: bool = False
+    only: tuple[str, ...] = ()
     _files: dict[Path, Written] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, source: str | Path, overrides: Sequence[str] = (), *, smoke: bool = False) -> PlannedSuite:
+    def load(
+        cls, source: str | Path, overrides: Sequence[str] = (), *, smoke: bool = False, only: Sequence[str] = ()
+    ) -> PlannedSuite:
         """A suite by its path or shipped name, with ``key=value`` changes to it.
 
         Raises:
-            UsageError: there is no such file.
+            UsageError: there is no such file, or no such method.
             RecipeError: with one line per problem, of the suite or of its runs' recipes.
         """
         path = recipe_path(source)
@@ -70,7 +74,10 @@ class PlannedSuite:
         if not is_suite(written):
             raise UsageError(f"'{source}' is no suite, which has `methods`; one run is `clkit train {source}`")
         written = overridden(written, overrides)
-        planned = cls(validated(Suite, written), written, smoke)
+        planned = cls(validated(Suite, written), written, smoke, tuple(only))
+        for name in only:
+            if name not in (known := planned.suite.methods):
+                raise UsageError(f"no method named '{name}'{did_you_mean(name, known)} (methods: {', '.join(known)})")
         planned.check()
         return planned
 
@@ -104,11 +111,12 @@ class PlannedSuite:
 
     def rates_to_try(self) -> dict[str, list[float | None]]:
         """The learning rates of each method; None is that of its recipe."""
-        rates = self.suite.rates
-        if rates is None:
-            return {name: [None] for name in self.suite.methods}
-        tried = {name: list(method.rates or rates.values) for name, method in self.suite.methods.items()}
-        return {name: [*values[: 1 if self.smoke else None]] for name, values in tried.items()}
+        section, few = self.suite.rates, slice(1 if self.smoke else None)
+        return {
+            name: list[float | None](method.rates or section.values)[few] if section is not None else [None]
+            for name, method in self.suite.methods.items()
+            if not self.only or name in self.only
+        }
 
     @property
     def number_of_runs(self) -> int:

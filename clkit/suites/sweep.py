@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from clkit.errors import InterruptionError
 from clkit.run.lock import locked
 from clkit.suites.engine import Engine
 from clkit.suites.job import Job
@@ -64,13 +65,15 @@ def sweep(planned: PlannedSuite, folder: Path, engine: Engine, listener: SweepLi
     Raises:
         UsageError: a folder holds the run of another recipe.
         RunError: another sweep writes into the folder.
-        KeyboardInterrupt: a signal asked for an end; all runs were asked to save what they did, and have ended.
+        InterruptionError: a signal asked for an end; the runs were asked to save what they did, and have ended.
     """
     with locked(folder) as remark, _terminated_as_interrupted():
         if remark is not None:
             listener.noted(remark)
         try:
             return _sweep(planned, folder, engine, listener)
+        except KeyboardInterrupt:
+            raise InterruptionError("stopped; the runs saved what they did, and the same command goes on") from None
         finally:
             listener.finished()
 
@@ -81,7 +84,7 @@ def _sweep(planned: PlannedSuite, folder: Path, engine: Engine, listener: SweepL
     if planned.chooses_rates:
         failed += _carry_out(planned.validation_runs(), folder, engine, listener)
         choices = choose_rates(planned, folder)
-        for method in planned.suite.methods:
+        for method in planned.rates_to_try():
             listener.chosen(method, choices.get(method))
     runs = planned.runs(known_rates(planned, folder))
     return Swept(runs, failed + _carry_out(runs, folder, engine, listener), choices)
@@ -111,7 +114,7 @@ def _carry_out(runs: Sequence[PlannedRun], folder: Path, engine: Engine, listene
 def job_of(run: PlannedRun, folder: Path) -> Job:
     """A run for an engine."""
     folder = folder.resolve()
-    return Job(folder / run.place, tuple(run.command(folder)), Path.cwd())
+    return Job(folder / run.place, tuple(run.command(folder)), folder, Path.cwd())
 
 
 @contextmanager

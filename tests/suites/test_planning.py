@@ -155,3 +155,10 @@ def test_every_shipped_suite_can_be_planned_and_its_commands_train_that(name: st
     for run in [*suite.validation_runs(), *runs(suite)]:
         assert trained(run) == run.recipe
     assert runs(PlannedSuite.load(name, smoke=True))
+
+
+def test_only_some_methods() -> None:
+    planned()
+    assert [run.method for run in runs(PlannedSuite.load("mine.yaml", only=["masked"]))] == ["masked", "masked"]
+    with pytest.raises(UsageError, match="no method named 'mask', did you mean 'masked'"):
+        PlannedSuite.load("mine.yaml", only=["mask"])

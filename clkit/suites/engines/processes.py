@@ -12,7 +12,7 @@ from queue import SimpleQueue
 
 from pydantic import Field
 
-from clkit.suites.engine import Ended, Engine, EngineOptions, ended
+from clkit.suites.engine import Ended, Engine, EngineOptions, cores, ended
 from clkit.suites.job import Job, limited, stop, wait
 
 
@@ -30,11 +30,11 @@ class Processes(Engine):
     Options = PoolOptions
 
     def side_by_side(self, jobs: int) -> int:
-        return min(self.jobs or len(_gpus()) or _cores(), max(jobs, 1))
+        return min(self.jobs or len(_gpus()) or cores(), max(jobs, 1))
 
     def carry_out(self, jobs: Sequence[Job]) -> Iterator[Ended]:
         gpus, side_by_side = _gpus(), self.side_by_side(len(jobs))
-        environment = limited(self.options.threads or max(1, _cores() // side_by_side))
+        environment = limited(self.options.threads or max(1, cores() // side_by_side))
         free: SimpleQueue[dict[str, str]] = SimpleQueue()
         for place in range(side_by_side):
             free.put({"CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]} if gpus else {})
@@ -65,10 +65,6 @@ class Processes(Engine):
                 with starting:
                     stopped.set()
                 stop(running)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _gpus() -> list[str]:

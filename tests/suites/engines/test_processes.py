@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,17 +11,7 @@ import pytest
 from clkit.errors import RecipeError, UsageError
 from clkit.suites.engine import Ended, Engine, make_engine
 from clkit.suites.job import Job
-
-#: A strategy that takes forever to be imported.
-SLOW = "import os, pathlib, time\npathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(60)\n"
-SLOW_RECIPE = 'extends: quickstart\nstrategies: [{name: "slow:Slow"}]\n'
-
-
-@pytest.fixture
-def slow(tmp_path: Path) -> Job:
-    (tmp_path / "slow.py").write_text(SLOW, "utf-8")
-    (tmp_path / "slow.yaml").write_text(SLOW_RECIPE, "utf-8")
-    return Job(tmp_path / "runs" / "slow", ("validate", "slow.yaml"), tmp_path)
+from tests.suites.engines.slow import gone, slow_job, started
 
 
 def pool(*options: str, jobs: int = 2) -> Engine:
@@ -33,26 +19,7 @@ def pool(*options: str, jobs: int = 2) -> Engine:
 
 
 def job(folder: Path, name: str, *arguments: str) -> Job:
-    return Job(folder / "runs" / name, arguments, folder)
-
-
-def started(folder: Path) -> int:
-    """The process that imports the slow strategy."""
-    for _ in range(300):
-        if (folder / "pid").exists() and (text := (folder / "pid").read_text()):
-            return int(text)
-        time.sleep(0.1)
-    raise AssertionError("it did not start")
-
-
-def gone(pid: int) -> bool:
-    for _ in range(100):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.1)
-    return False
+    return Job(folder / "runs" / name, arguments, folder / "runs", folder)
 
 
 def test_how_jobs_end(tmp_path: Path) -> None:
@@ -77,7 +44,7 @@ def test_cores_are_divided(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int, options: tuple[str, ...], threads: int
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("clkit.suites.engines.processes._cores", lambda: 4)
+    monkeypatch.setattr("clkit.suites.engines.processes.cores", lambda: 4)
     monkeypatch.setattr("clkit.suites.engines.processes._gpus", lambda: ["5", "7"])
     seen = []
 
@@ -92,26 +59,27 @@ def test_cores_are_divided(
     assert [sum(entry[1] == gpu for entry in seen) for gpu in ("5", "7")] == [jobs / 2] * 2
 
 
-def test_an_early_end_stops_all_runs(tmp_path: Path, slow: Job) -> None:
-    (tmp_path / "pid").unlink(missing_ok=True)
-    ends: Iterator[Ended] = pool().carry_out([job(tmp_path, "quick", "--version"), slow])
+def test_an_early_end_stops_all_runs(tmp_path: Path) -> None:
+    ends = pool().carry_out([job(tmp_path, "quick", "--version"), slow_job(tmp_path)])
     next(ends)
-    pid = started(tmp_path)
+    own, _ = started(tmp_path)
     ends.close()  # type: ignore[attr-defined]
-    assert gone(pid)
+    assert gone(own)
 
 
-def test_no_run_outlives_a_sweep_that_is_killed(tmp_path: Path, slow: Job) -> None:
+def test_no_run_outlives_a_sweep_that_is_killed(tmp_path: Path) -> None:
+    slow = slow_job(tmp_path)
     program = (
         "from pathlib import Path\nfrom clkit.suites.engine import make_engine\nfrom clkit.suites.job import Job\n"
         f"list(make_engine('processes', 1, []).carry_out([Job(Path({str(slow.run)!r}), {slow.arguments!r}, "
-        f"Path({str(tmp_path)!r}))]))"
+        f"Path({str(tmp_path)!r}), Path({str(tmp_path)!r}))]))"
     )
     sweep = subprocess.Popen([sys.executable, "-c", program])
-    pid = started(tmp_path)
-    sweep.send_signal(signal.SIGKILL)
+    own, parent = started(tmp_path)
+    assert parent == sweep.pid
+    sweep.kill()
     sweep.wait()
-    assert gone(pid)
+    assert gone(own)
 
 
 def test_what_is_wrong_with_an_engine() -> None:
