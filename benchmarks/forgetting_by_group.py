@@ -14,7 +14,6 @@ import argparse
 from pathlib import Path
 
 import torch
-from runs import markdown
 from torch import Tensor
 
 from clkit.models.examples import encode, task_examples, task_texts
@@ -87,19 +86,12 @@ def main() -> None:
             rows[group].append((alone, without))
     total = sum(changes)
     print(f"\nall groups: {total / len(changes):+.2f} nats per answer token, mean over {len(changes)} tasks\n")
-    table = []
+    print("| group | parameters | this group alone | all but this group |\n|---|---|---|---|")
     for group, pairs in rows.items():
         alone, without = (sum(values) for values in zip(*pairs, strict=True))
         count = sum(parameters[name].numel() for name in groups[group])
-        table.append(
-            [
-                group,
-                f"{count:,}",
-                f"{alone / len(pairs):+.2f} ({alone / total:.0%})",
-                f"{without / len(pairs):+.2f} ({without / total:.0%})",
-            ]
-        )
-    print(markdown(["group", "parameters", "this group alone", "all but this group"], table))
+        moved = " | ".join(f"{change / len(pairs):+.2f} ({change / total:.0%})" for change in (alone, without))
+        print(f"| {group} | {count:,} | {moved} |")
 
 
 if __name__ == "__main__":

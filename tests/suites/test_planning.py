@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -155,6 +156,23 @@ def test_every_shipped_suite_can_be_planned_and_its_commands_train_that(name: st
     for run in [*suite.validation_runs(), *runs(suite)]:
         assert trained(run) == run.recipe
     assert runs(PlannedSuite.load(name, smoke=True))
+
+
+def test_the_published_numbers_are_those_of_the_recipes() -> None:
+    text = Path(__file__).parents[2].joinpath("benchmarks/README.md").read_text("utf-8")
+    rows = re.findall(
+        r"^\| .* \| (\S+) \| (\S+) \| .* `clkit sweep t5_table --only (\w+)` \| `(\w+)` \|$", text, re.MULTILINE
+    )
+    suite = PlannedSuite.load("t5_table").suite
+    assert {(name, method.recipe) for name, method in suite.methods.items()} >= {row[2:] for row in rows}
+    assert len(rows) == 16
+    for *numbers, _, recipe in rows:
+        headers = "".join(shipped_recipes()[name].read_text("utf-8") for name in (recipe, *SIX_ORDERS.get(recipe, ())))
+        assert all(number in (*re.findall(r"\d\d\.\d", headers), "–") for number in numbers)
+
+
+#: Whose numbers of orders 4 to 6 stand in another recipe.
+SIX_ORDERS = {"t5_order1": ["t5_order4"], "t5_olora": ["t5_olora_order6"], "t5_olora_migu": ["t5_olora_migu_order6"]}
 
 
 def test_only_some_methods() -> None:
