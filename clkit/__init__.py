@@ -2,7 +2,7 @@
 
 >>> import clkit
 >>> run = clkit.train(clkit.Recipe.load("quickstart"))
->>> run.read_matrix().metrics()["bwt"].value
+>>> run.matrix.metrics()["bwt"].value
 
 Everything here is imported when it is first used, so that `import clkit` costs nothing.
 """
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clkit.engine.sequence import train
     from clkit.errors import ClkitError
     from clkit.recipe.recipe import Recipe
+    from clkit.report.page.report import Report
     from clkit.results.matrix import AccuracyMatrix
     from clkit.run.folder import RunFolder
     from clkit.strategies.contract import Context, Strategy
@@ -29,6 +30,7 @@ _HOMES = {
     "ClkitError": "clkit.errors",
     "Context": "clkit.strategies.contract",
     "Recipe": "clkit.recipe.recipe",
+    "Report": "clkit.report.page.report",
     "RunFolder": "clkit.run.folder",
     "Strategy": "clkit.strategies.contract",
     "StrategyOptions": "clkit.strategies.options",
@@ -41,6 +43,7 @@ __all__ = [
     "ClkitError",
     "Context",
     "Recipe",
+    "Report",
     "RunFolder",
     "Strategy",
     "StrategyOptions",

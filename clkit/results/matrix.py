@@ -15,11 +15,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from clkit.results.kinds import RANKED, UNBOUNDED, Protocol, Row
 from clkit.results.metrics import Metric, compute
 from clkit.results.scores import Chance, Guess
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 #: The keys of `matrix.json`, in its order; those that it cannot be without.
 _NEEDED = ("tasks", "metric", "higher_is_better", "zero_shot", "rows", "counts")
@@ -146,6 +149,27 @@ class AccuracyMatrix:
             if row is not None
         }
         return compute(self, given)
+
+    def to_pandas(self) -> DataFrame:
+        """The scores as they are: a row per stage, a column per task, NaN where nothing was measured."""
+        from pandas import DataFrame  # late: it takes a second
+
+        rows = {} if self.zero_shot is None else {"zero-shot": self.zero_shot}
+        names = ["all tasks"] if self.protocol == "multi_task" else self.tasks
+        rows |= {f"after {name}": row for name, row in zip(names, self.rows, strict=False)}
+        table = DataFrame.from_dict(rows, "index", float, columns=self.tasks)
+        return table.rename_axis(index=self.metric, columns="task")
+
+    def _repr_html_(self) -> str:
+        """The table that a notebook shows: percent of fractions, deeper where the score is better."""
+        table = self.to_pandas() * (100 if self.is_fraction else 1)
+        low, high = (0, 100) if self.is_fraction else (None, None)
+        styled = table.style.format(precision=1 if self.is_fraction else 2, na_rep="–")
+        for axis in (0, 1):
+            styled = styled.format_index(axis=axis, escape="html")
+        deep = "Blues" if self.higher_is_better else "Blues_r"
+        styled = styled.background_gradient(deep, axis=None, vmin=low, vmax=high)
+        return str(styled.highlight_null(props="background-color: transparent; color: inherit").to_html())
 
     def header(self) -> dict[str, Any]:
         """What is known before any score: the arguments that make this matrix without its rows."""

@@ -8,7 +8,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from clkit.run.folder import RunFolder, parse_recipe
+from clkit.run.folder import RunFolder
+from clkit.run.recipe_text import parse_recipe
 
 
 def compare_recipes(old_yaml: str, new_yaml: str) -> list[str]:

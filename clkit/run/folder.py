@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clkit.errors import RunError, UsageError
 from clkit.results.matrix import AccuracyMatrix
@@ -28,8 +28,12 @@ from clkit.run.layout import (
     unwritable,
 )
 from clkit.run.lock import LOCK_FILES
+from clkit.run.recipe_text import parse_recipe
 from clkit.run.scores import Scores, read_scores
 from clkit.run.seal import MODEL_PARTS, STATE_FILES, Done, read_object, seal_files, text_sha256
+
+if TYPE_CHECKING:
+    from clkit import Report
 
 
 @dataclass(frozen=True)
@@ -246,6 +250,21 @@ class RunFolder:
             raise RunError(damage[0])
         return matrix
 
+    @property
+    def matrix(self) -> AccuracyMatrix:
+        """`read_matrix`, which a notebook shows as a table."""
+        return self.read_matrix()
+
+    def report(self) -> Report:
+        """The page of this run (`clkit report`), which a notebook shows; `save` writes it into a file.
+
+        Raises:
+            RunError: there are no scores yet, or all are damaged.
+        """
+        from clkit import Report  # by the front door: the page stands on this room
+
+        return Report.of([self])
+
     def export(self) -> None:
         """Write `matrix.json` and `metrics.json`, for other programs."""
         for name, content in self.scores().exports().items():
@@ -328,22 +347,3 @@ class RunFolder:
     def stage_folders(self) -> list[StageFolder]:
         """Number, name and folder of every stage that was begun, in order."""
         return stage_folders(self.path)
-
-
-def parse_recipe(text: str, where: str) -> Any:
-    """The plain data of a recipe's YAML, unvalidated.
-
-    Args:
-        where: how the text is called in the error.
-
-    Raises:
-        RunError: it is no YAML.
-    """
-    import yaml
-
-    # libyaml is seven times as fast, and ends the process where a text is nested beyond the stack.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader) if len(text) < 16_000 else yaml.SafeLoader
-    try:
-        return yaml.load(text, Loader=loader)
-    except yaml.YAMLError as error:
-        raise RunError(f"{where} is no YAML: {' '.join(str(error).split())}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from statistics import fmean
 
 import numpy as np
@@ -405,3 +406,33 @@ class TestAggregate:
     def test_no_run_at_all(self):
         with pytest.raises(ValueError, match="only runs"):
             aggregate([])
+
+
+def test_to_pandas_keeps_scores_names_and_gaps():
+    matrix = AccuracyMatrix(["a", "b"], [10, 10], zero_shot=[0.1, 0.2], rows=[[0.9, None], [0.5, 0.8]])
+    table = matrix.to_pandas()
+    assert list(table.index) == ["zero-shot", "after a", "after b"]
+    assert list(table.columns) == ["a", "b"]
+    assert table.loc["after b", "a"] == 0.5
+    assert math.isnan(table.loc["after a", "b"])
+    assert {dtype.kind for dtype in table.dtypes} == {"f"}
+
+
+@pytest.mark.parametrize("protocol", ["sequential", "multi_task", "per_task", "zero_shot"])
+def test_to_pandas_of_a_run_without_scores(protocol: str):
+    assert AccuracyMatrix(["a", "b"], [10, 10], protocol=protocol).to_pandas().shape == (0, 2)
+
+
+def test_a_notebook_shows_percent_dashes_and_names_as_text():
+    shown = AccuracyMatrix(["<b>", "b"], [10, 10], rows=[[0.9, None], [0.5, 0.8]])._repr_html_()
+    assert re.findall(r"<td[^>]*>(.*?)</td>", shown) == ["90.0", "–", "50.0", "80.0"]
+    assert "<b>" not in shown
+    assert "&lt;b&gt;" in shown
+    gap = re.search(r"#\w+_row0_col1 {(.*?)}", shown, re.DOTALL)
+    assert gap
+    assert "transparent" in gap[1]
+
+
+def test_a_notebook_shows_perplexities_as_they_are():
+    matrix = AccuracyMatrix(["a", "b"], [10, 10], "perplexity", higher_is_better=False, rows=[[2.0, None], [4.0, 3.0]])
+    assert "4.00" in matrix._repr_html_()

@@ -52,6 +52,8 @@ def _first_task(matrix: AccuracyMatrix, loss: float) -> str:
     was, now = (row[0] for row in (matrix.rows[0], matrix.rows[-1]))
     after, first = f"After {counted(len(matrix.rows), 'task')} it", f"the first one, {matrix.tasks[0]}"
     learned = _score(matrix, was)
+    if loss == 0 and matrix.higher_is_better and not now:
+        return f"After {counted(len(matrix.rows), 'task')} it knows nothing of {first}, which it did not learn."
     if loss == 0:
         return f"{after} still {_knows(matrix, now, first)}, as when it had just learned it."
     if loss < 0:

@@ -239,7 +239,7 @@ def test_files_are_replaced_when_asked_and_no_run_is_written_into(tmp_path: Path
 
 
 def test_a_notebook_shows_it_in_a_frame(tmp_path: Path):
-    html = Report.of([make_run(tmp_path / "run")])._repr_html_()
+    html = make_run(tmp_path / "run").report()._repr_html_()
     ((tag, attributes),) = Parsed(html).elements
     assert tag == "iframe"
     assert attributes["srcdoc"].startswith("<!doctype html>")  # type: ignore[union-attr]

@@ -45,6 +45,10 @@ def said(rows: list[Row], tasks: int = 3, general: GeneralAbility | None = None,
             "After three tasks it answers 90.0 % of the first one, a, which is better than when it had just learned it "
             "(80.0 %).",
         ),
+        (
+            [[0.0, None, None], [0.6, 0.8, None], [0.0, 0.8, 0.7]],
+            "After three tasks it knows nothing of the first one, a, which it did not learn.",
+        ),
         ([[0.8, None, None]], "After one task it answers 80.0 % of a."),
     ],
 )
