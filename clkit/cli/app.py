@@ -5,6 +5,7 @@ Verb modules import nothing heavy at their top, so that `clkit --help` needs nei
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -80,6 +81,7 @@ def main() -> NoReturn:
         if isinstance(stream, TextIOWrapper):  # a name may hold what the terminal's encoding lacks
             stream.reconfigure(errors="backslashreplace")
     os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported; what reads GGUF files has no other switch
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns as it is imported, and at each layer
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     if len(arguments) < len(sys.argv) - 1:
         sys.excepthook = _print_traceback

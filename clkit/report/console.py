@@ -40,7 +40,6 @@ def quiet_libraries() -> None:
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it warns of each of six tries to reach the hub
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of a kernel of the hub, and at each layer
     transformers.utils.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
     warnings.filterwarnings("ignore", module=r"(torch|transformers|accelerate|peft|datasets)\b")
