@@ -24,6 +24,16 @@ AcceptChanges = Annotated[
 ]
 
 
+def refuse_contradictions(*, resume: bool, overwrite: bool, accept_changes: bool) -> None:
+    """Refuse options of a verb that begins a run or goes on with one, where they exclude each other."""
+    from clkit.errors import UsageError
+
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite exclude each other: go on with the run, or replace it")
+    if accept_changes and not resume:
+        raise UsageError("--accept-changes is for --resume: a new run reads what is there")
+
+
 class TableForm(StrEnum):
     """Of a table that goes into a paper or a page."""
 

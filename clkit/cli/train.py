@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clkit.cli import AcceptChanges, Overrides, RecipeName
+from clkit.cli import AcceptChanges, Overrides, RecipeName, refuse_contradictions
 from clkit.cli.matrix import matrix
 
 
@@ -31,7 +31,6 @@ def train(
     import json
     from dataclasses import asdict
 
-    from clkit.errors import UsageError
     from clkit.recipe.inputs import paths_read
     from clkit.recipe.loading import files_read
     from clkit.recipe.recipe import Recipe
@@ -39,12 +38,9 @@ def train(
     from clkit.report.console import make_console, quiet_libraries, stderr
     from clkit.run.folder import RunFolder
 
-    if resume and overwrite:
-        raise UsageError("--resume and --overwrite exclude each other: go on with the run, or replace it")
+    refuse_contradictions(resume=resume, overwrite=overwrite, accept_changes=accept_changes)
     loaded = Recipe.load(recipe, overrides or [])
     loaded = smoke_recipe(loaded) if smoke else loaded
-    if accept_changes and not resume:
-        raise UsageError("--accept-changes is for --resume: a new run reads what is there")
     if not resume:  # before libraries are loaded for seconds
         read = [*files_read(recipe), *paths_read(loaded)]
         RunFolder.check_free(run or loaded.run_path, overwrite=overwrite, reads=read)

@@ -132,7 +132,7 @@ def learned_stages(
             names = ", ".join([ZERO_SHOT, *(f"{done.index}-{done.name}" for done in finished)])
             raise RunError(f"{run.path}: no finished stage '{stage or 'last'}' (finished: {names})")
         if not found.model_kept:
-            raise RunError(f"{found.folder}: the model of this stage was not kept ({_why_not_kept(run, found.index)})")
+            raise RunError(f"{found.folder}: the model of this stage was not kept ({_why_not_kept(run, found)})")
         folders = [done.folder for done in finished[lineage(planned, found.index - 1)]]
         refuse_damage(run, folders if own.tuning.method == "incremental_lora" else folders[-1:], MODEL_PARTS)
     if not folders or own.tuning.method != "full":  # otherwise nothing is left of the starting model
@@ -146,8 +146,9 @@ def _find(finished: Sequence[Stage], stage: str | None) -> Stage | None:
     return next((done for done in finished if stage in (done.name, str(done.index), done.folder.name)), None)
 
 
-def _why_not_kept(run: RunFolder, index: int) -> str:
+def _why_not_kept(run: RunFolder, stage: Stage) -> str:
     measured = run.environment().get(MEASURED)
     if measured is None:
         return "saving.models: last"
-    return f"clkit measure keeps none; it read {measured[index - len(measured) - 1]['model']}"
+    named = f"it read {measured[stage.name]['model']}" if stage.name in measured else "none was named for this one"
+    return f"clkit measure keeps none; {named}"

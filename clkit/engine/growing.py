@@ -48,19 +48,20 @@ class Earlier:
     new: list[str] = field(default_factory=list)
 
 
-def refuse_changed_recipe(run: RunFolder, recipe: Recipe) -> Difference:
+def refuse_changed_recipe(run: RunFolder, recipe: Recipe, *, measured: bool = False) -> Difference:
     """How a recipe differs from the run's own: in what decides no result, and in further tasks at the end.
+
+    Args:
+        measured: whether the run is to be one of `clkit measure`.
 
     Raises:
         UsageError: it differs in more, so that the run cannot go on with it, or the run's protocol has no place for
             further tasks.
         RunError: the run's recipe cannot be read, or this clkit does not know it any more.
     """
-    if MEASURED in run.environment():
-        raise UsageError(
-            f"{run.path} holds what `clkit measure` measured, and nothing of a training that could go on; measure anew "
-            "with `clkit measure ... --overwrite`"
-        )
+    if (MEASURED in run.environment()) is not measured:
+        holds, verb = ("a training", "train") if measured else ("what `clkit measure` measured", "measure")
+        raise UsageError(f"{run.path} holds {holds}; go on with `clkit {verb} --resume`, or take another --run DIR")
     try:
         began_with = Recipe.load(run.recipe_path)
     except RecipeError as error:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from clkit.engine.fingerprints import model_read
+from clkit.engine.fingerprints import model_read, refuse_changes
 from clkit.engine.fit import Fitted
+from clkit.engine.growing import Earlier, refuse_changed_recipe
 from clkit.engine.prepare import few_steps, labels_of, load_learner, prepare
-from clkit.engine.protocols import PlannedStage
-from clkit.engine.resuming import Unfinished
+from clkit.engine.protocols import PlannedStage, planned_stages
+from clkit.engine.resuming import Unfinished, is_finished, refuse_damaged_run, refuse_nothing
+from clkit.engine.sequence import end, go_on
 from clkit.engine.stages import Stages, Start, carry_out
 from clkit.engine.surroundings import repeatable_and_quiet
 from clkit.errors import ModelError, UsageError
@@ -20,15 +24,15 @@ from clkit.events import Listener, Plan
 from clkit.models.chain import chain_of
 from clkit.models.families.classifier import Classifier
 from clkit.models.families.encoder import HEAD_DRAWN
-from clkit.models.family import Family
+from clkit.models.family import Family, LabelsOfTasks
 from clkit.models.folders import Origin, check_folder
 from clkit.models.sections import FullTuning, ModelSection
-from clkit.recipe.inputs import paths_read
+from clkit.recipe.inputs import load_tasks, paths_read
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.written import recipe_yaml
 from clkit.run.environment import environment
 from clkit.run.folder import RunFolder
-from clkit.run.layout import MEASURED
+from clkit.run.layout import MEASURED, check_links
 from clkit.run.lock import locked
 from clkit.testing.examiner import Examiner
 from clkit.training.interruption import Interruption
@@ -46,6 +50,8 @@ def measure(
     run: str | Path | None = None,
     *,
     overwrite: bool = False,
+    resume: bool = False,
+    accept_changes: bool = False,
     listener: Listener | None = None,
 ) -> RunFolder:
     """Test models after each task, which something else trained, as the recipe says.
@@ -56,27 +62,46 @@ def measure(
         models: folders, each of what `model.name` may be: a model, a LoRA adapter of peft's, a run, a stage. One for
             each task, in their order; or one alone, of which the last row is measured.
         run: the run folder; `measured_path` where None.
+        resume: go on where measuring stopped, or with further tasks at the recipe's end and their models; rows that
+            are finished are not measured again.
+        accept_changes: go on although data or the starting model are not those that the run read.
 
     Raises:
-        UsageError: their number is wrong, or the run folder exists already.
-        ModelError: one cannot be loaded, or does not fit the tasks; what was measured before stays.
+        UsageError: their number is wrong, or the run folder exists already, or, with ``resume``, does not, or is of
+            another recipe, other data or other models.
+        ModelError: one cannot be loaded, or does not fit the tasks; all are loaded before the first is tested.
     """
     listener = listener or Listener()
     path = Path(run) if run is not None else measured_path(recipe)
     recipe, sections = _refuse(recipe, models)
-    RunFolder.check_free(path, overwrite=overwrite, reads=[*paths_read(recipe), *models])
+    if resume:
+        refuse_nothing(path)
+        check_links(path)
+    else:
+        RunFolder.check_free(path, overwrite=overwrite, reads=[*paths_read(recipe), *models])
     with locked(path) as remark:
         if remark is not None:
             listener.noted(remark)
-        prepared = prepare(recipe)
-        read = [{"model": section.name, **model_read(section)} for section in sections]
-        told = {**environment(recipe.seed, sys.argv), "read": prepared.read, MEASURED: read}
-        folder = RunFolder.create(path, recipe_yaml(recipe), told, overwrite=overwrite)
-        return carry_out(partial(_Measured, sections, Start(prepared)), folder, listener)
+        earlier = RunFolder.open(path) if resume else None
+        read = {stage: {"model": section.name, **model_read(section)} for stage, section in sections.items()}
+        if earlier is not None:
+            _refuse_other_models(earlier, read)
+            if is_finished(earlier, recipe):
+                end(earlier, recipe, listener, measured=True)
+                return earlier
+        start = _look(recipe, sections, earlier, listener, accept=accept_changes)
+        now = environment(recipe.seed, sys.argv)
+        if earlier is None:
+            told = {**now, "read": start.prepared.read, MEASURED: read}
+            earlier = RunFolder.create(path, recipe_yaml(recipe), told, overwrite=overwrite)
+        else:
+            go_on(earlier, start, now, listener)
+            earlier.note_in_environment(**{MEASURED: earlier.environment()[MEASURED] | read})
+        return carry_out(partial(_Measured, sections, start), earlier, listener)
 
 
-def _refuse(recipe: Recipe, models: Sequence[Path]) -> tuple[Recipe, list[ModelSection]]:
-    """The recipe as it is measured by, and the models. Refuses what no model has to be loaded for."""
+def _refuse(recipe: Recipe, models: Sequence[Path]) -> tuple[Recipe, dict[str, ModelSection]]:
+    """The recipe as it is measured by, and the models by their stages. Refuses what no model has to be loaded for."""
     tasks = len(recipe.task_recipes())
     if recipe.protocol != "sequential":
         raise UsageError(f"protocol: {recipe.protocol} is a training of clkit's; measure by a recipe of a sequence")
@@ -96,7 +121,53 @@ def _refuse(recipe: Recipe, models: Sequence[Path]) -> tuple[Recipe, list[ModelS
         changes["evaluation"] = recipe.evaluation.model_copy(update={"tasks": "final"})
         if recipe.general is not None and recipe.general.when == "all":
             changes["general"] = recipe.general.model_copy(update={"when": "ends"})
-    return recipe.model_copy(update=changes), sections
+    stages = [stage.name for stage in planned_stages(recipe)]
+    return recipe.model_copy(update=changes), dict(zip(stages[-len(sections) :], sections, strict=True))
+
+
+def _refuse_other_models(run: RunFolder, read: Mapping[str, Mapping[str, str]]) -> None:
+    """Make sure that finished rows are of the models that are named for them now, wherever those lie."""
+    before = run.environment().get(MEASURED, {})
+    for stage in run.stages():
+        was, now = ({**one.get(stage.name, {}), "model": None} for one in (before, read))
+        if stage.name in before and stage.name in read and was != now:
+            raise UsageError(
+                f"--model: {read[stage.name]['model']} is not what was measured after '{stage.name}' "
+                f"({before[stage.name]['model']}, as it was then); name that, or measure all anew with --overwrite"
+            )
+
+
+def _look(
+    recipe: Recipe, models: Mapping[str, ModelSection], earlier: RunFolder | None, listener: Listener, *, accept: bool
+) -> Start:
+    """Load everything, each model once too, before anything is written or tested."""
+    differing: Sequence[str] = ()
+    done = Earlier()
+    if earlier is not None:
+        differing, new = refuse_changed_recipe(earlier, recipe, measured=True)
+        refuse_damaged_run(earlier, planned_stages(recipe), [])
+        finished = {stage.name: stage.payload["examples"] for stage in earlier.stages() if stage.index > 0}
+        done = Earlier([], finished, new)
+    labels = labels_of(load_tasks(recipe))
+    for stage, section in models.items():
+        if stage not in done.finished:
+            _load(recipe, section, labels)
+            gc.collect()  # two at once might not fit
+    prepared = prepare(recipe, done)
+    accepted = refuse_changes(earlier, recipe, prepared.read, accept=accept) if earlier is not None else []
+    for remark in accepted:
+        listener.noted(f"accepted: {remark}")
+    return Start(prepared, None, differing, accepted)
+
+
+def _load(recipe: Recipe, section: ModelSection, labels: LabelsOfTasks) -> Family:
+    family = load_learner(recipe.model_copy(update={"model": section}), labels)
+    if isinstance(family, Classifier) and HEAD_DRAWN in family.remarks:
+        raise ModelError(
+            f"{section.name} has no head for the labels of the tasks; id2label in its config.json must name them as "
+            "the recipe does and in their order, those of the first task at least"
+        )
+    return family
 
 
 class _Measured(Stages):
@@ -104,12 +175,13 @@ class _Measured(Stages):
 
     def __init__(
         self,
-        models: Sequence[ModelSection],
+        models: Mapping[str, ModelSection],
         start: Start,
         folder: RunFolder,
         listener: Listener,
         interruption: Interruption,
     ) -> None:
+        """``models``: by the stage that each is the outcome of."""
         super().__init__(start, folder, listener, interruption)
         self._models = models
 
@@ -120,23 +192,26 @@ class _Measured(Stages):
 
     def _train(self, index: int, planned: PlannedStage, stage: Path, begun: Unfinished | None) -> Fitted:
         self._interruption.check(f"before '{planned.name}'")
-        behind = len(self._prepared.stages) - len(self._models)  # stages that no model was named for
-        if index >= behind:
-            self._prepared.family = self._load(self._models[index - behind])
-            self._prepared.family.see(self._prepared.seen(index))
+        prepared = self._prepared
+        if planned.name in self._models:
+            del prepared.family
+            gc.collect()
+            prepared.family = _load(self._recipe, self._models[planned.name], labels_of(prepared.tasks))
+            prepared.family.see(self._answerable(prepared.seen(index)))
             # Another tokenizer may read, and cut, the same prompts otherwise.
-            self._examiner = Examiner(self._prepared.tasks, self._recipe, self._between_batches)
-        return Fitted(len(self._prepared.examples(planned)), 0, 0.0, 0.0)
+            self._examiner = Examiner(prepared.tasks, self._recipe, self._between_batches)
+        return Fitted(len(prepared.examples(planned)), 0, 0.0, 0.0)
 
-    def _load(self, section: ModelSection) -> Family:
-        recipe = self._recipe.model_copy(update={"model": section})
-        family = load_learner(recipe, labels_of(self._prepared.tasks))
-        if isinstance(family, Classifier) and HEAD_DRAWN in family.remarks:
-            raise ModelError(
-                f"{section.name} has no head for the labels of the tasks; id2label in its config.json must name them "
-                "as the recipe does, those of all tasks in their order"
-            )
-        return family
+    def _evaluate(self, stage_name: str, tested: Sequence[str], stage: Path) -> dict[str, Any]:
+        known = self._answerable(tested) if stage_name in self._models else tested
+        if left_out := [task for task in tested if task not in known]:
+            self._listener.noted(f"after {stage_name}: not tested on {', '.join(left_out)}: the head lacks its labels")
+        return super()._evaluate(stage_name, known, stage)
+
+    def _answerable(self, tasks: Sequence[str]) -> Sequence[str]:
+        """Those of the tasks that the model can be asked about: a classifier's head may be of earlier tasks alone."""
+        family = self._prepared.family
+        return family.answerable(tasks) if isinstance(family, Classifier) else tasks
 
     def _tidy(self) -> None:
         for stage in self._folder.stages():

@@ -125,28 +125,28 @@ def _train(recipe: Recipe, path: Path, listener: Listener, *, resume: bool, over
     process = processes()
     earlier = RunFolder.open(path) if resume else None
     if earlier is not None and is_finished(earlier, recipe):
-        _end(earlier, recipe, listener)
+        end(earlier, recipe, listener)
         return earlier
     start = _look(recipe, earlier, listener, accept=accept)
     process.wait_for_everyone()
     if process.is_main_process:
         now = environment(recipe.seed, sys.argv)
         if earlier is not None:
-            _go_on(earlier, start, now, listener)
+            go_on(earlier, start, now, listener)
         else:
             RunFolder.create(path, recipe_yaml(recipe), {**now, "read": start.prepared.read}, overwrite=overwrite)
     process.wait_for_everyone()
     return carry_out(partial(Stages, start), RunFolder.open(path), listener)
 
 
-def _end(run: RunFolder, recipe: Recipe, listener: Listener) -> None:
+def end(run: RunFolder, recipe: Recipe, listener: Listener, *, measured: bool = False) -> None:
     """What is left to do where all stages are finished: neither the model nor the data are needed for it."""
-    refuse_changed_recipe(run, recipe)
+    refuse_changed_recipe(run, recipe, measured=measured)
     stages = planned_stages(recipe)
     if processes().is_main_process:
         refuse_damaged_run(run, stages, [])
         clear_for_resuming(run, stages, None)
-        listener.noted(f"{run.path}: finished before, nothing is trained again")
+        listener.noted(f"{run.path}: finished before, nothing is {'measured' if measured else 'trained'} again")
         for found in examine_read(run):
             if found.state == "changed":
                 listener.noted(f"{found.path} is no longer what the run read ({found.note})")
@@ -154,7 +154,7 @@ def _end(run: RunFolder, recipe: Recipe, listener: Listener) -> None:
     processes().wait_for_everyone()
 
 
-def _go_on(earlier: RunFolder, start: Start, now: Mapping[str, Any], listener: Listener) -> None:
+def go_on(earlier: RunFolder, start: Start, now: Mapping[str, Any], listener: Listener) -> None:
     """Make a run's folder ready to be gone on with, and record that it is."""
     clear_for_resuming(earlier, start.prepared.stages, start.unfinished)
     environment = earlier.environment()

@@ -115,6 +115,10 @@ class Classifier(Encoder):
         self._rows.keep(rows)
         self._name_rows(self._label[row] for row in rows)
 
+    def answerable(self, tasks: Iterable[str]) -> list[str]:
+        """Those of these tasks for whose labels the head has rows."""
+        return [task for task in tasks if max(self._rows_of([task])) < len(self._rows)]
+
     def see(self, tasks: Iterable[str]) -> None:
         super().see(tasks)
         self._grow(max(self._rows_of(self.seen), default=-1) + 1)
