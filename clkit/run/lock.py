@@ -62,13 +62,28 @@ class Holder:
         """Whether a lock of one keeps the other out: they run on one kernel, be it before and after a restart."""
         return self.host == other.host or (self.boot is not None and self.boot == other.boot)
 
+    def is_gone(self) -> bool:
+        """Whether the process is known to have ended; that of another machine never is."""
+        if os.name == "nt" or not self.shares_locks_with(Holder.this_process()):  # signal 0 is Ctrl-C on Windows
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:  # it is another user's
+            return False
+        return False
+
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host} since {self.since}"
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[str | None]:
+def locked(folder: Path, option: str = "--run") -> Iterator[str | None]:
     """Hold the lock of a run folder. A missing folder is made, and removed again if nothing was written into it.
+
+    Args:
+        option: how the command names the folder.
 
     Yields:
         One line for the user where the lock of a dead process was taken over, else None.
@@ -92,12 +107,12 @@ def locked(folder: Path) -> Iterator[str | None]:
     except Timeout:
         raise RunError(
             f"{folder} is being written by {Holder.of(folder) or 'another process'}: wait until it ends, stop it, or "
-            "train into another folder with --run DIR"
+            f"train into another folder with {option} DIR"
         ) from None
     except OSError as error:
         raise RunError(
             f"{path} cannot be written ({error.strerror or error}), and nothing is written into a run without its "
-            "lock: make the folder writable, or choose another with --run DIR"
+            f"lock: make the folder writable, or choose another with {option} DIR"
         ) from error
     try:
         yield remark

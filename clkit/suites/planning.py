@@ -78,6 +78,9 @@ class PlannedSuite:
         for name in only:
             if name not in (known := planned.suite.methods):
                 raise UsageError(f"no method named '{name}'{did_you_mean(name, known)} (methods: {', '.join(known)})")
+        like = planned.suite.rates.like if planned.suite.rates is not None else None
+        if only and like is not None and like not in only:
+            raise UsageError(f"rates are chosen by how well '{like}' learns (rates.like): give --only {like} too")
         planned.check()
         return planned
 
@@ -121,9 +124,8 @@ class PlannedSuite:
     @property
     def number_of_runs(self) -> int:
         """How many are tested, whatever rates are chosen."""
-        return len(
-            self.runs({name: rates[: 1 if self.chooses_rates else None] for name, rates in self.rates_to_try().items()})
-        )
+        few = slice(1 if self.chooses_rates else None)
+        return len(self.runs({method: rates[few] for method, rates in self.rates_to_try().items()}))
 
     def validation_runs(self) -> list[PlannedRun]:
         """The runs by which learning rates are chosen."""
@@ -170,21 +172,21 @@ class PlannedSuite:
             "seed": ("seeds", seed),
             "evaluation.split": ("rates", split if split == VALIDATION else None),
         }
-        changes = [
-            *_assignments(self.written.step("set")),
-            *_assignments(self.written.nearest(["methods", method]).step("set")),
-            *(
-                (key, Written(value, self.written.nearest([by]).place))
+        changes = _in_layers(
+            dict(_assignments(self.written.step("set"))),
+            dict(_assignments(self.written.nearest(["methods", method]).step("set"))),
+            {
+                key: Written(value, self.written.nearest([by]).place)
                 for key, (by, value) in given.items()
                 if value is not None
-            ),
-        ]
+            },
+        )
         source = self._recipe(method)
-        recipe = validated(Recipe, changed(self._read(source), changes))
+        recipe = validated(Recipe, changed(self._read(source), changes.items()))
         paths = {value for value in _texts(recipe.model_dump()) if value.startswith("/")}
-        overrides = {key: f"{key}={_as_yaml(_with_paths(value, paths))}" for key, value in changes}
+        overrides = [f"{key}={_as_yaml(_with_paths(value, paths))}" for key, value in changes.items()]
         named = source.stem if shipped_recipe(source.stem) == source else str(source)
-        arguments = ("train", named, *overrides.values(), *(["--smoke"] if self.smoke else []))
+        arguments = ("train", named, *overrides, *(["--smoke"] if self.smoke else []))
         return PlannedRun(method, place, smoke_recipe(recipe) if self.smoke else recipe, arguments, rate)
 
     def _recipe(self, method: str) -> Path:
@@ -213,6 +215,20 @@ def load_either(source: str | Path, overrides: Sequence[str]) -> Recipe | Planne
     if is_suite(read_recipe(recipe_path(source))):
         return PlannedSuite.load(source, overrides)
     return Recipe.load(source, overrides)
+
+
+#: A value of the first key begins the sections anew that follow it.
+_BEGUN_ANEW = {"tuning.method": ("tuning",), "tasks": ("benchmark",), "benchmark.name": ("tasks", "benchmark")}
+
+
+def _in_layers(*layers: Mapping[str, Written]) -> dict[str, Written]:
+    """Changes to a recipe, layer upon layer, as if each were made by a recipe that extends the one below."""
+    changes: dict[str, Written] = {}
+    for layer in layers:
+        replaced = (*layer, *(section for key in layer for section in _BEGUN_ANEW.get(key, ())))
+        kept = (key for key in changes if not any(f"{key}.".startswith(f"{section}.") for section in replaced))
+        changes = {**{key: changes[key] for key in kept}, **layer}
+    return changes
 
 
 def _assignments(section: Written | None, prefix: str = "") -> Iterator[tuple[str, Written]]:

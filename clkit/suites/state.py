@@ -14,7 +14,7 @@ from clkit.results.matrix import AccuracyMatrix
 from clkit.run.comparison import compare_recipes
 from clkit.run.folder import RunFolder
 from clkit.run.layout import stage_folders
-from clkit.run.lock import LOCK_FILE
+from clkit.run.lock import Holder
 from clkit.suites.planning import PlannedRun
 
 State = Literal["finished", "running", "begun", "waiting"]
@@ -38,14 +38,16 @@ class RunState(NamedTuple):
 def state_of(path: Path) -> RunState:
     """How far the run of a folder is."""
     run = RunFolder(path)
-    if run.is_empty() and not (path / LOCK_FILE).exists():
+    holder = Holder.of(path)
+    running = holder is not None and not holder.is_gone()
+    if run.is_empty() and not running:
         return RunState("waiting")
     finished = sum(stage.is_finished for stage in stage_folders(path))
     with suppress(ClkitError):
         matrix, damage, _ = run.scores()
         if not matrix.in_progress and not damage:
             return RunState("finished", finished, matrix, _seconds(run))
-    return RunState("running" if (path / LOCK_FILE).exists() else "begun", finished)
+    return RunState("running" if running else "begun", finished)
 
 
 def _seconds(run: RunFolder) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,7 +68,7 @@ def sweep(planned: PlannedSuite, folder: Path, engine: Engine, listener: SweepLi
         RunError: another sweep writes into the folder.
         InterruptionError: a signal asked for an end; the runs were asked to save what they did, and have ended.
     """
-    with locked(folder) as remark, _terminated_as_interrupted():
+    with locked(folder, "--runs") as remark, _terminated_as_interrupted():
         if remark is not None:
             listener.noted(remark)
         try:
@@ -124,6 +125,9 @@ def _terminated_as_interrupted() -> Iterator[None]:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
+    if threading.current_thread() is not threading.main_thread():  # others cannot listen
+        yield
+        return
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield

@@ -192,3 +192,12 @@ def test_of_many_that_hurry_one_at_a_time_gets_in(tmp_path: Path):
     assert lines == ["in", "out"] * (len(lines) // 2)
     assert len(lines) > 2  # more than one got in
     assert list(run.iterdir()) == []
+
+
+def test_whether_a_holder_is_gone() -> None:
+    this = Holder.this_process()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert not this.is_gone()
+    assert replace(this, pid=ended.pid).is_gone()
+    assert not replace(this, pid=ended.pid, host="elsewhere", boot="another").is_gone()

@@ -66,6 +66,17 @@ def test_the_command_trains_the_planned_recipe() -> None:
     )
 
 
+def test_a_method_begins_anew_what_it_replaces() -> None:
+    text = SUITE.replace(
+        "set:\n", "set:\n  tuning: {method: lora, rank: 4}\n  strategies.migu.threshold: 0.5\n"
+    ).replace("strategies: []", "strategies: [], tuning.method: full")
+    plain, _, masked, _ = runs(planned(text))
+    assert (plain.recipe.tuning.method, plain.recipe.strategies) == ("full", [])
+    assert masked.recipe.tuning.model_dump()["rank"] == 2
+    assert masked.recipe.strategies[0].model_dump()["threshold"] == 0.5
+    assert [trained(run) for run in (plain, masked)] == [plain.recipe, masked.recipe]
+
+
 def test_orders_and_a_method_with_a_recipe_of_its_own() -> None:
     text = (
         "name: mine\nrecipe: t5_ft\nseeds: [3]\norders: [1, 3]\nmethods:\n  ft: {}\n  replay: {recipe: t5_ft_replay}\n"
@@ -180,3 +191,8 @@ def test_only_some_methods() -> None:
     assert [run.method for run in runs(PlannedSuite.load("mine.yaml", only=["masked"]))] == ["masked", "masked"]
     with pytest.raises(UsageError, match="no method named 'mask', did you mean 'masked'"):
         PlannedSuite.load("mine.yaml", only=["mask"])
+    text = SUITE + "rates: {values: [1e-3], choose: equal_learning, like: plain}\n"
+    with pytest.raises(UsageError, match="give --only plain too"):
+        PlannedSuite.load(
+            planned(text.replace("set:", "set:\n  data.validation_share: 0.1", 1)) and "mine.yaml", only=["masked"]
+        )

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
+from clkit.errors import UsageError
 from clkit.suites.engine import Ended, EngineOptions, RemoteEngine, cores, ended, needed
 from clkit.suites.job import Job, limited
 
@@ -46,7 +47,13 @@ class Ray(RemoteEngine):
         own = {} if options.address else {"num_cpus": cores(), "include_dashboard": False}
         ray.init(options.address, logging_level="ERROR", log_to_driver=False, **own)
         try:
-            gpus = min(1, ray.cluster_resources().get("GPU", 0)) if options.gpus is None else options.gpus
+            there = {name: ray.cluster_resources().get(name, 0) for name in ("CPU", "GPU")}
+            gpus = min(1, there["GPU"]) if options.gpus is None else options.gpus
+            if not options.address and (options.cpus > there["CPU"] or gpus > there["GPU"]):  # it would wait forever
+                raise UsageError(
+                    f"a run asks for {options.cpus} cores and {gpus:g} GPUs (--with cpus, gpus), and this machine has "
+                    f"{there['CPU']:g} and {there['GPU']:g}"
+                )
             resources = {"num_cpus": options.cpus, "num_gpus": gpus, "max_retries": options.max_retries}
             self._ray, self._remote = ray, ray.remote(**resources)(_carry_out)
             yield from super().carry_out(jobs)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clkit.errors import RecipeError
+from clkit.errors import RecipeError, UsageError
 from clkit.suites.engine import Ended, make_engine
 from clkit.suites.job import Job
 from tests.suites.engines.slow import gone, slow_job, started
@@ -52,6 +52,11 @@ def test_an_early_end_stops_all_runs(tmp_path: Path) -> None:
     assert gone(own)
 
 
-def test_what_is_wrong_with_its_options() -> None:
+def test_what_is_wrong_with_its_options(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"command line: gpus: -1 is out of range"):
         make_engine("ray", None, ["gpus=-1"])
+    job = Job(tmp_path / "runs" / "good", ("--version",), tmp_path / "runs", tmp_path)
+    with pytest.raises(
+        UsageError, match=r"a run asks for 1000 cores and 0 GPUs \(--with cpus, gpus\), and this machine"
+    ):
+        list(make_engine("ray", None, ["cpus=1000"]).carry_out([job]))
