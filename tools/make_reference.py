@@ -6,7 +6,15 @@ import json
 from pathlib import Path
 
 from clkit.recipe.reference import field_reference, recipe_schema
-from clkit.recipe.shipped import SCHEMA_FILE, description, recipes_folder, shipped_recipes
+from clkit.recipe.shipped import (
+    SCHEMA_FILE,
+    description,
+    recipes_folder,
+    shipped_recipes,
+    shipped_suites,
+    suites_folder,
+)
+from clkit.suites.section import Suite
 
 _INTRO = """\
 # Recipes
@@ -27,6 +35,20 @@ A recipe says everything that decides a run's result: the model, the tasks, the 
 - **Editors.** The first line of each file leads to `recipe.schema.json`, which completes and checks keys as you type.
 """
 
+_SUITES = """\
+# Suites
+
+A suite lists runs of a recipe, and `clkit sweep` carries them out: each method with each seed, in each order of the
+tasks. `clkit ls suites` lists the shipped ones, `clkit show NAME` prints one, `clkit validate SUITE` lists all that is
+wrong with one or with the recipe of a run, and `docs/guide.md` says more.
+
+- **Changes.** `set` holds overrides as `clkit train` takes them, with dots (`training.epochs: 2`) or without
+  (`training: {epochs: 2}`); those of a method come after those of all runs. A command changes a suite in the same way:
+  `clkit sweep SUITE seeds=[1,2] set.training.epochs=2`.
+- **Paths.** A relative path starts from the folder of the suite's file; in an override or a shipped suite, from the
+  current folder. Data in the CL_Benchmark layout: `set.benchmark.folder=./CL_Benchmark`.
+"""
+
 
 def readme() -> str:
     """The README of the recipes' folder."""
@@ -35,10 +57,18 @@ def readme() -> str:
     return f"{_INTRO}\n## Shipped recipes\n\n{table}\n\n# All keys\n\n{field_reference()}"
 
 
+def suites_readme() -> str:
+    """The README of the suites' folder."""
+    suites = [f"| `{name}` | {description(path)} |" for name, path in shipped_suites().items()]
+    table = "\n".join(["| suite | what it is |", "|---|---|", *suites])
+    return f"{_SUITES}\n## Shipped suites\n\n{table}\n\n# All keys\n\n{field_reference(Suite)}"
+
+
 def generated_files() -> dict[Path, str]:
     """The files of the recipes' folder that are written from the models, with what must stand in them."""
     schema = json.dumps(recipe_schema(), indent=2, ensure_ascii=False) + "\n"
-    return {recipes_folder() / SCHEMA_FILE: schema, recipes_folder() / "README.md": readme()}
+    texts = {recipes_folder(): readme(), suites_folder(): suites_readme()}
+    return {recipes_folder() / SCHEMA_FILE: schema, **{folder / "README.md": text for folder, text in texts.items()}}
 
 
 if __name__ == "__main__":

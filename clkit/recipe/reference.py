@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.schema import JsonSchema, allowed, alternatives, described_schema, linked_schema, resolved
+from clkit.section import Section
 
 
 def recipe_schema() -> JsonSchema:
@@ -48,16 +49,17 @@ def recipe_schema() -> JsonSchema:
     }
 
 
-def field_reference() -> str:
+def field_reference(model: type[Section] = Recipe) -> str:
     """All keys of a recipe as Markdown: one table per section with what is allowed, the default and the meaning."""
-    return "\n".join(_tables("Top level", "", linked_schema(Recipe)))
+    return "\n".join(_tables("Top level", "", linked_schema(model)))
 
 
 def _tables(title: str, prefix: str, section: JsonSchema) -> Iterator[str]:
     yield _table(title, section)
     for key, schema in section["properties"].items():
         entries = resolved(schema).get("items") or resolved(schema).get("additionalProperties")
-        options = [option for option in alternatives(entries or schema) if "properties" in option]
+        described = alternatives(entries if isinstance(entries, dict) else schema)
+        options = [option for option in described if "properties" in option]
         for option in options:
             which = f": `{_tag(option)}`" if len(options) > 1 else ": each" if entries else ""
             yield from _tables(f"`{prefix}{key}`{which}", f"{prefix}{key}.", option)

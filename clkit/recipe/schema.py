@@ -34,12 +34,14 @@ def described_schema(model: type[Section]) -> JsonSchema:
 
 
 def _without_titles(value: Any) -> Any:
-    """The schema without the titles that pydantic derives from the names."""
+    """The schema without the titles that pydantic derives from the names; a mapping's values always in one place."""
     if isinstance(value, dict):
+        if patterns := value.get("patternProperties"):  # where names are limited
+            value = {**value, "additionalProperties": next(iter(patterns.values()))}
         return {
             key: _without_titles(entry)
             for key, entry in value.items()
-            if not (key == "title" and isinstance(entry, str))
+            if not (key == "title" and isinstance(entry, str)) and key != "patternProperties"
         }
     return [_without_titles(entry) for entry in value] if isinstance(value, list) else value
 
@@ -107,8 +109,8 @@ def _allowed(schema: JsonSchema) -> str:
         return f"a list{_length(schema)}" if "section" in entry else f"a list{_length(schema)}, each entry {entry}"
     if "properties" in schema:
         return f"a section with the keys {', '.join(schema['properties'])}"
-    if "additionalProperties" in schema:
-        return f"a mapping from keys to {allowed(schema['additionalProperties'])}"
+    if entries := schema.get("additionalProperties"):
+        return f"a mapping from keys to {'values' if entries is True else allowed(entries)}"
     return kind(schema)
 
 

@@ -124,6 +124,12 @@ def test_a_smoke_is_one_small_run_of_each_method() -> None:
     ("old", "new", "message"),
     [
         ("seeds: [1, 2]", "seeds: [1, 1]", "mine.yaml:6: seeds: 1 stands twice; each needs a run of its own"),
+        (
+            "{strategies: []}",
+            "3",
+            "mine.yaml:8: methods.plain.set: 3 is not a section with keys (allowed: a mapping from keys to values)",
+        ),
+        ("{set: {strategies: []}}", "[]", "mine.yaml:8: methods.plain: a list is not a section with keys"),
         ("seeds: [1, 2]", "seeds: []", "mine.yaml:6: seeds: 0 entries given (allowed: a list of at least 1 entry"),
         ("seeds:", "seed:", "mine.yaml:6: unknown key 'seed', did you mean 'seeds'?"),
         ("epochs: 2", "epoch: 2", "mine.yaml:4: training: unknown key 'epoch', did you mean 'epochs'?"),
