@@ -18,14 +18,21 @@ LEVELS, GAP = "▁▂▃▄▅▆▇█", "·"
 
 def heat(share: float) -> Style:
     """How a cell looks whose score lies at this share, 0 to 1, of the way from the worst to the best."""
-    place = min(max(share, 0.0), 1.0) * (len(RAMP) - 1)
-    below = min(int(place), len(RAMP) - 2)
-    ends = zip(RAMP[below], RAMP[below + 1], strict=True)
-    ground = ColorTriplet(*(round(low + (high - low) * (place - below)) for low, high in ends))
-    text = "black" if luminance(ground) > 0.179 else "white"  # where both contrast alike, at 4.58
-    return Style(
-        color=Color.from_rgb(*((0, 0, 0) if text == "black" else (255, 255, 255))), bgcolor=Color.from_triplet(ground)
-    )
+    ground = between(RAMP, share)
+    return Style(color=Color.from_triplet(ink_on(ground)), bgcolor=Color.from_triplet(ground))
+
+
+def between(stops: Sequence[Sequence[int]], share: float) -> ColorTriplet:
+    """The colour at this share, 0 to 1, of the way along these."""
+    place = min(max(share, 0.0), 1.0) * (len(stops) - 1)
+    below = min(int(place), len(stops) - 2)
+    ends = zip(stops[below], stops[below + 1], strict=True)
+    return ColorTriplet(*(round(low + (high - low) * (place - below)) for low, high in ends))
+
+
+def ink_on(ground: ColorTriplet) -> ColorTriplet:
+    """Black or white, whichever contrasts more: by 4.58 at least, the contrast of both where they are alike."""
+    return ColorTriplet(0, 0, 0) if luminance(ground) > 0.179 else ColorTriplet(255, 255, 255)
 
 
 def luminance(colour: ColorTriplet) -> float:

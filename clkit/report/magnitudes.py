@@ -45,7 +45,7 @@ def magnitude_tables(found: Mapping[str, Any], width: int, *, every: bool) -> It
     yield ""
     if len(found["stages"]) > 1:
         heads = [*BETWEEN.values(), *SHIFT.values(), *MOVED.values()]
-        yield from wide_table(heads, [(Text(one["stage"]), _stage_cells(one)) for one in found["stages"]], width)
+        yield from wide_table(heads, [(Text(one["stage"]), stage_cells(one)) for one in found["stages"]], width)
         yield from ("", Text(f"{LEGEND} {STAGES_LEGEND}", style="italic"), "")
     kinds: dict[str, list[str]] = defaultdict(list)
     for layer in last["layers"]:
@@ -65,7 +65,8 @@ def kind_of(layer: str) -> str:
     return re.sub(r"\.\d+\.", ".*.", layer, count=1)
 
 
-def _stage_cells(stage: Mapping[str, Any]) -> list[Text]:
+def stage_cells(stage: Mapping[str, Any]) -> list[Text]:
+    """A stage's figures, means over layers, in the order of `BETWEEN`, `SHIFT` and `MOVED`."""
     layers = [*stage["layers"].values()]
     shift, moved = ([one[part] or {} for one in layers] for part in ("shift", "moved"))
     parts = ((BETWEEN, layers), (SHIFT, shift), (MOVED, moved))

@@ -41,7 +41,7 @@ class Dot(NamedTuple):
 
 
 class Guide(NamedTuple):
-    """A thin line behind the data, with a word at its end."""
+    """A straight line of a kind that the page's style knows."""
 
     x1: float
     y1: float
@@ -57,6 +57,7 @@ class Plot:
     Attributes:
         about: what it shows, in words with the numbers that matter: for those who cannot see it.
         across: what lies to the right, where it has to be said.
+        texts: words at places of the canvas.
         paths: lines through the data, as the points of a polyline; the faint ones first.
     """
 
@@ -68,6 +69,7 @@ class Plot:
     y: Scale
     note: str = ""
     across: str = ""
+    texts: list[tuple[float, float, str]] = field(default_factory=list)
     paths: list[tuple[str, str]] = field(default_factory=list)
     dots: list[Dot] = field(default_factory=list)
     guides: list[Guide] = field(default_factory=list)
@@ -89,8 +91,12 @@ class Plot:
                 label_y = other.label_y + LINE
         self.dots.append(Dot(across, up, label, told, label_y))
 
+    def text(self, x: float, y: float, words: str) -> None:
+        """Words that begin above a point."""
+        self.texts.append((self.x.at(x), self.y.at(y) - 9, words))
+
     def guide(self, start: Point, end: Point, kind: str) -> None:
-        """A thin line behind the data."""
+        """A straight line, behind the data."""
         (x1, y1), (x2, y2) = start, end
         self.guides.append(Guide(self.x.at(x1), self.y.at(y1), self.x.at(x2), self.y.at(y2), kind))
 

@@ -27,7 +27,8 @@ def _span(matrix: AccuracyMatrix) -> tuple[float, float]:
     return min(known, default=0.0), max(known, default=1.0)
 
 
-def _axis(matrix: AccuracyMatrix, value: float) -> str:
+def axis_label(matrix: AccuracyMatrix, value: float) -> str:
+    """A score at an axis: percent of a fraction."""
     return show_number(value, fraction=True, decimals=0) if matrix.is_fraction else plain_number(value)
 
 
@@ -59,7 +60,7 @@ def _task_curve(matrix: AccuracyMatrix, place: int, rows: Sequence[tuple[int, Se
             plot.dot(stage, score, f"{show_score(score, matrix.metric)} {_when(matrix, stage)}")
     stages = [stage for stage in round_steps(plot.x.low, plot.x.high, 6) if stage == int(stage)]
     plot.x_ticks = plot.x.ticks(stages, lambda stage: f"{stage:.0f}")
-    plot.y_ticks = plot.y.ticks(round_steps(low, high, 3), lambda value: _axis(matrix, value))
+    plot.y_ticks = plot.y.ticks(round_steps(low, high, 3), lambda value: axis_label(matrix, value))
     return plot
 
 
@@ -114,8 +115,8 @@ def kept_plot(kept: Sequence[Kept], scored_by: AccuracyMatrix, what: str) -> Plo
     for number, (one, said) in enumerate(zip(kept, told, strict=True), 1):
         plot.dot(one.learned, one.left, said, str(number))
     ticks = round_steps(low, high, 5)
-    plot.x_ticks = plot.x.ticks(ticks, lambda value: _axis(scored_by, value))
-    plot.y_ticks = plot.y.ticks(ticks, lambda value: _axis(scored_by, value))
+    plot.x_ticks = plot.x.ticks(ticks, lambda value: axis_label(scored_by, value))
+    plot.y_ticks = plot.y.ticks(ticks, lambda value: axis_label(scored_by, value))
     return plot
 
 

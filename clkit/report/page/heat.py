@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
-from clkit.report.heat import goodness
+from rich.color import Color
+
+from clkit.report.heat import between, goodness, ink_on
 from clkit.report.tables import BASELINES, CHANCE, show_score
 from clkit.results.kinds import Row
 from clkit.results.matrix import AccuracyMatrix
@@ -16,7 +16,6 @@ from clkit.results.matrix import AccuracyMatrix
 #: them apart; the ends are those of light and dark ground.
 LEVELS = 20
 GROUNDS = {"light": ("#eef4fb", "#5b9bd5", "#0b3c6f"), "dark": ("#18222e", "#2f6ea5", "#b5dbff")}
-INKS = ("#000000", "#ffffff")
 
 
 class Shade(NamedTuple):
@@ -26,36 +25,13 @@ class Shade(NamedTuple):
     ink: str
 
 
-def _channels(colour: str) -> tuple[int, ...]:
-    return tuple(int(colour[start : start + 2], 16) for start in (1, 3, 5))
-
-
-def luminance(colour: str) -> float:
-    """The relative luminance of `#rrggbb` (WCAG 2.2), 0 to 1."""
-    linear = [
-        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
-        for value in (channel / 255 for channel in _channels(colour))
-    ]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one: str, other: str) -> float:
-    """The contrast ratio of two colours (WCAG 2.2), 1 to 21."""
-    darker, lighter = sorted((luminance(one), luminance(other)))
-    return (lighter + 0.05) / (darker + 0.05)
-
-
 def shades(ground: str) -> list[Shade]:
     """The colours of the levels 0 to `LEVELS` on light or dark ground."""
-    stops = [_channels(colour) for colour in GROUNDS[ground]]
+    stops = [Color.parse(colour).get_truecolor() for colour in GROUNDS[ground]]
     found = []
-    for level in range(LEVELS + 1):
-        place = level / LEVELS * (len(stops) - 1)
-        first = min(int(place), len(stops) - 2)
-        mixed = [round(a + (b - a) * (place - first)) for a, b in zip(stops[first], stops[first + 1], strict=True)]
-        colour = "#{:02x}{:02x}{:02x}".format(*mixed)
-        # Of black and white one always has a contrast of 4.58 or more.
-        found.append(Shade(colour, max(INKS, key=partial(contrast, colour))))
+    for place in range(LEVELS + 1):
+        colour = between(stops, place / LEVELS)
+        found.append(Shade(colour.hex, ink_on(colour).hex))
     return found
 
 
@@ -105,22 +81,31 @@ def heat(matrix: AccuracyMatrix) -> Heat:
         about, label = BASELINES[matrix.protocol]
         rows += [(len(matrix.tasks), label, matrix.outcome)] if label else []
     unit = ", in percent" if matrix.is_fraction else "" if matrix.higher_is_better else "; lower is better"
-    level = _levels(matrix)
+    good = goodness(matrix)
     sequential = matrix.protocol == "sequential"
     lines = [
         Line(
             label,
             [
-                Cell(show_score(score, matrix.metric), level(score), _marks(matrix, number, task, score, sequential))
+                Cell(
+                    show_score(score, matrix.metric),
+                    level(good(score)),
+                    _marks(matrix, number, task, score, sequential),
+                )
                 for task, score in enumerate(row, 1)
             ],
         )
         for number, label, row in rows
     ]
     for guess, row in matrix.guesses.items():
-        cells = [Cell(show_score(score, matrix.metric), level(score)) for score in row]
+        cells = [Cell(show_score(score, matrix.metric), level(good(score))) for score in row]
         lines.append(Line(CHANCE[guess], cells, guess=True))
     return Heat(f"{about[0].upper()}{about[1:]}: {matrix.metric.replace('_', ' ')}{unit}", matrix.tasks, lines)
+
+
+def level(share: float | None) -> int | None:
+    """The level of what lies at this share, 0 to 1, of the way from the worst to the best."""
+    return None if share is None else round(LEVELS * min(max(share, 0.0), 1.0))
 
 
 def _marks(matrix: AccuracyMatrix, learned: int, task: int, score: float | None, sequential: bool) -> tuple[str, ...]:
@@ -132,14 +117,3 @@ def _marks(matrix: AccuracyMatrix, learned: int, task: int, score: float | None,
         "guess": score is not None and highest is not None and score <= highest,
     }
     return tuple(mark for mark, holds in found.items() if holds)
-
-
-def _levels(matrix: AccuracyMatrix) -> Callable[[float | None], int | None]:
-    """The level of a score: of a fraction its size, of others where it lies between the worst and the best."""
-    share = goodness(matrix)
-
-    def level(score: float | None) -> int | None:
-        place = share(score)
-        return None if place is None else round(LEVELS * place)
-
-    return level

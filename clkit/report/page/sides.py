@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from clkit.report.page.charts import Plot, framed, round_steps
+from clkit.report.page.curves import axis_label
 from clkit.report.pairs import Comparison
 from clkit.report.runs import ComparedRuns
 from clkit.report.tables import HEADS, SIGNED, name_of, noun_of, show_score
@@ -28,6 +30,7 @@ class SideBySide(NamedTuple):
     heads: list[str]
     runs: Rows
     means: Rows
+    intervals: Plot | None
     tests: list[Tests]
 
 
@@ -42,14 +45,41 @@ def side_by_side(compared: ComparedRuns, names: Sequence[str]) -> SideBySide:
         [name if len(kinds) == 1 else f"{name} ({run.matrix.metric})", *_values(run.metrics, run.matrix.metric)]
         for name, run in zip(names, compared.runs, strict=True)
     ]
-    for one in compared.references:
-        rows.append([f"{one.role}: {one.run.path.name}", *_values(one.matrix.metrics(), one.matrix.metric)])
+    for one in compared.baselines():
+        rows.append([f"{one.role}: {one.run}", *_values(one.metrics, one.scored_by)])
     means = []
     for group in compared.means:
         label = group.label or "all"
         metrics = [_mean(group.metrics[key], scored_by[group.runs[0]], key) for key in HEADS]
         means.append([f"{label}\n{', '.join(called[run] for run in group.runs)}", *metrics])
-    return SideBySide(heads, rows, means, [_tests(one) for one in compared.paired])
+    return SideBySide(heads, rows, means, _intervals(compared), [_tests(one) for one in compared.paired])
+
+
+def _intervals(compared: ComparedRuns) -> Plot | None:
+    """Each method's average at the end: its runs as points, and the 95 % interval of their mean as a line."""
+    matrices = {run.name: run.matrix for run in compared.runs}
+    first = compared.runs[0].matrix
+    groups = [group for group in compared.means if group.metrics["average_accuracy"].interval]
+    if not groups or len({matrix.metric for matrix in matrices.values()}) > 1:
+        return None
+    found = [(group.label or "all", group.metrics["average_accuracy"], group.runs) for group in groups]
+    ends = [end for _, one, _ in found for end in one.interval or ()]
+    low, high = (max(0.0, min(ends)), min(1.0, max(ends))) if first.is_fraction else (min(ends), max(ends))
+    shown = [show_score(one.mean, first.metric) for _, one, _ in found]
+    about = "; ".join(f"{label}: {mean} over {one.n} runs" for (label, one, _), mean in zip(found, shown, strict=True))
+    title = f"{name_of('average_accuracy', first.metric).replace('_', ' ')} at the end"
+    plot = framed(title, about, (520, 30 + 36 * len(found)), (low, high), (0, len(found)))
+    for place, ((label, one, runs), mean) in enumerate(zip(found, shown, strict=True)):
+        y = len(found) - place - 0.75
+        start, end = (min(max(value, low), high) for value in one.interval or (low, high))
+        plot.text(low, y, f"{label}: {mean}")
+        plot.guide((start, y), (end, y), "whisker")
+        for run in runs:
+            value = matrices[run].metrics()["average_accuracy"].value
+            if value is not None:
+                plot.dot(value, y, f"{run}: {show_score(value, first.metric)}")
+    plot.x_ticks = plot.x.ticks(round_steps(low, high, 6), lambda value: axis_label(first, value))
+    return plot
 
 
 def _values(metrics: Mapping[str, Metric], scored_by: str) -> list[str]:

@@ -13,6 +13,7 @@ from clkit.report.general_tables import GeneralAbility, general_rows, general_un
 from clkit.report.page.charts import Plot
 from clkit.report.page.curves import Kept, kept_of_tasks, kept_plot, task_curves, term_plots
 from clkit.report.page.heat import Heat, heat
+from clkit.report.page.loud import Loud, read_loud
 from clkit.report.page.settings import Setting, own_settings
 from clkit.report.page.sides import Rows, SideBySide, side_by_side
 from clkit.report.page.words import counted, run_summary, runs_summary
@@ -89,6 +90,7 @@ class RunView:
     terms: list[Plot]
     metrics: list[MetricRow]
     general: tuple[list[str], Rows, str] | None
+    loud: Loud | None
     forgotten: list[Forgotten]
     lost: int | None
     unread: str
@@ -179,6 +181,7 @@ def _view(anchor: str, name: str, folder: RunFolder, result: RunResult, share: i
         terms=term_plots(folder.log.read()),
         metrics=_metrics(result),
         general=_general(general) if general else None,
+        loud=read_loud(folder),
         forgotten=forgotten,
         lost=lost,
         unread=unread,
