@@ -27,6 +27,9 @@ class Plan:
         finished: stages that are, where a run goes on.
         new: tasks that it did not know before.
         brought: what each strategy has kept of those before, by its name.
+        tested: test examples after each stage, by its name, the zero-shot evaluation first; in the order of the run.
+        measured: the stages after which general ability is measured.
+        rows: what is known already of finished stages' scores, by stage and task, where a run goes on.
     """
 
     name: str
@@ -44,6 +47,14 @@ class Plan:
     finished: Sequence[str] = ()
     new: Sequence[str] = ()
     brought: Mapping[str, str] = field(default_factory=dict)
+    tested: Mapping[str, int] = field(default_factory=dict)
+    measured: Sequence[str] = ()
+    rows: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+
+    def outline(self) -> dict[str, Any]:
+        """What a run's log keeps of it: no texts, and nothing that only a person reads."""
+        kept = ("name", "protocol", "metric", "tasks", "steps", "tested", "measured", "finished")
+        return {name: getattr(self, name) for name in kept}
 
 
 class Listener:
@@ -75,6 +86,9 @@ class Listener:
 
     def answered(self, examples: int) -> None:
         """The model has answered so many more examples."""
+
+    def scored(self, stage: str, task: str, score: float | None) -> None:
+        """A cell of the matrix: the score on one task after a stage, in the plan's metric."""
 
     def evaluated(self, stage: str, row: Mapping[str, float | None], seconds: float) -> None:
         """A row of the matrix is complete: scores by task in the plan's metric, None where not measured."""

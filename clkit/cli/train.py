@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clkit.cli import AcceptChanges, Overrides, RecipeName, refuse_contradictions
 from clkit.cli.matrix import matrix
+
+if TYPE_CHECKING:
+    from clkit.recipe.recipe import Recipe
 
 
 def train(
@@ -23,22 +27,26 @@ def train(
         bool, typer.Option("--smoke", help="Try the recipe in miniature on the embedded model and sample.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print matrix and metrics, or the plan, as JSON.")] = False,
+    json_lines: Annotated[
+        bool, typer.Option("--json-lines", help="Print every event as a line of JSON, and nothing else.")
+    ] = False,
 ) -> None:
     """Teach a model one task after another, and print what it knows after each.
 
     Example: clkit train t5_order1 strategies.migu.threshold=0.5 --run runs/t05
     """
-    import json
-    from dataclasses import asdict
 
+    from clkit.errors import UsageError
     from clkit.recipe.inputs import paths_read
     from clkit.recipe.loading import files_read
     from clkit.recipe.recipe import Recipe
     from clkit.recipe.smoke import smoke_recipe
-    from clkit.report.console import make_console, quiet_libraries, stderr
+    from clkit.report.console import quiet_libraries, stderr
     from clkit.run.folder import RunFolder
 
     refuse_contradictions(resume=resume, overwrite=overwrite, accept_changes=accept_changes)
+    if json_lines and (as_json or dry_run):
+        raise UsageError("--json-lines is for what happens in a run; of a plan or a matrix, --json")
     loaded = Recipe.load(recipe, overrides or [])
     loaded = smoke_recipe(loaded) if smoke else loaded
     if not resume:  # before libraries are loaded for seconds
@@ -46,24 +54,41 @@ def train(
         RunFolder.check_free(run or loaded.run_path, overwrite=overwrite, reads=read)
 
     quiet_libraries()
-    from clkit.engine.prepare import prepare
-    from clkit.engine.sequence import dry_run as dry_resume
+    if dry_run:
+        _show_plan(loaded, run, resume=resume, accept_changes=accept_changes, as_json=as_json)
+        return
     from clkit.engine.sequence import train as run_sequence
     from clkit.processes import processes
-    from clkit.report.progress import print_plan, progress
+    from clkit.report.json_lines import JsonLines
+    from clkit.report.progress import progress
 
-    listener = progress(stderr())
-    if dry_run:
-        if resume:
-            plan = dry_resume(loaded, run or loaded.run_path, accept_changes=accept_changes, listener=listener)
-        else:
-            plan = prepare(loaded).plan()
-        if as_json:
-            typer.echo(json.dumps(asdict(plan), indent=2))
-        else:
-            print_plan(make_console(), plan)
-        return
+    lines = JsonLines(partial(print, end="", flush=True)) if json_lines else None
     options = {"resume": resume, "overwrite": overwrite, "accept_changes": accept_changes}
-    folder = run_sequence(loaded, run, **options, listener=listener)
-    if processes().is_main_process:
+    folder = run_sequence(loaded, run, **options, listener=lines or progress(stderr()))
+    if not processes().is_main_process:
+        return
+    if lines:
+        metrics = {name: metric.value for name, metric in folder.read_matrix().metrics().items()}
+        lines.tell("finished", run=str(folder.path), metrics=metrics)
+    else:
         matrix([folder.path], as_json=as_json)
+
+
+def _show_plan(recipe: Recipe, run: Path | None, *, resume: bool, accept_changes: bool, as_json: bool) -> None:
+    import json
+    from dataclasses import asdict
+
+    from clkit.engine.prepare import prepare
+    from clkit.engine.sequence import dry_run
+    from clkit.report.console import make_console, stderr
+    from clkit.report.plan import print_plan
+    from clkit.report.progress import progress
+
+    if resume:
+        plan = dry_run(recipe, run or recipe.run_path, accept_changes=accept_changes, listener=progress(stderr()))
+    else:
+        plan = prepare(recipe).plan()
+    if as_json:
+        typer.echo(json.dumps(asdict(plan), indent=2))
+    else:
+        print_plan(make_console(), plan)

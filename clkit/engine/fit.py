@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 
@@ -16,8 +17,9 @@ from clkit.events import Listener
 from clkit.models.examples import encode
 from clkit.models.loading import begin_task
 from clkit.processes import processes
+from clkit.run.atomic import now
 from clkit.run.folder import RunFolder
-from clkit.strategies.contract import Context
+from clkit.strategies.contract import Context, Strategy
 from clkit.strategies.hooks import call, call_all
 from clkit.tasks.task import Task
 from clkit.training.arguments import task_seed, task_steps, training_arguments
@@ -67,14 +69,15 @@ def fit(
     begin_task(family, recipe.tuning, stage.position, task_seed(recipe.seed, stage.position))
     context = _context(prepared, stage)
     encoded = _training_data(prepared, stage, context)
-    listener.task_started(stage.name, index, task_steps(recipe, stage.name, len(encoded)))
+    logged = _Logged(listener, run if processes().is_main_process else None, stage.name)
+    logged.task_started(stage.name, index, task_steps(recipe, stage.name, len(encoded)))
     with TemporaryDirectory(prefix="clkit-") as scratch:
         kept_in = run or RunFolder(Path(scratch))
         folder = CheckpointFolder(kept_in.stage_folder(index + 1, stage.name), kept_in.log.path)
         trainer = TaskTrainer(
             context=context,
             strategies=strategies,
-            listener=_Logged(listener, run if processes().is_main_process else None, stage.name),
+            listener=logged,
             on_nan=recipe.training.on_nan,
             matmul=recipe.training.matmul,
             model=family.model,
@@ -86,10 +89,8 @@ def fit(
         trainer.add_callback(saving)
         call_all(strategies, "before_training", context)
         if gone_on_from is not None:
-            context.step = gone_on_from.step
-            context.pending.update({name: [*values] for name, values in gone_on_from.pending.items()})
-            load_strategies(strategies, gone_on_from.folder, "load_task_state_dict")
-            listener.resumed(gone_on_from.step)
+            _go_on(context, strategies, gone_on_from)
+            logged.resumed(gone_on_from.step)
         try:
             trainer.train(resume_from_checkpoint=str(gone_on_from.folder) if gone_on_from else None)
             processes().wait_for_everyone()  # a slower process may still look for checkpoints there
@@ -101,6 +102,13 @@ def fit(
     trainer.release_model()
     call_all(strategies, "after_task", context)
     return Fitted(len(prepared.examples(stage)), trainer.state.global_step, saving.seconds, saving.saving_seconds)
+
+
+def _go_on(context: Context, strategies: Sequence[Strategy], checkpoint: Checkpoint) -> None:
+    """Bring context and strategies to where they were when the checkpoint was saved."""
+    context.step = checkpoint.step
+    context.pending.update({name: [*values] for name, values in checkpoint.pending.items()})
+    load_strategies(strategies, checkpoint.folder, "load_task_state_dict")
 
 
 def _context(prepared: Prepared, stage: PlannedStage) -> Context:
@@ -136,17 +144,28 @@ def _union(name: str, tasks: Sequence[Task]) -> Task:
 
 
 class _Logged(Listener):
-    """Passes on what is heard, and writes loss terms into the run's log."""
+    """Passes on what is heard, and writes it into the run's log."""
 
     def __init__(self, listener: Listener, folder: RunFolder | None, task: str) -> None:
         self._listener = listener
         self._folder = folder
         self._task = task
 
+    def task_started(self, task: str, index: int, steps: int) -> None:
+        self._write(event="task_started", time=now(), task=task, steps=steps)
+        self._listener.task_started(task, index, steps)
+
+    def resumed(self, step: int) -> None:
+        self._write(event="goes_on", time=now(), task=self._task, after=step)
+        self._listener.resumed(step)
+
     def stepped(self, step: int) -> None:
         self._listener.stepped(step)
 
     def logged(self, terms: Mapping[str, float]) -> None:
-        if self._folder is not None:
-            self._folder.log.append({"event": "step", "task": self._task, **terms})
+        self._write(event="step", task=self._task, **terms)
         self._listener.logged(terms)
+
+    def _write(self, **line: Any) -> None:
+        if self._folder is not None:
+            self._folder.log.append(line)

@@ -14,7 +14,7 @@ from datasets import Dataset, concatenate_datasets
 from clkit.engine.fingerprints import Read, what_is_read
 from clkit.engine.growing import Earlier
 from clkit.engine.limits import checked_texts
-from clkit.engine.protocols import PlannedStage, lineage, planned_stages
+from clkit.engine.protocols import PlannedStage, lineage, planned_stages, tests_first
 from clkit.errors import StrategyError, UsageError
 from clkit.events import Plan
 from clkit.general.ability import General
@@ -27,6 +27,7 @@ from clkit.models.precision import is_rounded
 from clkit.processes import processes
 from clkit.recipe.inputs import load_tasks
 from clkit.recipe.recipe import Recipe
+from clkit.run.layout import ZERO_SHOT
 from clkit.strategies.contract import Strategy
 from clkit.strategies.hooks import call, make
 from clkit.strategies.registry import load_strategy
@@ -143,10 +144,25 @@ class Prepared:
             labels=[label_counts(task) for task in self.tasks],
             samples=self._samples,
             memory=self._memory(),
+            tested=self._tested(),
+            measured=self._measured(),
             finished=[*self.earlier.finished],
             new=self.earlier.new,
             brought=self._brought(),
         )
+
+    def _tested(self) -> dict[str, int]:
+        """Test examples after each stage, the zero-shot evaluation first where there is one."""
+        sizes = {task.name: len(task.split(self.recipe.evaluation.split)) for task in self.tasks}
+        first = {ZERO_SHOT: sum(sizes.values()) * self.recipe.evaluation.zero_shot} if tests_first(self.recipe) else {}
+        return first | {stage.name: sum(sizes[name] for name in stage.tested) for stage in self.stages}
+
+    def _measured(self) -> list[str]:
+        """The stages after which general ability is measured."""
+        if self.general is None:
+            return []
+        names = [ZERO_SHOT, *(stage.name for stage in self.stages)]
+        return [name for place, name in enumerate(names) if self.general.is_due(place, len(self.stages))]
 
     def _brought(self) -> dict[str, str]:
         """What each strategy has kept, in words, where the run goes on from what it learned."""

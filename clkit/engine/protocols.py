@@ -53,6 +53,11 @@ def planned_stages(recipe: Recipe) -> list[PlannedStage]:
     return stages
 
 
+def tests_first(recipe: Recipe) -> bool:
+    """Whether anything is measured before the first task."""
+    return recipe.evaluation.zero_shot or (recipe.general is not None and recipe.general.when != "final")
+
+
 def lineage(stages: Sequence[PlannedStage], index: int) -> slice:
     """Which stages the model of stage ``index`` (from 0) went through, itself last."""
     return slice(index - stages[index].position, index + 1)

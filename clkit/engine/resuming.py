@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from clkit.engine.fit import Fitted
-from clkit.engine.protocols import PlannedStage, lineage, planned_stages
+from clkit.engine.protocols import PlannedStage, lineage, planned_stages, tests_first
 from clkit.errors import RunError, UsageError
 from clkit.recipe.recipe import Recipe
 from clkit.run.atomic import remove, sync
@@ -125,11 +125,6 @@ def refuse_damaged_run(run: RunFolder, stages: Sequence[PlannedStage], loaded: S
             f"{remedy(run, loaded[-1])}"
         )
     refuse_damage(run, [folder for folder in loaded if folder in [stage.folder for stage in learned]])
-
-
-def tests_first(recipe: Recipe) -> bool:
-    """Whether anything is measured before the first task."""
-    return recipe.evaluation.zero_shot or (recipe.general is not None and recipe.general.when != "final")
 
 
 def is_finished(run: RunFolder, recipe: Recipe) -> bool:

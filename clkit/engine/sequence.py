@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 from clkit.engine.fingerprints import examine_read, refuse_changes
 from clkit.engine.growing import Earlier, refuse_changed_recipe
 from clkit.engine.prepare import prepare
-from clkit.engine.protocols import PlannedStage, planned_stages
+from clkit.engine.protocols import PlannedStage, planned_stages, tests_first
 from clkit.engine.resuming import (
     Unfinished,
     clear_for_resuming,
@@ -22,7 +22,6 @@ from clkit.engine.resuming import (
     is_finished,
     refuse_damaged_run,
     refuse_nothing,
-    tests_first,
     tidy,
 )
 from clkit.engine.stages import Stages, Start, carry_out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,15 @@ from typing import Any
 from clkit.engine.failures import explained
 from clkit.engine.fit import Fitted, fit
 from clkit.engine.prepare import Prepared, labels_of
-from clkit.engine.protocols import PlannedStage
-from clkit.engine.resuming import Unfinished, mark_trained, tests_first, tidy
+from clkit.engine.protocols import PlannedStage, tests_first
+from clkit.engine.resuming import Unfinished, mark_trained, tidy
 from clkit.events import Listener, Plan
 from clkit.models.loading import save_model
 from clkit.processes import processes
 from clkit.results.kinds import UNBOUNDED
 from clkit.results.matrix import AccuracyMatrix
 from clkit.results.scores import Tested, chance_rows, without_texts
-from clkit.run.atomic import write_jsonl
+from clkit.run.atomic import now, write_jsonl
 from clkit.run.folder import RunFolder
 from clkit.run.layout import FORGOTTEN, PREDICTIONS, ZERO_SHOT
 from clkit.testing.examiner import Examiner
@@ -68,7 +68,10 @@ class Stages:
         self._main = processes().is_main_process
 
     def run(self) -> None:
-        self._listener.started(self._plan())
+        plan = self._plan()
+        if self._main:
+            self._folder.log.append({"event": "planned", "time": now(), **plan.outline()})
+        self._listener.started(plan)
         finished = {stage.index for stage in self._folder.stages()}
         if finished:
             self._tidy()
@@ -81,7 +84,11 @@ class Stages:
                 self._learn(index, planned)
 
     def _plan(self) -> Plan:
-        return self._prepared.plan()
+        names = [task.name for task in self._prepared.tasks]
+        payloads = {stage.name: stage.payload for stage in self._folder.stages()}
+        # Of a run that has grown since, they are those of its first tasks.
+        rows = {name: dict(zip(names, payload.get("row") or (), strict=False)) for name, payload in payloads.items()}
+        return replace(self._prepared.plan(), rows=rows)
 
     def _zero_shot(self) -> None:
         """What the model can do before it learns: a row, None if only its general ability is measured."""
@@ -126,7 +133,10 @@ class Stages:
     def _evaluate(self, stage_name: str, tested: Sequence[str], stage: Path) -> dict[str, Any]:
         """What `done.json` says of an evaluation: the row of the matrix, and those of the other metrics."""
         started = time.monotonic()
-        outcomes = [self._examiner.test(self._prepared.family, name, self._listener) for name in tested]
+        outcomes = []
+        for name in tested:
+            outcomes.append(self._examiner.test(self._prepared.family, name, self._listener))
+            self._listener.scored(stage_name, name, outcomes[-1].scores.get(self._recipe.metric))
         found = {outcome.task: outcome.scores for outcome in outcomes}
         names = [task.name for task in self._prepared.tasks]
         metrics = dict.fromkeys(metric for scores in found.values() for metric in scores)
@@ -163,7 +173,7 @@ class Stages:
 
     def _finish(self, index: int, name: str, payload: Mapping[str, Any]) -> None:
         if self._main:
-            self._folder.log.append({"event": "evaluated", "stage": name, **payload})
+            self._folder.log.append({"event": "evaluated", "time": now(), "stage": name, **payload})
             self._folder.finish_stage(index, name, {**payload, "matrix": self._header})
         self._tidy()
         processes().wait_for_everyone()

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,20 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def now() -> str:
+    """When an event was, as the log says it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def event_line(line: Mapping[str, Any]) -> str:
+    """An event as one line of JSON. NaN and infinity, which JSON lacks, become "nan", "inf", "-inf"."""
+    written = {
+        key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in line.items()
+    }
+    return json.dumps(written, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 @dataclass(frozen=True)
 class RunLog:
     """`log.jsonl`, which a crash may leave with a line that is cut short."""
@@ -75,12 +90,8 @@ class RunLog:
     path: Path
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Add one line to the log and flush it. NaN and infinity, which JSON lacks, become "nan", "inf", "-inf"."""
-        written = {
-            key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in line.items()
-        }
-        text = json.dumps(written, ensure_ascii=False, allow_nan=False) + "\n"
+        """Add one line to the log (`event_line`) and flush it."""
+        text = event_line(line)
         with self.path.open("ab+") as file:
             if file.tell() > 0:
                 file.seek(-1, os.SEEK_END)

@@ -61,17 +61,18 @@ def open_runs(paths: Iterable[Path], *, depth: int = 3) -> list[RunFolder]:
     """
     found: dict[Path, RunFolder] = {}
     for path in paths:
-        for run in _runs_in(path, depth) or [path]:
+        for run in runs_in(path, depth) or [path]:
             found.setdefault(run.resolve(), RunFolder.open(run))
     return list(found.values())
 
 
-def _runs_in(path: Path, depth: int) -> list[Path]:
+def runs_in(path: Path, depth: int = 3) -> list[Path]:
+    """The folders of the runs at a path, or in its folders down to that depth."""
     if RunFolder(path).recipe_path.is_file():
         return [path]
     if not depth or not path.is_dir():
         return []
-    return [run for below in sorted(path.iterdir()) for run in _runs_in(below, depth - 1)]
+    return [run for below in sorted(path.iterdir()) for run in runs_in(below, depth - 1)]
 
 
 def seed_groups(runs: Iterable[RunFolder]) -> list[list[RunFolder]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas
 import pytest
@@ -16,6 +17,7 @@ from clkit.cli.train import train
 from clkit.errors import ModelError, UsageError
 from clkit.recipe.shipped import recipes_folder
 from clkit.recipe.written import recipe_yaml
+from clkit.report.watching import Watched
 from clkit.run.folder import RunFolder
 from tests.cli.verbs import call
 from tests.toy import Finished, ToyRecipe, toy_recipe
@@ -141,6 +143,32 @@ def test_eval_refuses_to_change_the_model(recipe: str, tmp_path: Path, change: s
     refused = call(evaluate, run, change)
     assert isinstance(refused.exception, UsageError)
     assert str(refused.exception).startswith(f"{change.partition('.')[0]}: the model is the run's, as it was trained; ")
+
+
+def test_events_as_lines_are_those_that_a_watcher_reads(recipe: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = call(train, recipe, "training.epochs=1", "--run", str(run), "--json-lines")
+    assert done.exit_code == 0, done.exception
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    last = events.pop()
+    assert (last["event"], last["run"]) == ("finished", str(run))
+    assert last["metrics"]["average_accuracy"] == RunFolder.open(run).read_matrix().metrics()["average_accuracy"].value
+
+    def told(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """What both tell, without when it was."""
+        kept = [one for one in events if one["event"] not in ("note", "testing", "scored")]
+        return [
+            {key: value for key, value in one.items() if key not in ("time", "seconds", "seconds_left")} for one in kept
+        ]
+
+    assert told(events) == told(Watched(run).look())
+    assert [(one["stage"], one["task"]) for one in events if one["event"] == "scored"][-2:] == [
+        ("second", "first"),
+        ("second", "second"),
+    ]
+    for flag in ("--json", "--dry-run"):
+        refused = call(train, recipe, "--json-lines", flag)
+        assert str(refused.exception).startswith("--json-lines is for what happens in a run")
 
 
 @pytest.fixture

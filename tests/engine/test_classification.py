@@ -16,7 +16,7 @@ from clkit.engine.prepare import prepare
 from clkit.engine.sequence import train
 from clkit.recipe.recipe import Recipe
 from clkit.report.console import make_console
-from clkit.report.progress import print_plan
+from clkit.report.plan import print_plan
 from clkit.results.scores import Likelihoods
 from clkit.run.folder import RunFolder
 from tests.interrupting import assert_same, stop

@@ -20,7 +20,7 @@ from clkit.engine.sequence import dry_run, train
 from clkit.errors import UsageError
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.written import recipe_yaml
-from clkit.report.progress import print_plan
+from clkit.report.plan import print_plan
 from clkit.run import folder as run_folder
 from clkit.run.doctor import examine, is_whole
 from clkit.run.folder import RunFolder

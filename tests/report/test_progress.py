@@ -12,7 +12,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from clkit.events import Plan
-from clkit.report.progress import LiveProgress, PlainProgress, duration, evaluation_progress, print_plan, progress
+from clkit.report.plan import print_plan
+from clkit.report.progress import LiveProgress, PlainProgress, duration, evaluation_progress, progress
 
 PLAN = Plan(
     name="toy",
