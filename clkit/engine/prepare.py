@@ -33,7 +33,7 @@ from clkit.strategies.hooks import call, make
 from clkit.strategies.registry import load_strategy
 from clkit.tasks.task import Split, Task
 from clkit.testing.section import EvaluationSection
-from clkit.training.arguments import check_training, task_steps
+from clkit.training.arguments import check_training, steps, task_steps
 from clkit.training.state import kept_by, load_strategies
 
 #: Optimizer steps; a stage of fewer gets a remark.
@@ -229,14 +229,16 @@ def prepare(recipe: Recipe, earlier: Earlier | None = None) -> Prepared:
         )
     if general is not None:
         general.check(family)
-    strategies = []
+    strategies: list[Strategy] = []
     for options in recipe.strategies:
-        strategy = load_strategy(options.name)
-        if family.name not in strategy.families:
+        kind = load_strategy(options.name)
+        if family.name not in kind.families:
             raise UsageError(f"strategies.{options.name}: does not work with {family.name} models")
-        strategies.append(make(strategy, options))
+        strategies.append(make(kind, options))
+    for strategy in strategies:
+        strategy.steps = steps(recipe.training, strategies, strategy)
         try:
-            call(strategies[-1], "check", family, len(tasks))
+            call(strategy, "check", family, len(tasks))
         except StrategyError as error:  # before the run, an option is wrong, not the run
             raise UsageError(str(error)) from error
     if earlier.loaded:

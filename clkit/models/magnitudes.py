@@ -56,7 +56,7 @@ class MagnitudeCollector:
         rows = output.detach().reshape(-1, units)
         total = torch.float64 if rows.dtype == torch.float64 else torch.float32
         if self._token_mask is None:
-            summed = torch.linalg.vector_norm(rows, ord=1, dim=0, dtype=total)
+            counted = torch.ones(len(rows), dtype=total, device=rows.device)
         else:
             mask = self._token_mask(name, batch)
             # Some layers are given all texts' tokens in one row.
@@ -66,8 +66,9 @@ class MagnitudeCollector:
                     f"{_times(mask.shape)}, so which of them are padding is not known; leave it out of `layers`, or "
                     "set count_padding: true"
                 )
-            # A matrix-vector product reads |h| once; indexing would copy it first.
-            summed = mask.reshape(-1).to(total) @ rows.abs().to(total)
+            counted = mask.reshape(-1).to(total)
+        # A matrix-vector product reads |h| once; a norm of columns takes longer than the layer's own product.
+        summed = counted @ rows.abs().to(total)
         self._sums[name] = self._sums[name] + summed if name in self._sums else summed
 
     def notice(self, weights: Iterable[nn.Parameter]) -> None:
@@ -178,5 +179,11 @@ def masked_rows(score: torch.Tensor, threshold: float) -> torch.Tensor:
     Args:
         score: magnitude of each row; d_out.
     """
+    return divided_rows(score, threshold)[1]
+
+
+def divided_rows(score: torch.Tensor, threshold: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows that are kept, ascending, and those that are masked (`masked_rows`)."""
     order = torch.argsort(score, descending=True, stable=True)
-    return order[score.numel() - rows_masked(score.numel(), threshold) :]
+    kept = score.numel() - rows_masked(score.numel(), threshold)
+    return order[:kept].sort().values, order[kept:]

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from clkit.models.family import Family
+    from clkit.models.rows import RowGradient
     from clkit.tasks.task import Task
 else:
     torch = LazyModule("torch")
@@ -50,6 +51,21 @@ ALL_TUNINGS = frozenset({"full", "lora", "incremental_lora"})
 #: What a line of the log holds of every step, whatever the strategies.
 TASK_LOSS, SKIPPED = "task_loss", "skipped_steps"
 RESERVED = frozenset({"event", "task", "step", "learning_rate", "grad_norm", TASK_LOSS, SKIPPED})
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How a run makes its optimizer steps, for strategies that can save work by knowing it.
+
+    Attributes:
+        micro_batches: forward passes of one step, on each process.
+        processes: how many reduce their gradients in each step.
+        whole_gradients: why each gradient must be whole; empty where `Context.row_gradients` may stand for some.
+    """
+
+    micro_batches: int
+    processes: int
+    whole_gradients: str = ""
 
 
 def _no_collator(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -67,6 +83,8 @@ class Context:
             until `training_data` is called. ``collate([examples[3], examples[7]])`` makes a batch of two, on the CPU.
         process_index, num_processes: which of how many processes this is; each sees its own share of every batch.
         sum_over_processes: adds a tensor over all processes (the tensor itself where there is one process).
+        row_gradients: of parameters whose `grad` is None in this step, the gradient of the only rows that the step
+            updates; given in `before_step`, where the strategy's `steps` allow it.
         pending: each logged value since the last line of the log, by name. For the engine, which keeps it in
             checkpoints.
     """
@@ -81,6 +99,7 @@ class Context:
     process_index: int = 0
     num_processes: int = 1
     sum_over_processes: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor
+    row_gradients: dict[torch.nn.Parameter, RowGradient] = field(default_factory=dict)
     pending: dict[str, list[float | torch.Tensor]] = field(default_factory=dict)
 
     @property
@@ -131,6 +150,8 @@ class Strategy:
     families: ClassVar[frozenset[str]] = ALL_FAMILIES
     conflicts: ClassVar[Mapping[str, str]] = {}
     requires: ClassVar[Mapping[str, str]] = {}
+    #: Set by the engine before `check`; unknown without it.
+    steps: Steps | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

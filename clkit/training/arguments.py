@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from tempfile import gettempdir
 from typing import Any, Protocol
 
@@ -13,7 +14,8 @@ from transformers import Trainer, TrainingArguments
 from clkit.draws import seeded
 from clkit.errors import RecipeError, UsageError, first_line
 from clkit.processes import processes
-from clkit.training.sections import TrainingSection
+from clkit.strategies.contract import Steps, Strategy
+from clkit.training.sections import ROW_OPTIMIZER, TrainingSection
 
 
 class Trained(Protocol):
@@ -81,6 +83,28 @@ def check_training(recipe: Trained) -> None:
             f"training.optimizer: {training.optimizer} cannot be used here ({first_line(error)}); adamw_torch_fused "
             "needs nothing more"
         ) from error
+
+
+def steps(training: TrainingSection, strategies: Sequence[Strategy], strategy: Strategy) -> Steps:
+    """How optimizer steps are made, as one of the strategies can use it."""
+    state = processes()
+    others = [one.options.name for one in strategies if one is not strategy and looks_at_gradients(one)]
+    if training.optimizer != ROW_OPTIMIZER:
+        whole = f"training.optimizer: {training.optimizer} has no other way"
+    elif state.device.type != "cpu":
+        whole = f"it is fastest so on this device ({state.device.type})"
+    elif state.num_processes > 1:
+        whole = "several processes reduce them"
+    else:
+        whole = f"{others[0]} may look at them" if others else ""
+    _, micro_batches = batch_split(training.batch_size, training.micro_batch_size, state.num_processes)
+    return Steps(micro_batches, state.num_processes, whole)
+
+
+def looks_at_gradients(strategy: Strategy) -> bool:
+    """Whether it has hooks of its own around the optimizer's step, which may read or change gradients."""
+    kind = type(strategy)
+    return kind.before_step is not Strategy.before_step or kind.after_step is not Strategy.after_step
 
 
 def training_arguments(recipe: Trained, task: str, index: int, output: str) -> TrainingArguments:

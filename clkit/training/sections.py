@@ -31,6 +31,9 @@ PACKAGE_OF: Mapping[str, str] = dict.fromkeys(
     "bitsandbytes",
 )
 
+#: The one whose step can leave rows of a weight alone (`RowAdamW`).
+ROW_OPTIMIZER: OptimizerName = "adamw_torch_fused"
+
 
 class TaskTraining(Section):
     """What one task does differently in training."""

@@ -12,7 +12,7 @@ What is used of transformers' private names, since it has no public ones for the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,13 +20,10 @@ import torch
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from clkit.draws import torch_seeded
 from clkit.errors import ClkitError, RunError, StrategyError, UsageError
 from clkit.events import Listener
 from clkit.models.family import CLOSED, IGNORED, summed_cross_entropy
@@ -34,6 +31,9 @@ from clkit.models.layers import trained_parameters
 from clkit.models.precision import matrix_products
 from clkit.strategies.contract import SKIPPED, TASK_LOSS, Context, Strategy
 from clkit.strategies.hooks import call, call_all
+from clkit.training.grouping import GroupedByLength
+from clkit.training.row_adamw import RowAdamW
+from clkit.training.sections import ROW_OPTIMIZER
 
 SUPPORTED = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU}
 
@@ -170,10 +170,29 @@ class TaskTrainer(Trainer):
             self._batch_losses.clear()
             self._add_penalties()
             call_all(self._strategies, "before_step", self._context)
-            gradients = (parameter.grad for parameter in trained_parameters(self.model).values())
-            if self._on_nan == "skip" and not _are_finite(one for one in gradients if one is not None):
+            if self._on_nan == "skip" and not _are_finite(one.grad for one in self._with_gradients()):
                 self._skip_step()
         return loss
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.args.optim == ROW_OPTIMIZER:
+            _, options = self.get_optimizer_cls_and_kwargs(self.args)
+            self.optimizer_cls_and_kwargs = (RowAdamW, {**options, "rows": self._context.row_gradients})
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        return optimizer
+
+    def _with_gradients(self) -> list[Any]:
+        """Whatever has a `grad` in this step: parameters, and the chosen rows of others."""
+        parameters = trained_parameters(self.model).values()
+        return [*(one for one in parameters if one.grad is not None), *self._context.row_gradients.values()]
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        return self.accelerator.clip_grad_norm_(self._with_gradients(), self.args.max_grad_norm)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        if grad_norm is None:  # it is not clipped
+            grad_norm = self.accelerator.clip_grad_norm_(self._with_gradients(), math.inf)
+        return grad_norm
 
     def _add_penalties(self) -> None:
         # Straight into .grad, after the reduction over processes: each process computes the same penalty, and a
@@ -201,6 +220,7 @@ class TaskTrainer(Trainer):
         if self.accelerator.scaler is None:  # with fp16 the gradients' scaler skips the step, and needs to see them
             for parameter in trained_parameters(self.model).values():
                 parameter.grad = None
+            self._context.row_gradients.clear()
         self._step_losses.pop()
         for values in self._context.pending.values():
             if values and not math.isfinite(values[-1]):
@@ -284,32 +304,6 @@ class TaskTrainer(Trainer):
         with torch.no_grad():
             for name, parameter in trained.items():
                 parameter.copy_(tensors[name])
-
-
-class GroupedByLength(Sampler[int]):
-    """Examples at random, but those of one batch of similar length; the longest batch first.
-
-    The order of an epoch follows from the seed and its number alone. The Trainer's own sampler draws from the global
-    generator, so an interrupted task would go on with other batches.
-
-    Args:
-        lengths: of each example, in tokens.
-        batch: how many examples are to be similar: those of an optimizer step.
-        epoch: tells which pass over the data, from 0, is about to begin or to go on.
-    """
-
-    def __init__(self, lengths: Sequence[int], batch: int, seed: int, epoch: Callable[[], int]) -> None:
-        self._lengths = list(lengths)
-        self._batch = batch
-        self._seed = seed
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self._lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch_seeded("order", self._seed, self._epoch())
-        yield from get_length_grouped_indices(self._lengths, self._batch, generator=generator)
 
 
 class _Reports(TrainerCallback):

@@ -23,7 +23,8 @@ from clkit.run.folder import RunFolder
 from clkit.strategies import registry
 from clkit.strategies.contract import Context, Strategy
 from clkit.strategies.options import StrategyOptions
-from clkit.training.trainer import GroupedByLength, token_mean_loss
+from clkit.training.grouping import GroupedByLength
+from clkit.training.trainer import token_mean_loss
 from tests.interrupting import assert_same, stop
 from tests.toy import toy_recipe, write_task
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from clkit.draws import torch_seeded
 from clkit.errors import StrategyError
 from clkit.lazy import LazyModule
 from clkit.strategies.contract import Context, Strategy
@@ -20,12 +19,14 @@ from clkit.strategies.options import LayerOptions
 if TYPE_CHECKING:
     import torch
 
-    from clkit.models import groups, layers, magnitudes
+    from clkit.models import groups, layers, magnitudes, rows
     from clkit.models.family import Family
+    from clkit.strategies import row_scores
 else:
     torch = LazyModule("torch")
     groups, layers = LazyModule("clkit.models.groups"), LazyModule("clkit.models.layers")
-    magnitudes = LazyModule("clkit.models.magnitudes")
+    magnitudes, rows = LazyModule("clkit.models.magnitudes"), LazyModule("clkit.models.rows")
+    row_scores = LazyModule("clkit.strategies.row_scores")
 
 
 class MIGUOptions(LayerOptions):
@@ -64,6 +65,10 @@ class MIGU(Strategy):
     ``mask: gradient`` is eq. 6 to the letter: it masks the gradient of the weight, and not that of the bias. Under
     AdamW, first moments and decoupled weight decay go on moving rows whose gradient is zero. ``mask: update`` restores
     masked rows after the step, bit for bit, each with its entry of the bias.
+
+    With one micro-batch a step, the rows are known before the backward pass, which then computes their gradient alone;
+    and with ``mask: update`` AdamW need not read the others (`RowAdamW`, where the equation stands). Both give the
+    same as whole gradients that are masked, to within rounding.
     """
 
     name: ClassVar[str] = "migu"
@@ -74,11 +79,14 @@ class MIGU(Strategy):
     def __init__(self, options: MIGUOptions) -> None:
         super().__init__(options)
         self._sites: list[layers.RowSite] = []
-        self._collector: magnitudes.MagnitudeCollector | None = None
+        self._scores: row_scores.RowScores | None = None
+        self._gradients: rows.RowGradients | None = None
+        #: The kept and the masked rows of each site in this step, once they are known.
+        self._divided: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._frozen: list[tuple[torch.nn.Parameter, int, torch.Tensor, torch.Tensor]] = []
 
     def check(self, family: Family, tasks: int) -> None:
-        sites = self._choose_sites(family)
+        sites = row_scores.trained_sites(family, self.options.layers)
         rows, threshold = [site.rows for site in sites], self.options.threshold
         if not any(magnitudes.rows_masked(count, threshold) for count in rows):
             raise StrategyError(
@@ -88,66 +96,89 @@ class MIGU(Strategy):
         if not self.options.partial:
             found = groups.coverage(family, (site.weight for site in sites))
             groups.refuse_partial(found, self.options.layers, "strategies.migu", "would be updated unmasked")
-        if self._measures():
-            weights = {site.name: site.weight for site in sites}
-            magnitudes.check_layers(family, self._watch(family, sites), "strategies.migu.layers", weights)
+        self._score(family, sites).check(family)
 
     def remarks(self, family: Family, tasks: int) -> Iterator[str]:
         if tasks == 1 and self.options.first_task == "unmasked":
             yield "no task follows the first, which is unmasked, so it changes nothing (first_task: masked)"
             return
-        sites = self._choose_sites(family)
+        sites = row_scores.trained_sites(family, self.options.layers)
         yield f"masks rows in {groups.coverage(family, (site.weight for site in sites))}"
         for rows, count in sorted(Counter(site.rows for site in sites).items()):
             masked = magnitudes.rows_masked(rows, self.options.threshold)
             what = f"{masked:,} of {rows:,} rows" if masked else f"none of {rows:,} rows, too few for this threshold,"
             yield f"masks {what} in {count:,} {'weight' if count == 1 else 'weights'}"
+        if self.steps is not None:
+            yield from row_scores.work(family.model, sites, self.steps, self.options.mask == "update")
 
-    def _measures(self) -> bool:
-        return self.options.source not in ("random", "fixed_random")
+    @property
+    def _known_early(self) -> bool:
+        """Whether the step's rows are known before its only backward pass."""
+        return self.steps is not None and self.steps.micro_batches == 1
 
-    def _watch(self, family: Family, sites: Sequence[layers.RowSite]) -> magnitudes.MagnitudeCollector:
-        layer_of = {site.name: site.layer for site in sites}
-        mask = None if self.options.count_padding else lambda site, batch: family.token_mask(layer_of[site], batch)
-        return magnitudes.MagnitudeCollector({site.name: site.module for site in sites}, mask)
+    def _score(self, family: Family, sites: Sequence[layers.RowSite]) -> row_scores.RowScores:
+        return row_scores.RowScores(family, sites, self.options.source, self.options.count_padding)
 
     def before_task(self, context: Context) -> None:
         if context.task_index == 0 and self.options.first_task == "unmasked":
             return
-        self._sites = self._choose_sites(context.family)
-        if self._measures():
-            self._collector = self._watch(context.family, self._sites)
-            self._collector.notice(site.weight for site in self._sites)
+        self._sites = row_scores.trained_sites(context.family, self.options.layers)
+        self._scores = self._score(context.family, self._sites)
+        self._scores.notice()
+        chosen = [site for site in self._sites if self._known_early and not rows.refusal(site, context.model)]
+        self._gradients = rows.RowGradients(chosen, whole=context.num_processes > 1)
 
     def before_forward(self, context: Context, batch: Mapping[str, torch.Tensor]) -> None:
-        if self._collector is not None:
-            self._collector.open(batch)
+        if self._scores is not None and self._gradients is not None:
+            self._scores.open(batch)
+            self._gradients.begin()
 
     def after_forward(self, context: Context, batch: Mapping[str, torch.Tensor]) -> None:
-        if self._collector is not None:
-            self._collector.close()
+        if self._scores is not None:
+            self._scores.close()
+            if self._known_early:
+                self._divide(context, self._scores)
+
+    def _divide(self, context: Context, scores: row_scores.RowScores) -> None:
+        with torch.no_grad():
+            self._divided = [magnitudes.divided_rows(one, self.options.threshold) for one in scores.take(context)]
+        for site, (kept, _) in zip(self._sites, self._divided, strict=True):
+            if self._gradients is not None:
+                self._gradients.choose(site.name, kept)
 
     def before_step(self, context: Context) -> None:
-        if not self._sites:
+        if self._scores is None:
             return
-        masked = total = 0
+        if not self._divided:
+            self._divide(context, self._scores)
+        self._scores.refuse_uncalled()
+        masked = 0
         with torch.no_grad():
-            for site, score in zip(self._sites, self._scores(context), strict=True):
-                rows = magnitudes.masked_rows(score, self.options.threshold)
-                self._mask(site, rows, score)
-                masked += rows.numel()
-                total += score.numel()
-        context.log(migu_masked_share=masked / total)
+            for site, (kept, left_out) in zip(self._sites, self._divided, strict=True):
+                self._mask(context, site, kept, left_out)
+                masked += left_out.numel()
+        context.log(migu_masked_share=masked / sum(site.rows for site in self._sites))
+        self._divided = []
 
-    def _mask(self, site: layers.RowSite, rows: torch.Tensor, score: torch.Tensor) -> None:
-        if site.weight.grad is not None:
+    def _mask(self, context: Context, site: layers.RowSite, kept: torch.Tensor, masked: torch.Tensor) -> None:
+        weight, update = site.weight, self.options.mask == "update"
+        if weight.grad is not None:
             # Faster than writing zeros into scattered rows.
-            keep = torch.ones_like(score, dtype=site.weight.grad.dtype).index_fill_(0, rows, 0)
-            site.weight.grad.mul_(keep.unsqueeze(1 - site.axis))
-        if self.options.mask == "update":
-            self._frozen.append((site.weight, site.axis, rows, site.weight.index_select(site.axis, rows)))
-            if site.bias is not None:
-                self._frozen.append((site.bias, 0, rows, site.bias.index_select(0, rows)))
+            keep = weight.grad.new_ones(site.rows).index_fill_(0, masked, 0)
+            weight.grad.mul_(keep.unsqueeze(1 - site.axis))
+        gradient = self._gradients.take(site.name) if self._gradients is not None else None
+        if gradient is not None and update and self.steps is not None and not self.steps.whole_gradients:
+            if weight.grad is not None:  # a penalty's
+                gradient += weight.grad.index_select(0, kept)
+                weight.grad = None
+            context.row_gradients[weight] = rows.RowGradient(kept, gradient)
+        elif gradient is not None:
+            weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+            weight.grad.index_add_(0, kept, gradient)
+        if update and weight not in context.row_gradients:
+            self._frozen.append((weight, site.axis, masked, weight.index_select(site.axis, masked)))
+        if update and site.bias is not None:
+            self._frozen.append((site.bias, 0, masked, site.bias.index_select(0, masked)))
 
     def after_step(self, context: Context) -> None:
         with torch.no_grad():
@@ -156,44 +187,7 @@ class MIGU(Strategy):
         self._frozen.clear()
 
     def after_task(self, context: Context) -> None:
-        if self._collector is not None:
-            self._collector.remove()
-        self._collector, self._sites = None, []
-
-    def _choose_sites(self, family: Family) -> list[layers.RowSite]:
-        sites = layers.row_sites(layers.select_layers(family, self.options.layers, "strategies.migu.layers"))
-        if not sites:
-            raise StrategyError(
-                "strategies.migu.layers: none of these layers is trained "
-                f"({', '.join(self.options.layers)}); choose layers that carry an adapter or that "
-                "tuning.freeze leaves free"
-            )
-        return sites
-
-    def _scores(self, context: Context) -> list[torch.Tensor]:
-        if self._collector is None:
-            return self._random_scores(context)
-        sums = self._collector.take()
-        if not sums:
-            raise StrategyError("strategies.migu: no layer's output was recorded in this step, so no row can be chosen")
-        reached = self._collector.reached()
-        uncalled = next((one.layer for one in self._sites if one.name not in sums and id(one.weight) in reached), None)
-        if uncalled:
-            raise StrategyError(f"strategies.migu.layers: {magnitudes.not_called(uncalled)}")
-        # A layer that this step did not use (no gradient either) has no sum on this process, perhaps on others.
-        scores = [sums.get(site.name, torch.zeros(site.rows, device=site.weight.device)) for site in self._sites]
-        # One reduction for all layers: many small ones would cost more than the step's arithmetic.
-        together = context.sum_over_processes(torch.cat(scores))
-        scores = list(torch.split(together, [score.numel() for score in scores]))
-        if self.options.source == "smallest":
-            return [-score for score in scores]
-        if self.options.source == "persistent_random":
-            drawn = self._random_scores(context)
-            return [score[order.argsort()] for score, order in zip(scores, drawn, strict=True)]
-        return scores
-
-    def _random_scores(self, context: Context) -> list[torch.Tensor]:
-        """A number from 0 to 1 for each row of each site: of this step with `random`, else the run's."""
-        purpose = [context.task_index, context.step] if self.options.source == "random" else []
-        generator = torch_seeded("migu", context.seed, *purpose)
-        return [torch.rand(site.rows, generator=generator).to(site.weight.device) for site in self._sites]
+        if self._scores is not None and self._gradients is not None:
+            self._scores.remove()
+            self._gradients.remove()
+        self._scores, self._gradients, self._sites = None, None, []

@@ -1,0 +1,131 @@
+"""What MIGU chooses rows by: the magnitudes of a step's outputs, or what its controls put in their place."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from clkit.draws import torch_seeded
+from clkit.errors import StrategyError
+from clkit.models.family import Family
+from clkit.models.layers import RowSite, row_sites, select_layers
+from clkit.models.magnitudes import MagnitudeCollector, check_layers, not_called
+from clkit.models.rows import refusal
+from clkit.strategies.contract import Context, Steps
+
+
+def trained_sites(family: Family, layers: Sequence[str]) -> list[RowSite]:
+    """The weights that MIGU chooses rows of.
+
+    Raises:
+        StrategyError: none of these layers is trained.
+    """
+    sites = row_sites(select_layers(family, layers, "strategies.migu.layers"))
+    if not sites:
+        raise StrategyError(
+            f"strategies.migu.layers: none of these layers is trained ({', '.join(layers)}); choose layers that carry "
+            "an adapter or that tuning.freeze leaves free"
+        )
+    return sites
+
+
+def work(model: nn.Module, sites: Sequence[RowSite], steps: Steps, update: bool) -> Iterator[str]:
+    """For the plan: which gradients are computed in kept rows only, and why not the others."""
+    if steps.micro_batches > 1:
+        yield "computes whole gradients and masks them: rows are known after the step's last micro-batch"
+        return
+    whole = Counter(filter(None, (refusal(site, model) for site in sites)))
+    if some := len(sites) - whole.total():
+        yield f"computes gradients of kept rows only, in {some:,} of {len(sites):,} weights"
+    if some and update:
+        why = steps.whole_gradients
+        yield f"the optimizer goes over whole weights: {why}" if why else "the optimizer leaves masked rows alone"
+    for why, count in whole.items():
+        yield f"computes whole gradients and masks them, in {count:,} of {len(sites):,} weights: {why}"
+
+
+class RowScores:
+    """A score for each row of each site, anew in each optimizer step.
+
+    Args:
+        source, count_padding: as in MIGU's options.
+    """
+
+    def __init__(self, family: Family, sites: Sequence[RowSite], source: str, count_padding: bool) -> None:
+        self._sites, self._source = sites, source
+        self._uncalled: list[RowSite] = []
+        self._collector: MagnitudeCollector | None = None
+        if source not in ("random", "fixed_random"):
+            layer_of = {site.name: site.layer for site in sites}
+            mask = None if count_padding else lambda site, batch: family.token_mask(layer_of[site], batch)
+            self._collector = MagnitudeCollector({site.name: site.module for site in sites}, mask)
+
+    def check(self, family: Family) -> None:
+        """Try the layers on two short texts, and be done.
+
+        Raises:
+            ModelError: the magnitude of a layer cannot be taken.
+        """
+        if self._collector is not None:
+            weights = {site.name: site.weight for site in self._sites}
+            check_layers(family, self._collector, "strategies.migu.layers", weights)
+
+    def notice(self) -> None:
+        """Take note of the weights that a backward pass reaches, for `refuse_uncalled`."""
+        if self._collector is not None:
+            self._collector.notice(site.weight for site in self._sites)
+
+    def open(self, batch: Mapping[str, torch.Tensor]) -> None:
+        """A forward pass over ``batch`` begins."""
+        if self._collector is not None:
+            self._collector.open(batch)
+
+    def close(self) -> None:
+        """It has ended."""
+        if self._collector is not None:
+            self._collector.close()
+
+    def take(self, context: Context) -> list[torch.Tensor]:
+        """The scores of the forward passes since this was called last, over all processes; for each site, d_out."""
+        if self._collector is None:
+            return self._random(context)
+        sums = self._collector.take()
+        if not sums:
+            raise StrategyError("strategies.migu: no layer's output was recorded in this step, so no row can be chosen")
+        self._uncalled = [site for site in self._sites if site.name not in sums]
+        # A layer that this step did not use (no gradient either) has no sum on this process, perhaps on others.
+        scores = [sums.get(site.name, torch.zeros(site.rows, device=site.weight.device)) for site in self._sites]
+        # One reduction for all layers: many small ones would cost more than the step's arithmetic.
+        together = context.sum_over_processes(torch.cat(scores))
+        scores = list(torch.split(together, [score.numel() for score in scores]))
+        if self._source == "smallest":
+            return [-score for score in scores]
+        if self._source == "persistent_random":
+            drawn = self._random(context)
+            return [score[order.argsort()] for score, order in zip(scores, drawn, strict=True)]
+        return scores
+
+    def refuse_uncalled(self) -> None:
+        """After the backward pass: refuse a layer that was not called though its weight was used.
+
+        Raises:
+            StrategyError: naming the layer.
+        """
+        reached = self._collector.reached() if self._collector is not None else set()
+        uncalled = next((site.layer for site in self._uncalled if id(site.weight) in reached), None)
+        if uncalled:
+            raise StrategyError(f"strategies.migu.layers: {not_called(uncalled)}")
+
+    def remove(self) -> None:
+        """Take the hooks off the layers."""
+        if self._collector is not None:
+            self._collector.remove()
+
+    def _random(self, context: Context) -> list[torch.Tensor]:
+        """A number from 0 to 1 for each row of each site: of this step with `random`, else the run's."""
+        purpose = [context.task_index, context.step] if self._source == "random" else []
+        generator = torch_seeded("migu", context.seed, *purpose)
+        return [torch.rand(site.rows, generator=generator).to(site.weight.device) for site in self._sites]

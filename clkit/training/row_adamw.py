@@ -1,0 +1,75 @@
+"""AdamW that steps in single rows of a weight, where a strategy gives it the gradient of these alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import nn
+
+from clkit.models.rows import RowGradient
+from clkit.training.row_kernel import row_kernel
+
+
+class RowAdamW(torch.optim.AdamW):
+    """Fused AdamW for parameters that have a gradient, and its step in chosen rows for those that have `RowGradient`s.
+
+    A row that is left out keeps its weights, and its moments decay, as with a gradient of zero. That is done when the
+    row is next chosen: with l the steps since its last one,
+
+        m ← β1^l m + (1 − β1) g
+        v ← β2^l v + (1 − β2) g²
+        w ← (1 − lr λ) w − lr / (1 − β1^t) · m / (√v / √(1 − β2^t) + ε)
+
+    which equals stepping with a whole gradient that is zero in the other rows, and putting those back afterwards. The
+    state `chosen` of a weight tells the step at which each row was chosen last; the rest is AdamW's.
+
+    Args:
+        rows: the gradients by parameter, each of float32 in whole rows on the CPU; a step takes them out.
+    """
+
+    def __init__(self, params: Any, rows: MutableMapping[nn.Parameter, RowGradient], **options: Any) -> None:
+        super().__init__(params, **options)
+        self._rows = rows
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        loss = super().step(closure)
+        work = [(parameter, group) for group in self.param_groups for parameter in group["params"]]
+        work = [(parameter, group) for parameter, group in work if parameter in self._rows]
+        if work:
+            row_kernel()  # compiled by one thread, not by each
+            with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+                list(threads.map(self._step_rows, *zip(*work, strict=True)))
+        self._rows.clear()
+        return loss
+
+    @torch.no_grad()
+    def _step_rows(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
+        state, chosen = self.state[parameter], self._rows[parameter]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+            state["chosen"] = torch.zeros(len(parameter), dtype=torch.float32)
+        state["step"] += 1
+        beta1, beta2 = group["betas"]
+        step = float(state["step"])
+        lag = (step - state["chosen"].index_select(0, chosen.rows)).double()
+        state["chosen"].index_fill_(0, chosen.rows, step)
+        row_kernel()(
+            (parameter, state["exp_avg"], state["exp_avg_sq"]),
+            chosen.rows,
+            chosen.grad,
+            (beta1**lag).float(),
+            (beta2**lag).float(),
+            (
+                1 - beta1,
+                1 - beta2,
+                1 - group["lr"] * group["weight_decay"],
+                group["lr"] / (1 - beta1**step),
+                (1 - beta2**step) ** -0.5,
+                group["eps"],
+            ),
+        )

@@ -1,0 +1,123 @@
+"""The arithmetic of `RowAdamW`: compiled by the machine's own C compiler where there is one, else in torch.
+
+Both compute the same float32 operations in the same order, to the last bit. Compiled, a row is read and written once;
+in torch, rows are copied out, changed in many passes, and copied back.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+#: Weight and both moments; rows; their gradient; β1^l and β2^l of each; 1 − β1, 1 − β2, 1 − lr λ, lr / (1 − β1^t),
+#: 1 / √(1 − β2^t), ε.
+RowKernel = Callable[[Tensors, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, Sequence[float]], None]
+
+_SOURCE = r"""
+#include <math.h>
+#include <stdint.h>
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
+__attribute__((target_clones("avx512f", "avx2", "default")))
+#endif
+void step_rows(float *restrict weights, float *restrict first, float *restrict second, const int64_t *rows,
+               const float *restrict gradients, const float *decay1, const float *decay2, const float *by,
+               int64_t count, int64_t width) {
+  const float rest1 = by[0], rest2 = by[1], shrink = by[2], size = by[3], scale = by[4], eps = by[5];
+  for (int64_t i = 0; i < count; i++) {
+    float *w = weights + rows[i] * width, *m = first + rows[i] * width, *v = second + rows[i] * width;
+    const float *g = gradients + i * width;
+    const float a = decay1[i], b = decay2[i];
+    for (int64_t j = 0; j < width; j++) {
+      const float mj = m[j] * a + g[j] * rest1;
+      const float vj = v[j] * b + g[j] * g[j] * rest2;
+      m[j] = mj;
+      v[j] = vj;
+      w[j] = w[j] * shrink - mj / (sqrtf(vj) * scale + eps) * size;
+    }
+  }
+}
+"""
+_FLAGS = ("-O3", "-fPIC", "-shared", "-fno-math-errno", "-ffp-contract=off")
+
+
+@cache
+def row_kernel() -> RowKernel:
+    """The compiled one, built when it is first asked for and kept in the user's cache; without a compiler, torch's."""
+    try:
+        function = ctypes.CDLL(str(_library())).step_rows
+    except (OSError, subprocess.SubprocessError):
+        return step_rows
+    function.restype = None
+
+    def compiled(
+        state: Tensors,
+        rows: torch.Tensor,
+        gradient: torch.Tensor,
+        decay1: torch.Tensor,
+        decay2: torch.Tensor,
+        by: Sequence[float],
+    ) -> None:
+        gradient = gradient.contiguous()
+        tensors = (*state, rows, gradient, decay1, decay2)
+        pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
+        function(*pointers, (ctypes.c_float * len(by))(*by), *map(ctypes.c_int64, gradient.shape))
+
+    return compiled
+
+
+def _library() -> Path:
+    """The compiled file, which is named after its source, so that none is ever older than it.
+
+    Raises:
+        OSError, SubprocessError: there is no compiler, it fails, or nothing can be written.
+    """
+    name = f"{hashlib.sha256(repr((_SOURCE, _FLAGS, os.uname().machine, sys.platform)).encode()).hexdigest()[:16]}.so"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "clkit")
+    library = folder / name
+    if not library.is_file():
+        compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+        if compiler is None:
+            raise OSError("no C compiler")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            source = Path(scratch, "rows.c")
+            source.write_text(_SOURCE, "utf-8")
+            made = Path(scratch, name)
+            command = [compiler, *_FLAGS, str(source), "-o", str(made), "-lm"]
+            subprocess.run(command, check=True, capture_output=True, timeout=60)
+            made.replace(library)  # whole, whoever else compiles it at the same time
+    return library
+
+
+def step_rows(
+    state: Tensors,
+    rows: torch.Tensor,
+    gradient: torch.Tensor,
+    decay1: torch.Tensor,
+    decay2: torch.Tensor,
+    by: Sequence[float],
+) -> None:
+    """`row_kernel` in torch; no `addcmul` and the like, which round once where C rounds twice.
+
+    The root is numpy's: torch's own is not always the float nearest to it.
+    """
+    rest1, rest2, shrink, size, scale, eps = torch.tensor(by, dtype=torch.float32)
+    weight, first, second = (tensor.index_select(0, rows) for tensor in state)
+    first = first * decay1.unsqueeze(1) + gradient * rest1
+    second = second * decay2.unsqueeze(1) + gradient * gradient * rest2
+    root = torch.from_numpy(np.sqrt(second.numpy()))
+    weight = weight * shrink - first / (root * scale + eps) * size
+    for tensor, new in zip(state, (weight, first, second), strict=True):
+        tensor.index_copy_(0, rows, new)

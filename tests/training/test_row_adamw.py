@@ -1,0 +1,210 @@
+"""AdamW in chosen rows against torch's own with masked gradients, whose masked rows are put back after each step."""
+
+from __future__ import annotations
+
+import subprocess
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from clkit.engine.prepare import prepare
+from clkit.engine.sequence import train
+from clkit.models import rows as rows_of_layers
+from clkit.models.rows import RowGradient
+from clkit.training import row_kernel as kernels
+from clkit.training.row_adamw import RowAdamW
+from clkit.training.row_kernel import row_kernel, step_rows
+from tests.toy import toy_recipe
+
+
+def draws(steps: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Rows, and a gradient of the whole weight that is zero in the others; some rows come back late or never."""
+    generator = torch.Generator().manual_seed(1)
+    found = []
+    for _ in range(steps):
+        rows = torch.randperm(12, generator=generator)[:4].sort().values
+        gradient = torch.zeros(12, 5)
+        gradient[rows] = torch.randn(4, 5, generator=generator)
+        found.append((rows, gradient))
+    return found
+
+
+def options(**changes: Any) -> dict[str, Any]:
+    return {"lr": 0.01, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1, "fused": True, **changes}
+
+
+def weight() -> nn.Parameter:
+    return nn.Parameter(torch.randn(12, 5, generator=torch.Generator().manual_seed(0)))
+
+
+def test_it_equals_masking_and_putting_back() -> None:
+    ours, theirs, given = weight(), weight(), {}
+    own, stock = RowAdamW([ours], given, **options()), torch.optim.AdamW([theirs], **options())
+    for number, (rows, gradient) in enumerate(draws(40)):
+        if number == 7:  # a step that did not reach the weight: no time passes for it
+            own.step()
+            stock.step()
+            continue
+        given[ours] = RowGradient(rows, gradient[rows])
+        before = theirs.detach().clone()
+        theirs.grad = gradient
+        stock.step()
+        theirs.grad = None
+        with torch.no_grad():
+            masked = [row for row in range(12) if row not in rows]
+            theirs[masked] = before[masked]
+        own.step()
+        assert not given
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert own.state[ours]["step"] == stock.state[theirs]["step"] == 39
+
+
+def test_parameters_with_a_gradient_of_their_own_step_as_ever() -> None:
+    ours, theirs = weight(), weight()
+    optimizers = [RowAdamW([ours], {}, **options()), torch.optim.AdamW([theirs], **options())]
+    for _, gradient in draws(3):
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    assert torch.equal(ours, theirs)
+
+
+def test_it_goes_on_from_its_state_to_the_last_bit() -> None:
+    found = []
+    for stopped in (False, True):
+        parameter, given = weight(), {}
+        optimizer = RowAdamW([parameter], given, **options())
+        for number, (rows, gradient) in enumerate(draws(10)):
+            if stopped and number == 5:
+                state = deepcopy(optimizer.state_dict())
+                parameter = nn.Parameter(parameter.detach().clone())
+                optimizer = RowAdamW([parameter], given, **options())
+                optimizer.load_state_dict(state)
+            given[parameter] = RowGradient(rows, gradient[rows])
+            optimizer.step()
+        found.append(parameter)
+    assert torch.equal(*found)
+
+
+# --- the kernel ---------------------------------------------------------------------------------------------------
+
+
+def kernel_arguments() -> tuple[Any, ...]:
+    generator = torch.Generator().manual_seed(2)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    rows = torch.arange(0, 300, 3)
+    state = (normal(300, 77), normal(300, 77), normal(300, 77).square())
+    decays = [torch.rand(100, generator=generator) for _ in range(2)]
+    return state, rows, normal(100, 77), *decays, (0.1, 0.001, 0.999, 1e-3, 3.1, 1e-8)
+
+
+@pytest.mark.skipif(row_kernel() is step_rows, reason="there is no C compiler here")
+def test_compiled_and_in_torch_it_is_the_same_to_the_last_bit() -> None:
+    compiled, plain = kernel_arguments(), kernel_arguments()
+    row_kernel()(*compiled)
+    step_rows(*plain)
+    for one, other, before in zip(compiled[0], plain[0], kernel_arguments()[0], strict=True):
+        assert torch.equal(one, other)
+        assert torch.equal(one[1::3], before[1::3])
+        assert (one[::3] != before[::3]).any(dim=1).all()
+
+
+def test_without_a_compiler_or_a_folder_to_write_torch_does_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def found() -> Any:
+        row_kernel.cache_clear()
+        return row_kernel()
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise subprocess.CalledProcessError(1, "cc")
+
+    try:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+        with monkeypatch.context() as one:
+            one.setattr(kernels.shutil, "which", lambda name: None)
+            assert found() is step_rows
+        with monkeypatch.context() as one:
+            one.setattr(kernels.subprocess, "run", fails)
+            assert found() is step_rows
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+        assert found() is step_rows
+    finally:
+        row_kernel.cache_clear()
+
+
+# --- MIGU with it -------------------------------------------------------------------------------------------------
+
+
+EWC = {"name": "ewc", "ewc_lambda": 10.0}
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "clipped hard, with weight decay": {"training": {"max_grad_norm": 0.01, "weight_decay": 0.1}},
+    "never clipped": {"training": {"max_grad_norm": 0.0}},
+    "bf16": {"training": {"precision": "bf16"}},
+    "gradient checkpointing": {"training": {"gradient_checkpointing": True}},
+    "with a penalty": {"strategies": [EWC]},
+    "the smallest rows": {"migu": {"source": "smallest"}},
+    "random rows": {"migu": {"source": "random"}},
+}
+
+
+@pytest.mark.parametrize("mask", ["gradient", "update"])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("model", ["toy_t5", "toy_roberta"])  # without biases, and with
+def test_rows_alone_give_what_whole_gradients_give(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, model: str, case: str, mask: str
+) -> None:
+    if model == "toy_roberta" and case in ("bf16", "random rows", "the smallest rows"):
+        pytest.skip("nothing more to see than with T5")
+    changes = dict(CASES[case])
+    strategies = [{"name": "migu", "mask": mask, **changes.pop("migu", {})}, *changes.pop("strategies", [])]
+    training = {"learning_rate": 1e-3, "epochs": 1.0, **changes.pop("training", {})}
+    objective = {"objective": {"kind": "classification"}} if model == "toy_roberta" else {}
+    folder = request.getfixturevalue(model)
+    recipe = toy_recipe(tmp_path, folder, strategies=strategies, training=training, **objective)
+    told = " ".join(prepare(recipe).plan().remarks)
+    assert "migu: computes gradients of kept rows only" in told
+    assert ("migu: the optimizer leaves masked rows alone" in told) is (mask == "update")
+    found = []
+    for name in ("rows", "whole"):
+        with monkeypatch.context() as one:
+            if name == "whole":
+                one.setattr(rows_of_layers, "refusal", lambda *_: "asked for")
+            run = train(recipe, tmp_path / name)
+        lines = [line for line in run.log.read() if line["event"] == "step"]
+        found.append((load_file(run.stages()[-1].folder / "model" / "model.safetensors"), lines))
+    (ours, log), (theirs, other_log) = found
+    before = load_file(tmp_path / "rows" / "tasks" / "01-first" / "model" / "model.safetensors")
+    loose = 20 if case == "bf16" else 1
+    for name in theirs:
+        grown = theirs[name].shape != before[name].shape  # a head with the second task's labels
+        moved = (theirs[name] - (0 if grown else before[name])).abs().max()
+        assert (ours[name] - theirs[name]).abs().max() <= loose * 1e-2 * moved + 1e-7, name
+    for one_line, other_line in zip(log, other_log, strict=True):
+        for term in ("task_loss", "grad_norm"):
+            assert one_line[term] == pytest.approx(other_line[term], rel=loose * 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "remark"),
+    [
+        ({"training": {"micro_batch_size": 4}}, "rows are known after the step's last micro-batch"),
+        ({"training": {"optimizer": "sgd"}}, "the optimizer goes over whole weights: training.optimizer: sgd"),
+        ({"tuning": {"method": "lora", "rank": 4}}, "the optimizer leaves masked rows alone"),
+        ({"strategies": [{"name": "migu", "layers": ["lm_head", "q"]}]}, "1 of 7 weights: they are tied to other"),
+    ],
+)
+def test_the_plan_says_what_is_not_done_in_rows_and_why(
+    tmp_path: Path, toy_t5: Path, changes: dict[str, Any], remark: str
+) -> None:
+    recipe = toy_recipe(tmp_path, toy_t5, **{"strategies": [{"name": "migu", "mask": "update"}], **changes})
+    told = [one for one in prepare(recipe).plan().remarks if one.startswith("migu: ")]
+    assert any(remark in one for one in told), told
