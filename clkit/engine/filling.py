@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from clkit.engine.evaluate import evaluate, task_named
+from clkit.engine.forgetting import kept_records
 from clkit.errors import RunError, UsageError
 from clkit.events import Listener
 from clkit.recipe.recipe import Recipe
@@ -28,7 +29,8 @@ def fill(
 ) -> None:
     """Test each finished stage whose model was kept on every task that its row lacks, and keep the scores.
 
-    Stages stay as they are sealed; `filled.json` holds what was measured later, and is written after each stage.
+    Stages stay as they are sealed; `filled.json` holds what was measured later, with the answers, and is written after
+    each stage.
 
     Args:
         stage: only this one, by its name or number.
@@ -68,5 +70,6 @@ def _fill_row(run: RunFolder, stage: Stage, names: Sequence[str], test: Test, li
         scores = {
             metric: {one.task: one.scores[metric] for one in tested if metric in one.scores} for metric in metrics
         }
-        add_filled(run.path, {one.index: one.payload for one in run.stages()}, stage.index, scores)
+        records = [record for one in tested for record in kept_records(run, one)]
+        add_filled(run.path, {one.index: one.payload for one in run.stages()}, stage.index, scores, records)
         listener.noted(f"after {stage.name}: measured {', '.join(empty)}")

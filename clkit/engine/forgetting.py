@@ -7,7 +7,7 @@ Each stage is sealed anew before its files are replaced. A kill in between leave
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
@@ -17,11 +17,12 @@ from typing import Any
 from clkit.engine.evaluate import task_named
 from clkit.errors import RunError
 from clkit.recipe.recipe import Recipe
-from clkit.results.scores import without_texts
+from clkit.results.scores import Tested, without_texts
 from clkit.run.atomic import jsonl, remove, write_atomically, write_json
 from clkit.run.doctor import remedy
+from clkit.run.filled import filled_without
 from clkit.run.folder import RunFolder
-from clkit.run.layout import FORGETTING, FORGOTTEN, PREDICTIONS, TRAINED_FILE, leftovers
+from clkit.run.layout import FILLED, FORGETTING, FORGOTTEN, PREDICTIONS, TRAINED_FILE, leftovers
 from clkit.run.lock import locked
 from clkit.run.seal import DONE_FILE, VALUES, Done, FileSeal
 from clkit.strategies.hooks import call, make
@@ -85,16 +86,28 @@ def forget_data(run: RunFolder, task: str, confirmed: Callable[[Kept], bool]) ->
         return kept
 
 
+def kept_records(run: RunFolder, tested: Tested) -> Iterable[Mapping[str, Any]]:
+    """What is kept of a test: no texts of a task whose texts were taken out."""
+    environment = run.environment()
+    if tested.task not in environment.get(FORGOTTEN, {}):
+        return tested.records()
+    labels = environment["read"].get(f"tasks.{tested.task}.labels", ())
+    return [without_texts(record, labels) for record in tested.records()]
+
+
 def _find(run: RunFolder, recipe: Recipe, task: str, when: str) -> Kept:
     labels = run.environment().get("read", {}).get(f"tasks.{task}.labels", ())
+
+    def of_others(record: Mapping[str, Any]) -> Mapping[str, Any]:
+        return without_texts(record, labels) if record["task"] == task else record
+
     take_out: Mapping[str, Callable[[str], str]] = {
         VALUES: lambda text: _state_without(recipe, text, task),
-        PREDICTIONS: lambda text: jsonl(
-            without_texts(record, labels) if record["task"] == task else record
-            for record in map(json.loads, text.rstrip("\n").split("\n") if text else ())
-        ),
+        PREDICTIONS: lambda text: jsonl(map(of_others, map(json.loads, text.rstrip("\n").split("\n") if text else ()))),
     }
     kept = Kept()
+    if filled := filled_without(run.path, of_others):
+        kept.seals[run.path] = FILLED, filled
     unsealed = []
     for stage in run.stage_folders():
         name = DONE_FILE if stage.is_finished else TRAINED_FILE

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from clkit.engine.failures import explained
 from clkit.engine.fit import Fitted, fit
-from clkit.engine.prepare import Prepared, labels_of
+from clkit.engine.forgetting import kept_records
+from clkit.engine.prepare import Prepared
 from clkit.engine.protocols import PlannedStage, tests_first
 from clkit.engine.resuming import Unfinished, mark_trained, tidy
 from clkit.events import Listener, Plan
@@ -19,10 +21,10 @@ from clkit.models.loading import save_model
 from clkit.processes import processes
 from clkit.results.kinds import UNBOUNDED
 from clkit.results.matrix import AccuracyMatrix
-from clkit.results.scores import Tested, chance_rows, without_texts
+from clkit.results.scores import chance_rows
 from clkit.run.atomic import now, write_jsonl
 from clkit.run.folder import RunFolder
-from clkit.run.layout import FORGOTTEN, PREDICTIONS, ZERO_SHOT
+from clkit.run.layout import PREDICTIONS, ZERO_SHOT
 from clkit.testing.examiner import Examiner
 from clkit.training.interruption import Interruption
 from clkit.training.state import save_strategies
@@ -144,18 +146,12 @@ class Stages:
         row = rows.get(self._recipe.metric, [None] * len(names))
         seconds = time.monotonic() - started
         if self._main:
-            write_jsonl(stage / PREDICTIONS, (record for outcome in outcomes for record in self._records(outcome)))
+            kept = (kept_records(self._folder, outcome) for outcome in outcomes)
+            write_jsonl(stage / PREDICTIONS, chain.from_iterable(kept))
         self._listener.evaluated(stage_name, dict(zip(names, row, strict=True)), seconds)
         keys = [f"tasks.{name}.{self._recipe.evaluation.split}" for name in tested]
         read = {key: self._read[key] for key in keys}
         return {"row": row, "scores": rows, "read": read, "evaluation_seconds": seconds}
-
-    def _records(self, outcome: Tested) -> Iterable[Mapping[str, Any]]:
-        """What is kept of a test: no texts of a task whose texts were taken out (`clkit forget-data`)."""
-        if outcome.task not in self._folder.environment().get(FORGOTTEN, {}):
-            return outcome.records()
-        labels = labels_of(self._prepared.tasks).get(outcome.task, ())
-        return [without_texts(record, labels) for record in outcome.records()]
 
     def _measure_general(self, stage_name: str, finished: int) -> dict[str, Any]:
         """What `done.json` says of general ability when so many stages are finished; nothing where it is not due."""

@@ -11,6 +11,7 @@ from typing import cast
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME, TaskType
+from peft.utils.other import get_pattern_key
 from safetensors.torch import load_file, save_file
 
 from clkit.errors import ModelError
@@ -94,25 +95,37 @@ def summed(adapters: Sequence[Adapter]) -> Adapter:
     """One LoRA adapter that adds to every layer what these add together: Σ s_i B_i A_i, with s_i = α/r (rsLoRA: α/√r).
 
     The A_i stand below each other, the B_i beside each other, each times its s_i over the last one's, so that one
-    adapter stays as it is to the bit. Where one of them leaves a layer alone, there are zeros: readers such as vLLM and
-    llama.cpp know one rank and one α for all layers. What is trained whole is as the last one left it.
+    adapter stays as it is to the bit. Where one of them leaves a layer alone or has a lower rank there, there are
+    zeros: readers such as vLLM and llama.cpp know one rank and one α for all layers. What is trained whole is as the
+    last one left it. An adapter of a kind that is no such sum stays as it is, where it is the only one.
 
     Raises:
         ModelError: one of them is of a kind that cannot be summed so.
     """
-    configs = [config for config, _ in adapters]
     for config, tensors in adapters:
-        _refuse_unsummable(config, tensors)
-    last, rank = configs[-1], sum(config.r for config in configs)
+        _refuse_taken_out(config)
+        if _is_no_product(config, tensors):
+            if len(adapters) == 1:
+                return config, tensors
+            raise ModelError(
+                "an adapter with DoRA, biases or embeddings cannot be summed with others; export the model merged, "
+                "without --adapter"
+            )
+    configs = [config for config, _ in adapters]
+    ranks = [max((len(one) for name, one in own.items() if name.endswith(A)), default=0) for _, own in adapters]
+    last, rank = configs[-1], sum(ranks)
+    scale = _scale(last, last.r)
     layers = dict.fromkeys(name.removesuffix(A) for _, tensors in adapters for name in tensors if name.endswith(A))
     result = {name: one for _, tensors in adapters for name, one in tensors.items() if not name.endswith((A, B))}
     for layer in layers:
         like_a, like_b = next((own[layer + A], own[layer + B]) for _, own in adapters if layer + A in own)
         downs, ups = [], []
-        for config, tensors in adapters:
-            downs.append(tensors.get(layer + A, like_a.new_zeros(config.r, like_a.shape[1])))
-            up = tensors.get(layer + B, like_b.new_zeros(like_b.shape[0], config.r))
-            ups.append(up * (_scale(config) / _scale(last)))
+        for (config, tensors), most in zip(adapters, ranks, strict=True):
+            down = tensors.get(layer + A, like_a[:0])
+            up = tensors.get(layer + B, like_b[:, :0])
+            downs += [down, like_a.new_zeros(most - len(down), like_a.shape[1])]
+            own = _scale(config, len(down), layer) / scale if len(down) else 1
+            ups += [up * own, like_b.new_zeros(len(like_b), most - len(down))]
         result |= {layer + A: torch.cat(downs), layer + B: torch.cat(ups, dim=1)}
     whole = {name for config in configs for name in config.modules_to_save or ()}
     named = [config.target_modules for config in configs if isinstance(config.target_modules, set)]
@@ -120,7 +133,9 @@ def summed(adapters: Sequence[Adapter]) -> Adapter:
     config = replace(
         last,
         r=rank,
-        lora_alpha=_scale(last) * rank,
+        lora_alpha=scale * rank,
+        rank_pattern={},
+        alpha_pattern={},
         use_rslora=False,
         target_modules=targets,
         modules_to_save=sorted(whole) or None,
@@ -128,20 +143,22 @@ def summed(adapters: Sequence[Adapter]) -> Adapter:
     return config, result
 
 
-def _scale(config: LoraConfig) -> float:
-    return float(config.lora_alpha / (math.sqrt(config.r) if config.use_rslora else config.r))
+def _scale(config: LoraConfig, rank: int, layer: str = "") -> float:
+    """What B A is multiplied by, in a layer that may have an α of its own."""
+    pattern = get_pattern_key(config.alpha_pattern, layer.removeprefix(ROOT))
+    alpha = config.alpha_pattern.get(pattern, config.lora_alpha)
+    return float(alpha / (math.sqrt(rank) if config.use_rslora else rank))
 
 
-def _refuse_unsummable(config: LoraConfig, tensors: Mapping[str, torch.Tensor]) -> None:
-    other = next((name for name in tensors if ".lora_" in name and not name.endswith((A, B))), None)
-    taken_out = isinstance(config.init_lora_weights, str) and config.init_lora_weights.startswith(FROM_WEIGHTS)
-    if taken_out:
+def _is_no_product(config: LoraConfig, tensors: Mapping[str, torch.Tensor]) -> bool:
+    """Whether what the adapter adds is more than a product B A in each linear layer."""
+    others = any(".lora_" in name and not name.endswith((A, B)) for name in tensors)
+    return others or config.use_dora or config.bias != "none"
+
+
+def _refuse_taken_out(config: LoraConfig) -> None:
+    if isinstance(config.init_lora_weights, str) and config.init_lora_weights.startswith(FROM_WEIGHTS):
         raise ModelError(
             f"an adapter with tuning.init: {config.init_lora_weights} fits only weights that it was taken out of; "
             "export the model merged, without --adapter"
-        )
-    if other or config.use_dora or config.bias != "none" or config.rank_pattern or config.alpha_pattern:
-        raise ModelError(
-            "an adapter with DoRA, biases, embeddings or a rank or α of its own for some layers cannot be summed with "
-            "others; export the model merged, without --adapter"
         )

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from clkit.errors import RunError, UsageError, printable
+from clkit.run.filled import read_filled
 from clkit.run.folder import RunFolder, Stage
 from clkit.run.layout import PREDICTIONS
 from clkit.section import did_you_mean
@@ -23,7 +24,7 @@ class Example:
 
     Attributes:
         place: where it stands in the data; None where the run did not keep it.
-        answers: one record of `predictions.jsonl` per stage that it was tested in, by the stage's name, in their order.
+        answers: one record per stage that it was tested in, then or later, by the stage's name, in their order.
     """
 
     task: str
@@ -31,7 +32,7 @@ class Example:
     gold: str | None
     text: str | None
     place: str | None
-    answers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    answers: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def lost_in(self) -> str | None:
@@ -56,8 +57,11 @@ def read_examples(run: RunFolder, task: str | None = None) -> list[Example]:
         UsageError: no test of that task was found.
     """
     found: dict[tuple[str, int], Example] = {}
-    for stage in run.stages():
-        for record in _records(stage):
+    stages = run.stages()
+    filled = read_filled(run.path, {stage.index: stage.payload for stage in stages})
+    for stage in stages:
+        later = filled[stage.index].records if stage.index in filled else []
+        for record in (*_records(stage), *later):
             if "prediction" not in record:
                 raise RunError(f"{run.path}: the run scores likelihoods, so no answer is right or wrong")
             key = record["task"], record["index"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from rich.console import RenderableType
@@ -144,10 +144,21 @@ def compare_runs(
 def _result(folder: RunFolder, matrix: AccuracyMatrix, given: Mapping[str, Row]) -> RunResult:
     outside, ranked = (_rescored(folder, matrix, metric) for metric in (OUTSIDE, RANKED))
     metrics = matrix.metrics(**given) | (split_forgetting(matrix, outside) if outside else {})
+    fwt = metrics["fwt"]
+    if fwt.note and matrix.zero_shot and not matrix.in_progress and _models_kept(folder):
+        metrics["fwt"] = replace(fwt, note=f"{fwt.note}; clkit eval --fill measures it")
     general = read_general(folder, matrix.protocol)
     return RunResult(
         str(folder.path), matrix, metrics, general, _about_heads(folder), ranked.metrics() if ranked else None
     )
+
+
+def _models_kept(folder: RunFolder) -> bool:
+    """Whether each stage of the run can still be tested."""
+    try:
+        return all(stage.model_kept for stage in folder.stages())
+    except RunError:
+        return False
 
 
 def _rescored(folder: RunFolder, matrix: AccuracyMatrix, metric: str) -> AccuracyMatrix | None:

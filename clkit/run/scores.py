@@ -126,8 +126,8 @@ def _measured_later(
         damage.append(f"{error}: what was measured later is not shown")
         return []
     notes = []
-    for index, cells in filled.items():
-        row, own = rows[index], cells.get(metric, {})
+    for index, later in filled.items():
+        row, own = rows[index], later.scores.get(metric, {})
         added = [task for task, score in zip(tasks, row or [], strict=False) if score is None and task in own]
         rows[index] = row and [
             own.get(task) if score is None else score for task, score in zip(tasks, row, strict=True)

@@ -105,7 +105,7 @@ def asked(run: RunFolder, *tasks: str) -> dict[str, list[str]]:
     ("family", "tuning", "adapter"),
     [
         ("seq2seq", FULL, MERGED),
-        ("seq2seq", LORA, ADAPTER),
+        ("seq2seq", {**LORA, "use_dora": True}, ADAPTER),
         ("seq2seq", INCREMENTAL, MERGED),
         ("seq2seq", INCREMENTAL, ADAPTER),
         ("decoder", FULL, MERGED),

@@ -11,6 +11,7 @@ import pytest
 from clkit.cli.forget_data import forget_data as verb
 from clkit.cli.predictions import predictions
 from clkit.engine import forgetting
+from clkit.engine.evaluate import evaluate
 from clkit.engine.forgetting import forget_data
 from clkit.engine.sequence import train
 from clkit.errors import RunError, UsageError
@@ -55,7 +56,10 @@ def take_out(run: RunFolder) -> None:
 
 def test_no_text_is_left_and_nothing_else_is_changed(run: RunFolder, recipe: Recipe) -> None:
     texts, others = texts_of(recipe, "first"), texts_of(recipe, "second")
-    add_filled(run.path, {one.index: one.payload for one in run.stages()}, 1, {"exact_match": {"second": 0.25}})
+    later = evaluate(run, stage="1", tasks=["first", "second"])
+    done = {one.index: one.payload for one in run.stages()}
+    records = [record for one in later for record in one.records()]
+    add_filled(run.path, done, 1, {"exact_match": {"second": 0.25}}, records)
     run.export()
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
     scores, right = (
@@ -63,7 +67,7 @@ def test_no_text_is_left_and_nothing_else_is_changed(run: RunFolder, recipe: Rec
         [[answer["correct"] for answer in one.answers.values()] for one in read_examples(run)],
     )
     assert scores.rows[0][1] == 0.25
-    assert len(found_in(run, texts)) == 5  # replay's memory of both tasks, and the tests of three stages
+    assert len(found_in(run, texts)) == 6  # replay's memory of both tasks, the tests of three stages and the later one
     assert call(verb, str(run.path), "--task", "first", "--yes").exception is None
     assert found_in(run, texts) == []
     assert found_in(run, others)
@@ -71,7 +75,7 @@ def test_no_text_is_left_and_nothing_else_is_changed(run: RunFolder, recipe: Rec
     assert [[answer["correct"] for answer in one.answers.values()] for one in read_examples(run)] == right
     assert is_whole([*examine(run.path)])
     changed = {path.name for path, content in before.items() if path.read_bytes() != content}
-    assert changed == {"done.json", "predictions.jsonl", "strategies.json", "env.json", "log.jsonl"}
+    assert changed == {"done.json", "predictions.jsonl", "strategies.json", "env.json", "log.jsonl", "filled.json"}
     assert [set(stage.payload["forgotten"]) for stage in run.stages()] == [{"first"}] * 3
     assert call(predictions, str(run.path)).exception is None
     take_out(run)  # again, when there is nothing left

@@ -20,6 +20,7 @@ from clkit.engine.sequence import dry_run, train
 from clkit.errors import UsageError
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.written import recipe_yaml
+from clkit.report.answers import read_examples
 from clkit.report.plan import print_plan
 from clkit.run import folder as run_folder
 from clkit.run.doctor import examine, is_whole
@@ -252,6 +253,7 @@ class TestFill:
         for name in ("matrix.json", "metrics.json"):
             assert (run.path / name).read_bytes() == (whole.path / name).read_bytes()
         assert run.scores("macro_f1").matrix == whole.scores("macro_f1").matrix
+        assert read_examples(run) == read_examples(whole)  # for `clkit predictions`
         assert run.scores().notes == [
             f"{run.path}: measured later (clkit eval --fill): zero-shot: second",
             f"{run.path}: measured later (clkit eval --fill): after first: second",
