@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -13,8 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clkit.report.progress import duration
-from clkit.report.tables import SIGNED, plain_table, show_score
-from clkit.results.spread import Aggregate, aggregate
+from clkit.report.tables import MISSING, SIGNED, plain_table, show_score
 from clkit.suites.planning import PlannedRun
 from clkit.suites.rates import Choice
 from clkit.suites.state import RunState, state_of
@@ -35,7 +35,8 @@ def sweep_table(runs: Sequence[PlannedRun], states: Mapping[Path, RunState], fai
         groups.setdefault((run.method, run.rate), []).append(run)
     table = plain_table()
     table.add_column("method", overflow="fold")
-    for head in ("rate", "runs", *SHOWN.values()):
+    rated = any(rate is not None for _, rate in groups)
+    for head in (*(["rate"] if rated else []), "runs", *SHOWN.values()):
         table.add_column(head, justify="right", no_wrap=True)
     for (method, rate), own in groups.items():
         found = [states[run.place] for run in own]
@@ -43,16 +44,20 @@ def sweep_table(runs: Sequence[PlannedRun], states: Mapping[Path, RunState], fai
         running = sum(one.state == "running" for one in found)
         counts = [f"{len(done)}/{len(own)}", *([f"{running} running"] if running else [])]
         counts += [f"{failed.count(method)} failed"] if method in failed else []
-        metrics = aggregate(done) if done else {}
-        cells = [_cell(metrics[name], name, done[0].metric) if done else "" for name in SHOWN]
-        table.add_row(Text(method), "" if rate is None else f"{rate:g}", ", ".join(counts), *cells)
+        metrics = [matrix.metrics() for matrix in done]
+        cells = [_cell([one[name].value for one in metrics], name, done[0].metric) if done else "" for name in SHOWN]
+        shown = ["" if rate is None else f"{rate:g}"] if rated else []
+        table.add_row(Text(method), *shown, ", ".join(counts), *cells)
     return table
 
 
-def _cell(value: Aggregate, name: str, scored_by: str) -> str:
-    """Mean ± sample standard deviation."""
-    spread = f" ± {show_score(value.std, scored_by)}" if value.std is not None else ""
-    return show_score(value.mean, scored_by, signed=name in SIGNED) + spread
+def _cell(values: Sequence[float | None], name: str, scored_by: str) -> str:
+    """Mean ± sample standard deviation, over seeds and orders; a dash where one was not measured."""
+    numbers = [value for value in values if value is not None]
+    if len(numbers) < len(values):
+        return MISSING
+    spread = f" ± {show_score(stdev(numbers), scored_by)}" if len(numbers) > 1 else ""
+    return show_score(fmean(numbers), scored_by, signed=name in SIGNED) + spread
 
 
 class SweepProgress(SweepListener):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
@@ -39,6 +39,7 @@ class Engine(ABC):
     Attributes:
         Options: what can be said with `--with KEY=VALUE`.
         jobs: how many runs may go on side by side; None: as many as there is room for.
+        note: is told what the user should know, in one line.
     """
 
     Options: ClassVar[type[EngineOptions]] = EngineOptions
@@ -46,6 +47,7 @@ class Engine(ABC):
     def __init__(self, jobs: int | None, options: Any) -> None:
         self.jobs = jobs
         self.options = options
+        self.note: Callable[[str], None] = lambda remark: None
 
     @abstractmethod
     def side_by_side(self, jobs: int) -> int:

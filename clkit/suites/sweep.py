@@ -69,6 +69,7 @@ def sweep(planned: PlannedSuite, folder: Path, engine: Engine, listener: SweepLi
         InterruptionError: a signal asked for an end; the runs were asked to save what they did, and have ended.
     """
     with locked(folder, "--runs") as remark, _terminated_as_interrupted():
+        engine.note = listener.noted
         if remark is not None:
             listener.noted(remark)
         try:

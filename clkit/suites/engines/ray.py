@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
-from clkit.errors import UsageError
+from clkit.errors import ClkitError, UsageError, first_line
 from clkit.suites.engine import Ended, EngineOptions, RemoteEngine, cores, ended, needed
 from clkit.suites.job import Job, limited
 
@@ -45,15 +45,19 @@ class Ray(RemoteEngine):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to others
         ray, options = needed("ray", "ray"), self.options
         own = {} if options.address else {"num_cpus": cores(), "include_dashboard": False}
-        ray.init(options.address, logging_level="ERROR", log_to_driver=False, **own)
+        try:
+            ray.init(options.address, logging_level="ERROR", log_to_driver=False, **own)
+        except (OSError, RuntimeError, ValueError) as error:
+            hint = "; does it run, and is RAY_AUTH_MODE as there?" if options.address else ""
+            raise ClkitError(f"Ray cannot be started or reached: {first_line(error)}{hint}") from error
         try:
             there = {name: ray.cluster_resources().get(name, 0) for name in ("CPU", "GPU")}
             gpus = min(1, there["GPU"]) if options.gpus is None else options.gpus
-            if not options.address and (options.cpus > there["CPU"] or gpus > there["GPU"]):  # it would wait forever
-                raise UsageError(
-                    f"a run asks for {options.cpus} cores and {gpus:g} GPUs (--with cpus, gpus), and this machine has "
-                    f"{there['CPU']:g} and {there['GPU']:g}"
-                )
+            if options.cpus > there["CPU"] or gpus > there["GPU"]:
+                asked = f"a run asks for {options.cpus} cores and {gpus:g} GPUs (--with cpus, gpus), and there are"
+                if not options.address:
+                    raise UsageError(f"{asked} {there['CPU']:g} and {there['GPU']:g} on this machine")
+                self.note(f"{asked} {there['CPU']:g} and {there['GPU']:g}: the runs wait until the cluster has more")
             resources = {"num_cpus": options.cpus, "num_gpus": gpus, "max_retries": options.max_retries}
             self._ray, self._remote = ray, ray.remote(**resources)(_carry_out)
             yield from super().carry_out(jobs)
