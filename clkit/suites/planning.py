@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -146,14 +147,13 @@ class PlannedSuite:
     ) -> Iterator[PlannedRun]:
         problems: dict[str, None] = {}
         found = []
-        for method, values in rates.items():
-            for rate in values:
-                for order in orders:
-                    for seed in seeds:
-                        try:
-                            found.append(self._run(method, rate, order, seed, split))
-                        except RecipeError as error:
-                            problems |= dict.fromkeys(error.problems)
+        methods = [(method, rate) for method, values in rates.items() for rate in values]
+        # Methods innermost: what a sweep did until it was stopped pairs by seed and order.
+        for seed, order, (method, rate) in product(seeds, orders, methods):
+            try:
+                found.append(self._run(method, rate, order, seed, split))
+            except RecipeError as error:
+                problems |= dict.fromkeys(error.problems)
         if problems:
             raise RecipeError(*problems)
         yield from found
