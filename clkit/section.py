@@ -20,7 +20,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     for other in known:
         if how := difference(word, other):
             return f", did you mean '{other}', which differs in {how}?"
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.65)
     return f", did you mean '{close[0]}'?" if close else ""
 
 

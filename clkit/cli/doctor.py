@@ -22,14 +22,16 @@ def doctor(
     import json
 
     from clkit.engine.fingerprints import examine_read
+    from clkit.engine.resuming import examine_kept
     from clkit.report.console import make_console, quiet_libraries, stderr
-    from clkit.run.doctor import advice, examine, is_whole
+    from clkit.run.doctor import advice, examine, is_whole, verdict
     from clkit.run.folder import RunFolder
 
     quiet_libraries()
     path = run if run is not None else RunFolder.newest_path()
+    folder = RunFolder(path)
     with stderr().status(f"reading {path}"):  # shown on a terminal only
-        checked = [*examine(path), *examine_read(RunFolder(path))]
+        checked = [*examine(path), *examine_kept(folder), *examine_read(folder)]
     whole = is_whole(checked)
     if as_json:
         document = {"run": str(path), "whole": whole, "checked": [found._asdict() for found in checked]}
@@ -40,7 +42,7 @@ def doctor(
         console = make_console()
         console.print(str(path), style="bold", soft_wrap=True)
         console.print(checked_table(checked))
-        for line in ["everything is whole"] if whole else advice(path, checked):
+        for line in [verdict(checked)] if whole else advice(path, checked):
             console.print(line, soft_wrap=True)
     if not whole:
         raise typer.Exit(1)

@@ -32,7 +32,7 @@ def export(
     Example: clkit export runs/quickstart-42 my-model
     """
     from clkit.errors import UsageError
-    from clkit.report.console import quiet_libraries
+    from clkit.report.console import quiet_libraries, stderr
     from clkit.run.folder import RunFolder
 
     if public and push is None:
@@ -40,6 +40,7 @@ def export(
     quiet_libraries()
     from clkit.engine.exporting import export as write
     from clkit.report.card import model_card
+    from clkit.report.progress import progress
 
     write(
         RunFolder.open(run),
@@ -52,5 +53,6 @@ def export(
         accept_changes=accept_changes,
         push=push,
         public=public,
+        listener=progress(stderr()),
     )
     typer.echo(f"wrote {folder}{f' and uploaded it as {push}' if push else ''}", err=True)

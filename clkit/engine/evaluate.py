@@ -16,7 +16,7 @@ from clkit.models.examples import without_unusable
 from clkit.models.family import Family
 from clkit.recipe.recipe import Recipe
 from clkit.results.scores import Tested
-from clkit.run.doctor import refuse_damage
+from clkit.run.doctor import damage_beside, refuse_damage
 from clkit.run.folder import RunFolder, Stage
 from clkit.run.layout import MEASURED, ZERO_SHOT
 from clkit.run.seal import MODEL_PARTS
@@ -59,7 +59,7 @@ def evaluate(
         ours, theirs = (one.objective.model_dump(mode="json", exclude_none=True) for one in (own, recipe))
         raise UsageError(f"objective: the run's is {ours}, that of '{recipe.name}' is {theirs}; both need the same")
     chosen = {name: task_named(recipe, name) for name in tasks or [task.name for task in recipe.task_recipes()]}
-    family = load_stage(folder, own, stage, accept_changes=accept_changes)
+    family = load_stage(folder, own, stage, accept_changes=accept_changes, listener=listener)
     read = folder.environment().get("read", {})
     plain_text = recipe.objective.kind == "pretraining"
     examined = [load_task(chosen[name], recipe.data, recipe.seed, plain_text=plain_text) for name in chosen]
@@ -91,13 +91,15 @@ def task_named(recipe: Recipe, name: str) -> TaskRecipe:
     return known[name]
 
 
-def load_stage(run: RunFolder, own: Recipe, stage: str | None, *, accept_changes: bool = False) -> Family:
+def load_stage(
+    run: RunFolder, own: Recipe, stage: str | None, *, accept_changes: bool = False, listener: Listener | None = None
+) -> Family:
     """The model as it was after a stage of a run. The data are not needed: the run knows its tasks' labels.
 
     Raises:
         RunError, UsageError: as `learned_stages`.
     """
-    return load_learned(run, own, learned_stages(run, stage, own, accept_changes=accept_changes))
+    return load_learned(run, own, learned_stages(run, stage, own, accept_changes=accept_changes, listener=listener))
 
 
 def load_learned(run: RunFolder, own: Recipe, stages: Sequence[Path]) -> Family:
@@ -111,12 +113,18 @@ def load_learned(run: RunFolder, own: Recipe, stages: Sequence[Path]) -> Family:
 
 
 def learned_stages(
-    run: RunFolder, stage: str | None, own: Recipe | None = None, *, accept_changes: bool = False
+    run: RunFolder,
+    stage: str | None,
+    own: Recipe | None = None,
+    *,
+    accept_changes: bool = False,
+    listener: Listener | None = None,
 ) -> list[Path]:
     """The folders of the stages that a stage's model went through, its own last; none for `zero-shot`.
 
     Args:
         own: the run's own recipe, if it is loaded already.
+        listener: is told of what is damaged in the stage and not needed.
 
     Raises:
         RunError: there is no such finished stage, its model was not kept, or what is to be loaded of it is damaged.
@@ -135,6 +143,9 @@ def learned_stages(
             raise RunError(f"{found.folder}: the model of this stage was not kept ({_why_not_kept(run, found)})")
         folders = [done.folder for done in finished[lineage(planned, found.index - 1)]]
         refuse_damage(run, folders if own.tuning.method == "incremental_lora" else folders[-1:], MODEL_PARTS)
+        if listener is not None:
+            for remark in damage_beside(folders[-1], MODEL_PARTS):
+                listener.noted(remark)
     if not folders or own.tuning.method != "full":  # otherwise nothing is left of the starting model
         refuse_changes(run, own, model_read(own.model), accept=accept_changes, only="model.")
     return folders

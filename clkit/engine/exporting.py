@@ -12,6 +12,7 @@ from clkit.engine.evaluate import learned_stages, load_learned
 from clkit.engine.protocols import planned_stages
 from clkit.engine.pushing import Repository
 from clkit.errors import UsageError
+from clkit.events import Listener
 from clkit.models.chain import chain_of
 from clkit.models.exporting import save_merged, save_summed
 from clkit.models.families.classifier import Classifier
@@ -89,6 +90,7 @@ def export(
     accept_changes: bool = False,
     push: str | None = None,
     public: bool = False,
+    listener: Listener | None = None,
 ) -> Exported:
     """Write the model of a stage into a folder of its own, which is there whole or not at all.
 
@@ -108,7 +110,7 @@ def export(
     """
     recipe = Recipe.load(run.recipe_path)
     check_export(folder, replace=replace, reads=paths_read(recipe))
-    stages = learned_stages(run, stage, recipe, accept_changes=accept_changes)
+    stages = learned_stages(run, stage, recipe, accept_changes=accept_changes, listener=listener)
     if not stages:
         raise UsageError(f"{run.path}: nothing was learned at this stage: its model is {recipe.model.name} itself")
     if adapter:
@@ -119,11 +121,8 @@ def export(
     chosen = _chosen_head(recipe, learned, task)
     repository = Repository.reserve(push, public=public) if push is not None else None
     read = run.environment().get("read", {})
-    tasks = [
-        asked(one, read.get(f"tasks.{one.name}.labels"), given([]))
-        for one in recipe.task_recipes()
-        if one.name in chosen
-    ]
+    recipes = [one for one in recipe.task_recipes() if one.name in chosen]
+    tasks = [asked(one, read.get(f"tasks.{one.name}.labels"), given([])) for one in recipes]
     family = load_learned(run, recipe, stages)
     uses = _uses(family, tasks, recipe)
     if isinstance(family, Classifier):

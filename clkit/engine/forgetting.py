@@ -22,7 +22,7 @@ from clkit.run.atomic import jsonl, remove, write_atomically, write_json
 from clkit.run.doctor import remedy
 from clkit.run.filled import filled_without
 from clkit.run.folder import RunFolder
-from clkit.run.layout import FILLED, FORGETTING, FORGOTTEN, PREDICTIONS, TRAINED_FILE, leftovers
+from clkit.run.layout import FILLED, FORGETTING, FORGOTTEN, PREDICTIONS, TRAINED_FILE, leftovers, refuse_strangers
 from clkit.run.lock import locked
 from clkit.run.seal import DONE_FILE, VALUES, Done, FileSeal
 from clkit.strategies.hooks import call, make
@@ -68,6 +68,7 @@ def forget_data(run: RunFolder, task: str, confirmed: Callable[[Kept], bool]) ->
     with locked(run.path):
         recipe = Recipe.load(run.recipe_path)
         task_named(recipe, task)
+        refuse_strangers(run.path)
         when = datetime.now().astimezone().isoformat(timespec="seconds")
         kept = _find(run, recipe, task, when)
         if not confirmed(kept):

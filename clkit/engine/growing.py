@@ -57,11 +57,16 @@ def refuse_changed_recipe(run: RunFolder, recipe: Recipe, *, measured: bool = Fa
     Raises:
         UsageError: it differs in more, so that the run cannot go on with it, or the run's protocol has no place for
             further tasks.
-        RunError: the run's recipe cannot be read, or this clkit does not know it any more.
+        RunError: the run's recipe cannot be read, was changed, or this clkit does not know it any more.
     """
     if (MEASURED in run.environment()) is not measured:
         holds, verb = ("a training", "train") if measured else ("what `clkit measure` measured", "measure")
         raise UsageError(f"{run.path} holds {holds}; go on with `clkit {verb} --resume`, or take another --run DIR")
+    if not run.recipe_is_original():
+        raise RunError(
+            f"{run.recipe_path} was changed after the run began, so it does not say what was trained: put the old one "
+            "back, or train into another folder with --run DIR"
+        )
     try:
         began_with = Recipe.load(run.recipe_path)
     except RecipeError as error:

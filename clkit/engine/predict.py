@@ -78,9 +78,8 @@ def predict(
             f"--scores: {f'the answers of task {task!r} are free' if task else 'name a --task'}; labels have scores"
         )
     rows: Dataset = inputs.read(texts, chosen) if isinstance(texts, Path) else inputs.given(texts)
-    family = load_stage(
-        run, recipe, stage or (task if recipe.protocol == "per_task" else None), accept_changes=accept_changes
-    )
+    stage = stage or (task if recipe.protocol == "per_task" else None)
+    family = load_stage(run, recipe, stage, accept_changes=accept_changes, listener=listener)
     asked = inputs.asked(chosen, labels, rows)
     recipe = _as_tested(recipe, named=task is not None)
     for remark in checked_texts(family, recipe, asked, "test", tested=True)[1]:

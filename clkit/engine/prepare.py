@@ -21,7 +21,7 @@ from clkit.general.ability import General
 from clkit.models.chain import chain_of
 from clkit.models.examples import Texts, refuse_unwritable_labels, task_examples, without_unusable
 from clkit.models.family import Family, LabelsOfTasks
-from clkit.models.layers import embeds_by_its_layer
+from clkit.models.layers import embeds_by_its_layer, refuse_untrainable
 from clkit.models.loading import describe, load_model
 from clkit.models.precision import is_rounded
 from clkit.processes import processes
@@ -227,6 +227,8 @@ def prepare(recipe: Recipe, earlier: Earlier | None = None) -> Prepared:
             f"training.neftune_alpha: {family.name} models such as this one read their tokens by other layers than the "
             "one that the Trainer adds noise to; leave it out"
         )
+    if recipe.protocol != "zero_shot":
+        refuse_untrainable(family)
     if general is not None:
         general.check(family)
     strategies: list[Strategy] = []

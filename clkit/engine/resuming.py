@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from clkit.engine.fit import Fitted
 from clkit.engine.protocols import PlannedStage, lineage, planned_stages, tests_first
-from clkit.errors import RunError, UsageError
+from clkit.errors import ClkitError, RunError, UsageError
 from clkit.recipe.recipe import Recipe
 from clkit.run.atomic import remove, sync
 from clkit.run.doctor import refuse_damage, remedy
 from clkit.run.folder import RunFolder
-from clkit.run.layout import RECIPE, TRAINED_FILE, ZERO_SHOT
-from clkit.run.seal import CHECKPOINTS, Done, seal_files
+from clkit.run.layout import STAGE_PARTS, TRAINED_FILE, ZERO_SHOT, refuse_strangers
+from clkit.run.seal import CHECKPOINTS, Checked, Done, seal_files
 from clkit.training.checkpoints import Checkpoint, CheckpointFolder
 
 
@@ -107,14 +107,10 @@ def refuse_damaged_run(run: RunFolder, stages: Sequence[PlannedStage], loaded: S
         loaded: the folders of the finished stages whose files are about to be loaded, the last one for its model.
 
     Raises:
-        RunError: the recipe or a file of these stages is missing or was changed, or the model was not kept; or the run
+        RunError: a file of these stages is missing or was changed, or the model was not kept; or the run
             is finished, and anything of it is not whole.
     """
-    if not run.recipe_is_original():
-        raise RunError(
-            f"{run.path / RECIPE} was changed after the run began, so it does not say what was trained: put the old "
-            "one back, or train anew with --overwrite"
-        )
+    refuse_strangers(run.path)
     done = run.stages()
     learned = [stage for stage in done if stage.index > 0]
     if len(learned) == len(stages):
@@ -139,12 +135,31 @@ def tidy(run: RunFolder, recipe: Recipe, stages: Sequence[PlannedStage]) -> None
     A kill may have come after the stage was finished and before this was done, so it is repeated when going on.
     """
     run.export()
-    if recipe.saving.models == "last":
-        learned = [stage.folder for stage in run.stages() if stage.index > 0]
-        builds = recipe.tuning.method == "incremental_lora"  # each adapter lies on those before it
-        for folder, after in zip(learned[:-1], stages[1:], strict=False):
-            if not (builds and after.position > 0):
-                run.drop_model(folder)
+    for folder in _not_kept(run, recipe, stages):
+        run.drop_model(folder)
+
+
+def _not_kept(run: RunFolder, recipe: Recipe, stages: Sequence[PlannedStage]) -> list[Path]:
+    """The finished stages whose model the recipe does not keep."""
+    if recipe.saving.models != "last":
+        return []
+    learned = [stage.folder for stage in run.stages() if stage.index > 0]
+    builds = recipe.tuning.method == "incremental_lora"  # each adapter lies on those before it
+    later = zip(learned[:-1], stages[1:], strict=False)
+    return [folder for folder, after in later if not (builds and after.position > 0)]
+
+
+def examine_kept(run: RunFolder) -> Iterator[Checked]:
+    """Name the models that a kill kept: `done.json` did not yet say that they go."""
+    try:
+        recipe = Recipe.load(run.recipe_path)
+        folders = _not_kept(run, recipe, planned_stages(recipe))
+        left = [folder for folder in folders if Done.read(folder).model_kept]
+    except ClkitError:  # the doctor says so himself
+        return
+    for folder in left:
+        name = folder.relative_to(run.path).as_posix()
+        yield Checked(name, "unknown", "its model was to go (saving.models: last), but for a kill; --resume removes it")
 
 
 def gone_on_from(stages: Sequence[PlannedStage], finished: Sequence[Path], unfinished: Unfinished | None) -> list[Path]:
@@ -159,5 +174,5 @@ def mark_trained(stage: Path, fitted: Fitted) -> None:
     for file in stage.rglob("*"):
         if file.relative_to(stage).parts[0] != CHECKPOINTS:
             sync(file)
-    Done(asdict(fitted), seal_files(stage)).write(stage, TRAINED_FILE)
+    Done(asdict(fitted), seal_files(stage, STAGE_PARTS)).write(stage, TRAINED_FILE)
     shutil.rmtree(stage / CHECKPOINTS, ignore_errors=True)

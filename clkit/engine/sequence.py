@@ -107,8 +107,7 @@ def _look(recipe: Recipe, earlier: RunFolder | None, listener: Listener, *, acce
     if processes().is_main_process:
         needed = loaded if recipe.tuning.method == "incremental_lora" else loaded[-1:]
         refuse_damaged_run(earlier, stages, needed)
-        if done and not earlier.log.path.is_file():
-            listener.noted(f"{earlier.log.path} is missing: what was logged is lost, and a new one is begun")
+        _tell_of_lost_log(earlier, listener)
         for number in earlier.log.unreadable():
             listener.noted(f"{earlier.log.path}:{number}: no JSON object (cut short by a crash?); the line is removed")
     finished = {stage.name: stage.payload.get("examples", 0) for stage in done if stage.index > 0}
@@ -138,12 +137,20 @@ def _train(recipe: Recipe, path: Path, listener: Listener, *, resume: bool, over
     return carry_out(partial(Stages, start), RunFolder.open(path), listener)
 
 
+def _tell_of_lost_log(run: RunFolder, listener: Listener) -> None:
+    if run.stages() and not run.log.path.is_file():
+        listener.noted(f"{run.log.path} is missing: what was logged is lost, and a new one is begun")
+
+
 def end(run: RunFolder, recipe: Recipe, listener: Listener, *, measured: bool = False) -> None:
     """What is left to do where all stages are finished: neither the model nor the data are needed for it."""
     refuse_changed_recipe(run, recipe, measured=measured)
     stages = planned_stages(recipe)
     if processes().is_main_process:
         refuse_damaged_run(run, stages, [])
+        _tell_of_lost_log(run, listener)
+        if not run.log.path.is_file():
+            run.log.append({"event": "resumed", **environment(recipe.seed, sys.argv)})
         clear_for_resuming(run, stages, None)
         listener.noted(f"{run.path}: finished before, nothing is {'measured' if measured else 'trained'} again")
         for found in examine_read(run):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import datasets
+import numpy as np
 import torch
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from transformers.utils import logging
@@ -17,9 +19,13 @@ CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 
 @contextmanager
 def repeatable_and_quiet() -> Iterator[None]:
-    """Inside, results are repeatable and no library shows a progress bar of its own; afterwards all is as it was."""
+    """Inside, results are repeatable and no library shows a progress bar of its own; afterwards all is as it was.
+
+    That goes for what the process draws at random next, and for its environment too.
+    """
     deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    workspace, verbosity = os.environ.get(CUBLAS), logging.get_verbosity()
+    environment, verbosity = dict(os.environ), logging.get_verbosity()
+    drawn, drawn_by_numpy = random.getstate(), np.random.get_state()
     bars = (
         (logging.is_progress_bar_enabled(), logging.enable_progress_bar, logging.disable_progress_bar),
         # Behind that of transformers, which switches the hub's too.
@@ -31,11 +37,16 @@ def repeatable_and_quiet() -> Iterator[None]:
     for _, _, disable in bars:
         disable()
     try:
-        yield
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
     finally:
+        random.setstate(drawn)
+        np.random.set_state(drawn_by_numpy)
         torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
-        if workspace is None:
-            os.environ.pop(CUBLAS, None)
+        for name in [*os.environ]:
+            if name not in environment:
+                del os.environ[name]
+        os.environ.update(environment)
         logging.set_verbosity(verbosity)
         for shown, enable, disable in bars:
             (enable if shown else disable)()

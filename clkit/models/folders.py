@@ -14,7 +14,7 @@ from clkit.section import special
 
 EMBEDDED = "embedded:"
 PACKAGE = "package:"
-JSON_FILES = ("config.json", "tokenizer_config.json", "tokenizer.json")
+JSON_FILES = ("config.json", "tokenizer_config.json", "tokenizer.json", "generation_config.json")
 #: A tokenizer's own files, of which a model's folder has one or more.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model", "vocab.json", "vocab.txt")
 #: Endings of the architectures that surely serve an objective.

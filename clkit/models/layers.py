@@ -17,7 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from clkit.errors import ModelError
+from clkit.errors import ModelError, first_line
 from clkit.models.family import Family
 
 #: Where peft keeps what a module was that it trains whole (`modules_to_save`); no forward pass goes through it.
@@ -50,6 +50,22 @@ class RowSite:
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters in training, by name; tied ones appear once."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def refuse_untrainable(family: Family) -> None:
+    """Make sure that the model can be trained on texts of unequal length; some take whole chunks only.
+
+    Raises:
+        ModelError: it cannot.
+    """
+    batch = {name: tensor.to(family.model.device) for name, tensor in family.probe().items() if name != "labels"}
+    drawn = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
+    try:
+        with evaluation_mode(family.model), drawn, torch.no_grad():
+            family.model.train()(**batch)
+    except Exception as error:  # no narrower: a model's own code can raise anything
+        kind = f"this {family.name} model '{family.base.config.model_type}'"
+        raise ModelError(f"{kind} cannot be trained on two short texts ({first_line(error)}); use another") from error
 
 
 @contextmanager

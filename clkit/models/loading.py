@@ -15,7 +15,7 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from peft import PeftModel, prepare_model_for_kbit_training
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoTokenizer, GgufConfig, PreTrainedModel
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, GgufConfig, PreTrainedModel
 
 from clkit.errors import ModelError, first_line
 from clkit.models.adapters import add_adapter, load_adapter, merge_adapter, save_configuration
@@ -200,9 +200,25 @@ def _explain(origin: Origin, revision: str | None, error: Exception) -> str:
         return f"model.attention: {origin.subject.removeprefix('model.name: ')} has no such one; set it to null"
     if "safetensors" in said and (lacking := _lacks_weights(origin, revision)):
         return lacking
+    if fault := _refused_generation(origin, revision):
+        return (
+            f"{origin.subject} has a generation_config.json that transformers refuses ({fault.rstrip('.')}); "
+            "correct or remove it (tests are greedy, whatever it says)"
+        )
     if isinstance(error, SafetensorError):
         return f"{origin.subject} has damaged weights ({first_line(error)}); {origin.advice}"
     return f"{origin.subject} cannot be loaded ({first_line(error).rstrip('.')}); {origin.advice}"
+
+
+def _refused_generation(origin: Origin, revision: str | None) -> str | None:
+    """Why a model's generation_config.json cannot be read, if so: transformers does not say which file is at fault."""
+    try:
+        GenerationConfig.from_pretrained(origin.source, revision=revision)
+    except OSError:  # there is none
+        return None
+    except Exception as error:  # no narrower: any value of any type may stand in it
+        return first_line(error)
+    return None
 
 
 def _lacks_weights(origin: Origin, revision: str | None) -> str | None:

@@ -11,6 +11,10 @@ from transformers import PreTrainedModel
 _TABLES = ("position_embeddings", "wpe", "embed_positions", "positions_embed", "pos_encoding")
 
 
+#: Where the config alone says how many there are: MPT's ALiBi is computed for so many, Reformer's table is a product.
+_IN_CONFIG = {"mpt": "max_seq_len", "reformer": "max_position_embeddings"}
+
+
 class Positions(NamedTuple):
     """Tokens, special ones included.
 
@@ -42,8 +46,8 @@ def positions(model: PreTrainedModel) -> Positions:
         for part, found in sizes.items():
             if part in name:
                 found.append(size)
-    if config.model_type == "mpt":  # its ALiBi is computed for so many
-        sizes[""].append(config.max_seq_len)
+    if config.model_type in _IN_CONFIG:
+        sizes[""].append(getattr(config, _IN_CONFIG[config.model_type]))
     read, *written = (min(found, default=None) for found in sizes.values())
     window = getattr(config, "attention_window", None)
     if read is not None and window is not None and config.is_encoder_decoder:

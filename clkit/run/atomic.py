@@ -22,6 +22,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        error.filename, error.filename2 = str(path), None  # nobody knows the temporary file
+        raise
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

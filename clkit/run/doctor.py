@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from clkit.errors import RunError
+from clkit.errors import RunError, UsageError
 from clkit.run.folder import RunFolder
 from clkit.run.layout import (
     ENVIRONMENT,
@@ -32,6 +32,12 @@ _FINE: tuple[State, ...] = ("whole", "unknown")
 def is_whole(checked: Sequence[Checked]) -> bool:
     """Whether the run is finished, and all of it is as it was written."""
     return all(found.state in _FINE for found in checked)
+
+
+def verdict(checked: Sequence[Checked]) -> str:
+    """What is said of a run that is whole: of what is beside it, or cannot be read any more, nothing is known."""
+    unknown = any(found.state == "unknown" for found in checked)
+    return "what the run wrote is whole" if unknown else "everything is whole"
 
 
 def examine(path: Path) -> Iterator[Checked]:
@@ -235,6 +241,17 @@ def refuse_damage(run: RunFolder, folders: Sequence[Path], parts: Sequence[str] 
             raise RunError(f"{error}; {remedy(run, folder)}") from error
 
 
+def damage_beside(folder: Path, parts: Sequence[str]) -> list[str]:
+    """A remark on each file of a finished stage, but those in ``parts``, that is not as the run left it."""
+    done = Done.read(folder)
+    others = {name.split("/")[0] for name in done.files} - {*parts}
+    return [
+        f"{folder / found.path} is not what the run wrote: {found.state} ({found.note})"
+        for found in done.check(folder, others)
+        if found.state in DAMAGED
+    ]
+
+
 def remedy(run: RunFolder, folder: Path) -> str:
     """What helps where a stage is damaged: which folders to remove so that `--resume` makes the stage anew."""
     forgetting = run.environment().get(FORGETTING)
@@ -247,12 +264,13 @@ def remedy(run: RunFolder, folder: Path) -> str:
     try:
         alone = run.recipe().get("protocol") == "per_task"  # then no stage goes on from another
         kept = all(Done.read(path).model_kept for path in before)
-    except RunError:
+        unfinished = index == 0 and run.scores().matrix.in_progress is not None
+    except (RunError, UsageError):
         return f"put it back; `clkit doctor {run.path}` lists all that is damaged"
-    if (index == 0 and later) or not (kept or alone):
+    if (later and unfinished) or not (kept or alone):
         why = "the zero-shot test needs the untrained model" if index == 0 else "the model before it was not kept"
         return f"put it back, or train anew with --overwrite ({why})"
-    more = " and the stages after it" if later else ""
+    more = " and the stages after it" if later and index > 0 else ""
     return (
         f"put it back, or remove {folder}{more} and make it anew: "
         f"`clkit train {run.recipe_path} --run {run.path} --resume`"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +16,15 @@ from clkit.run.layout import (
     GROWING,
     LOG,
     RECIPE,
+    STAGE_PARTS,
     TASKS,
     StageFolder,
     enclosing_run,
+    is_of_model,
     is_run,
     leftovers,
     remove_own_files,
+    remove_whole,
     stage_folders,
     strangers,
     unwritable,
@@ -30,7 +32,7 @@ from clkit.run.layout import (
 from clkit.run.lock import LOCK_FILES
 from clkit.run.recipe_text import parse_recipe
 from clkit.run.scores import Scores, read_scores
-from clkit.run.seal import MODEL_PARTS, STATE_FILES, Done, read_object, seal_files, text_sha256
+from clkit.run.seal import Done, read_object, seal_files, text_sha256
 
 if TYPE_CHECKING:
     from clkit import Report
@@ -111,8 +113,8 @@ class RunFolder:
             named = ", ".join(str(path.relative_to(run.path)) for path in others[:3])
             more = f" and {len(others) - 3:,} more" if len(others) > 3 else ""
             raise UsageError(
-                f"{run.path} holds files that clkit did not write ({named}{more}), so --overwrite leaves it alone; "
-                f"move them away, or {choose}"
+                f"{run.path} holds files that clkit did not write, or not as they are ({named}{more}), so --overwrite "
+                f"leaves it alone; move them away, or {choose}"
             )
 
     @classmethod
@@ -283,8 +285,7 @@ class RunFolder:
         folder = self.stage_folder(index, name)
         if StageFolder(index, name, folder).is_finished:
             raise RunError(f"{folder} is finished already")
-        if folder.exists():
-            shutil.rmtree(folder)
+        remove(folder)
         folder.mkdir(parents=True)
         return folder
 
@@ -293,7 +294,7 @@ class RunFolder:
         folder = self.stage_folder(index, name)
         for file in folder.rglob("*"):
             sync(file)
-        Done(dict(payload), seal_files(folder)).write(folder)
+        Done(dict(payload), seal_files(folder, STAGE_PARTS)).write(folder)
 
     def drop_model(self, folder: Path) -> None:
         """Remove the model of a finished stage and the strategies' state that belongs to it, if they are there.
@@ -301,12 +302,12 @@ class RunFolder:
         Its `done.json` says so first, so that they are never taken for lost.
         """
         done = Done.read(folder)
-        dropped = (*MODEL_PARTS, *STATE_FILES)
+        dropped = {folder / file for file in done.files if is_of_model(file)}
         if done.model_kept:
-            kept = {file: seal for file, seal in done.files.items() if file.split("/")[0] not in dropped}
+            kept = {file: seal for file, seal in done.files.items() if not is_of_model(file)}
             replace(done, files=kept, model_kept=False).write(folder)
-        for part in dropped:
-            remove(folder / part)
+        for path in [*dropped, *leftovers(self.path)]:
+            remove_whole(path, folder)
 
     def stages(self) -> list[Stage]:
         """The finished stages in order; the zero-shot evaluation, where there is one, comes first with index 0.
@@ -341,7 +342,7 @@ class RunFolder:
         finished = {stage.folder for stage in self.stages()}
         removed = [begun.path for begun in self.stage_folders() if begun.path not in finished | {but}]
         for path in [*removed, *leftovers(self.path)]:
-            remove(path)
+            remove_whole(path, self.path / TASKS)
         return removed
 
     def stage_folders(self) -> list[StageFolder]:

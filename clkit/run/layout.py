@@ -22,13 +22,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import NamedTuple
 
 from clkit.errors import RunError, UsageError
+from clkit.run.atomic import remove
 from clkit.run.lock import LOCK_FILES
-from clkit.run.seal import CHECKPOINTS, DONE_FILE, MODEL_PARTS, STATE_FILES, Done, read_object
+from clkit.run.seal import CHECKPOINTS, DONE_FILE, MODEL_PARTS, STATE_FILES, Done, read_object, text_sha256
 
 RECIPE, ENVIRONMENT, LOG = "recipe.yaml", "env.json", "log.jsonl"
 MATRIX, METRICS = EXPORTS = ("matrix.json", "metrics.json")
@@ -48,8 +50,12 @@ RUN_FILES = frozenset({RECIPE, ENVIRONMENT, LOG, FILLED, *EXPORTS, *LOCK_FILES})
 #: What it writes into a stage's folder, beside what the stage's manifest names.
 PREDICTIONS = "predictions.jsonl"
 STAGE_FILES = frozenset({DONE_FILE, TRAINED_FILE, PREDICTIONS, *STATE_FILES})
+#: What of it a stage's manifest names.
+STAGE_PARTS = frozenset({*STAGE_FILES, *MODEL_PARTS})
 #: What `clkit inspect-magnitudes` leaves in `inspect/`.
 INSPECTED = frozenset({".json", ".parquet", ".png", ".svg"})
+#: Endings of files that hold weights.
+WEIGHTS = ".safetensors"
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 _STAGE = re.compile(r"(\d{2,})-(.+)")
 
@@ -159,8 +165,23 @@ def check_links(run: Path) -> None:
 
 
 def strangers(run: Path) -> list[Path]:
-    """The files and links in a run folder that clkit did not write there, in order."""
+    """The files, links and empty folders in a run folder that clkit did not put there as they are, in order.
+
+    What was edited since is another's too: all but weights, which nobody edits and which take long to read.
+    """
     return sorted(path for path in _files(run) if not _is_own(run, path))
+
+
+def refuse_strangers(run: Path) -> None:
+    """Make sure that nothing of the user's lies in a stage that was begun, and is removed to be begun anew.
+
+    Raises:
+        RunError: something does.
+    """
+    unfinished = [stage.path for stage in stage_folders(run) if not stage.is_finished]
+    others = [path for path in strangers(run) if any(path.is_relative_to(stage) for stage in unfinished)]
+    if others:
+        raise RunError(f"{others[0]} is not clkit's, and lies in a stage that is begun anew; move it away")
 
 
 def remove_own_files(run: Path) -> None:
@@ -169,13 +190,19 @@ def remove_own_files(run: Path) -> None:
     `env.json` goes last, so that an interrupted call can be repeated.
     """
     last = run / ENVIRONMENT
-    for path in _files(run):
-        if _is_own(run, path) and path.name not in LOCK_FILES and path != last:
-            path.unlink()
-    for below in sorted(run.rglob("*"), reverse=True):
-        if below.is_dir() and not below.is_symlink() and not any(below.iterdir()):
-            below.rmdir()
+    own = [path for path in _files(run) if _is_own(run, path) and path.name not in LOCK_FILES and path != last]
+    for path in own:
+        remove_whole(path, run)
     last.unlink(missing_ok=True)
+
+
+def remove_whole(path: Path, below: Path) -> None:
+    """Remove a file or folder, and then those above it in which nothing is any more, up to ``below``."""
+    remove(path)
+    folder = path.parent
+    while folder != below and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
 
 
 def leftovers(run: Path) -> list[Path]:
@@ -183,22 +210,37 @@ def leftovers(run: Path) -> list[Path]:
     stages = stage_folders(run)
     found = [entry for folder in (run, *(stage.path for stage in stages)) for entry in _temporary(folder)]
     for stage in stages:
-        try:
-            kept = not stage.is_finished or Done.read(stage.path).model_kept
-        except RunError:
-            continue
-        found += [] if kept else [path for part in (*MODEL_PARTS, *STATE_FILES) if (path := stage.path / part).exists()]
+        with suppress(RunError):
+            found += _model_left(stage.path, Done.read(stage.path)) if stage.is_finished else []
     return found
 
 
+def _model_left(stage: Path, done: Done) -> list[Path]:
+    """What is left of the model of a stage that does not keep it, and of the strategies' state that belongs to it."""
+    try:
+        written = [] if done.model_kept else [*Done.read(stage, TRAINED_FILE).files]
+    except RunError:
+        written = []
+    return [stage / name for name in written if is_of_model(name) and (stage / name).exists()]
+
+
+def is_of_model(name: str) -> bool:
+    """Whether a stage's file, by its path in the folder, is of its model or of the state that belongs to it."""
+    return name.split("/")[0] in (*MODEL_PARTS, *STATE_FILES)
+
+
 def _temporary(folder: Path) -> list[Path]:
-    return [entry for entry in folder.iterdir() if _TEMPORARY.fullmatch(entry.name) and entry.is_file()]
+    return [entry for entry in folder.iterdir() if _is_temporary(entry.name) and entry.is_file()]
+
+
+def _is_temporary(name: str) -> bool:
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Everything in the folder that is not a folder itself; what a link leads to is not looked into."""
+    """Everything in the folder but folders that hold something; what a link leads to is not looked into."""
     for path in list(folder.iterdir()):
-        if path.is_dir() and not path.is_symlink():
+        if path.is_dir() and not path.is_symlink() and any(path.iterdir()):
             yield from _files(path)
         else:
             yield path
@@ -208,8 +250,15 @@ def _is_own(run: Path, path: Path) -> bool:
     first, *below = path.relative_to(run).parts
     if path.is_symlink():
         return False
+    if path.is_dir():
+        stage = first == TASKS and _STAGE.fullmatch("".join(below[:1]))
+        begun = len(below) == 1 or (below[1:2] == [CHECKPOINTS]) or (len(below) == 2 and below[1] in MODEL_PARTS)
+        return bool(stage and begun) if below else first in (TASKS, INSPECT)
+    if first == RECIPE and not below:
+        known = read_object(run / ENVIRONMENT)
+        return text_sha256(path.read_text("utf-8", "replace")) in map(known.get, ("recipe_sha256", GROWING))
     if not below:
-        return first in RUN_FILES or _TEMPORARY.fullmatch(first) is not None
+        return first in RUN_FILES or _is_temporary(first)
     if first == INSPECT:
         return len(below) < 3 and path.suffix in INSPECTED and not any(part.startswith(".") for part in below)
     if first != TASKS or len(below) < 2 or not _STAGE.fullmatch(below[0]):
@@ -218,13 +267,15 @@ def _is_own(run: Path, path: Path) -> bool:
 
 
 def _is_of_stage(stage: Path, parts: list[str]) -> bool:
-    if len(parts) == 1:
-        return parts[0] in STAGE_FILES or _TEMPORARY.fullmatch(parts[0]) is not None
+    name = "/".join(parts)
     if any(part.startswith(".git") for part in parts):
         return False
+    if name == DONE_FILE or _is_temporary(name) or (len(parts) > 1 and parts[0] == CHECKPOINTS):
+        return True
     try:
         done = Done.read(stage)
-    except RunError:  # unfinished: its model may be half written, and its checkpoints have manifests of their own
-        return parts[0] in (*MODEL_PARTS, CHECKPOINTS)
-    on_its_way_out = not done.model_kept and parts[0] in MODEL_PARTS
-    return parts[0] == CHECKPOINTS or on_its_way_out or "/".join(parts) in done.files
+    except RunError:  # unfinished: its model may be half written
+        return name in STAGE_FILES or (len(parts) > 1 and parts[0] in MODEL_PARTS)
+    if name in done.files:
+        return name.endswith(WEIGHTS) or done.holds(stage, name)
+    return stage / name in _model_left(stage, done)

@@ -122,6 +122,10 @@ class Done:
             more = f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""
             raise RunError(f"{folder / damaged[0].path} is {damaged[0].state} ({damaged[0].note}){more}")
 
+    def holds(self, folder: Path, name: str) -> bool:
+        """Whether a file of the manifest is there, as it was written."""
+        return _compare(folder / name, self.files[name])[0] == "whole"
+
     def check(self, folder: Path, parts: Collection[str] | None = None) -> Iterator[Checked]:
         """Compare a stage's folder with its manifest: every file of either, by its path in the folder."""
         for name, seal in self.files.items():
@@ -132,9 +136,10 @@ class Done:
                 yield Checked(name, "unknown")
 
 
-def seal_files(folder: Path) -> dict[str, FileSeal]:
-    """The manifest of a stage's folder as it is now."""
-    return {name: FileSeal((folder / name).stat().st_size, _digest(folder / name)) for name in _files_in(folder)}
+def seal_files(folder: Path, parts: Collection[str] | None = None) -> dict[str, FileSeal]:
+    """The manifest of a folder as it is now, or of those of its files and folders that are named."""
+    names = [name for name in _files_in(folder) if parts is None or name.split("/")[0] in parts]
+    return {name: FileSeal((folder / name).stat().st_size, _digest(folder / name)) for name in names}
 
 
 def text_sha256(text: str) -> str:

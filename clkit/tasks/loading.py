@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from clkit.draws import seeded
 from clkit.errors import DataError
@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
+#: Rows of a source, those of them that are used, and the label of each by its index.
+_Used = tuple[Rows, list[int], dict[int, str] | None]
+
+
 def load_task(recipe: TaskRecipe, data: DataSection, seed: int, *, plain_text: bool = False) -> Task:
     """One task, limited as ``data`` says. The same seeds give the same rows on every machine.
-
-    The validation split is taken from all training rows before the limits, so that it does not change with them.
 
     Args:
         seed: of the draw of training rows; the others are drawn by the seed of ``data``.
@@ -30,6 +32,39 @@ def load_task(recipe: TaskRecipe, data: DataSection, seed: int, *, plain_text: b
 
     Raises:
         DataError: the data cannot be read, does not fit the labels, or nothing is left of it.
+    """
+    chosen = choose_rows(recipe, data, seed, plain_text=plain_text)
+    return Task(
+        name=recipe.name,
+        group=recipe.group or recipe.name,
+        instruction=recipe.instruction,
+        labels=chosen.labels,
+        options=recipe.options,
+        drops=recipe.source.on_bad_record == "drop",
+        train=_dataset(*chosen.train),
+        validation=None if chosen.validation is None else _dataset(*chosen.validation),
+        test=_dataset(*chosen.test),
+        dropped=chosen.dropped,
+    )
+
+
+class Chosen(NamedTuple):
+    """The rows of a task that are used, of each split with the label of each row; None where answers are free."""
+
+    labels: tuple[str, ...] | None
+    train: _Used
+    validation: _Used | None
+    test: _Used
+    dropped: dict[str, int]
+
+
+def choose_rows(recipe: TaskRecipe, data: DataSection, seed: int, *, plain_text: bool = False) -> Chosen:
+    """Which rows `load_task` takes. The texts of a data set are not read for it, and no heavy library is loaded.
+
+    The validation split is taken from all training rows before the limits, so that it does not change with them.
+
+    Raises:
+        DataError: as `load_task`.
     """
     free = recipe.answers == "free" or plain_text
     if free and data.train_per_label is not None:
@@ -50,17 +85,12 @@ def load_task(recipe: TaskRecipe, data: DataSection, seed: int, *, plain_text: b
         kept, validation = carve_validation(kept, train_labels, data.validation_share, draw("validation"), recipe.name)
     kept = limit(kept, train_labels, data.train_per_label, data.train_per_task, draw("train"))
     tested = limit(test.indices, test_labels, None, data.test_per_task, draw("test"))
-    return Task(
-        name=recipe.name,
-        group=recipe.group or recipe.name,
-        instruction=recipe.instruction,
-        labels=labels,
-        options=recipe.options,
-        drops=recipe.source.on_bad_record == "drop",
-        train=_dataset(source.train, kept, train_labels),
-        validation=None if validation is None else _dataset(source.train, validation, train_labels),
-        test=_dataset(source.test, tested, test_labels),
-        dropped=train.dropped | test.dropped,
+    return Chosen(
+        labels,
+        (source.train, kept, train_labels),
+        None if validation is None else (source.train, validation, train_labels),
+        (source.test, tested, test_labels),
+        train.dropped | test.dropped,
     )
 
 

@@ -107,7 +107,7 @@ def text_lines(path: Path) -> Iterator[str]:
     try:
         kind = special(path)
         if kind is not None:
-            raise DataError(f"{path}: is not a file but {kind}; correct the path in the recipe")
+            raise DataError(f"{path}: is not a file but {kind}; correct the path")
         with path.open(encoding="utf-8-sig", newline="") as file:
             for number, line in enumerate(file, start=1):
                 if "\0" in line:

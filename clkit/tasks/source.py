@@ -220,6 +220,10 @@ class SourceSection(Section):
         """One line, which begins with the key, for each file or folder that is not there or begins wrongly."""
         return []
 
+    def size(self) -> int | None:
+        """Bytes of the files on this machine that hold all rows; None where they are elsewhere."""
+        return None
+
     def read(self, wanted: Wanted) -> Source:
         """The rows of the task.
 

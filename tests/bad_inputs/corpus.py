@@ -10,9 +10,10 @@ A case is written so::
         data.bin: {bytes: ff fe}
         deep.json: {repeat: "[", times: 9}
         folder: {folder: true}
-        model: {copy: model}    # a tiny T5; `run`: a finished run of two tasks (`runs/toy`)
+        model: {copy: model}    # a folder of `test_bad_inputs.sources`, or one in it: `run/tasks/01-first`
         model/config.json: {json: {d_model: 7}}   # changes keys of a JSON file
         model/model.safetensors: {keep: 100}      # cuts a file off after 100 bytes
+        model/model.safetensors: {tensors: {shared.weight: .nan}}   # fills a tensor, or removes it where null
         model/tokenizer.json: null                # removes it
       command: validate my.yaml
       exit: 2                   # the default
@@ -33,6 +34,7 @@ from typing import Any
 
 import pytest
 import yaml
+from safetensors.numpy import load_file, save_file
 
 from clkit.cli import app
 from tests.cli.verbs import COMMAND
@@ -63,7 +65,7 @@ def lay_out(case: Case, folder: Path, sources: Mapping[str, Path]) -> None:
     Args:
         sources: the folders that `copy` names.
     """
-    recipe = {} if case.recipe is None else {"my.yaml": case.recipe.replace("{model}", str(sources["model"]))}
+    recipe = {} if case.recipe is None else {"my.yaml": case.recipe}
     for name, content in {**recipe, **case.files}.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +73,7 @@ def lay_out(case: Case, folder: Path, sources: Mapping[str, Path]) -> None:
             case None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             case str():
-                path.write_bytes(content.encode())
+                path.write_bytes(content.replace("{model}", str(sources["model"])).encode())
             case {"text": text, "encoding": encoding}:
                 path.write_bytes(text.encode(encoding))
             case {"bytes": digits}:
@@ -81,9 +83,19 @@ def lay_out(case: Case, folder: Path, sources: Mapping[str, Path]) -> None:
             case {"folder": True}:
                 path.mkdir()
             case {"copy": source}:
-                shutil.copytree(sources[source], path)
+                name, _, below = source.partition("/")
+                copied = sources[name] / below
+                (shutil.copytree if copied.is_dir() else shutil.copy)(copied, path)
             case {"keep": length}:
                 path.write_bytes(path.read_bytes()[:length])
+            case {"tensors": changes}:
+                tensors = load_file(path)
+                for name, value in changes.items():
+                    if value is None:
+                        del tensors[name]
+                    else:
+                        tensors[name].fill(value)
+                save_file(tensors, path, {"format": "pt"})
             case {"json": changes}:
                 path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | changes), "utf-8")
             case _:
@@ -99,6 +111,6 @@ def call(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int | str | N
     return ended.value.code
 
 
-def arguments_of(case: Case) -> list[str]:
+def arguments_of(case: Case, model: Path) -> list[str]:
     """The command as the shell splits it."""
-    return shlex.split(case.command)
+    return shlex.split(case.command.replace("{model}", str(model)))

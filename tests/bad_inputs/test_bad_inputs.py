@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,14 +16,40 @@ from tests.bad_inputs.corpus import Case, arguments_of, call, lay_out, read_case
 from tests.toy import toy_recipe
 
 CASES = read_cases()
+#: The folders that a case can copy, by name.
+Sources = Mapping[str, Path]
 
 
 @pytest.fixture(scope="session")
-def toy_run(toy_t5: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of two tasks."""
-    folder = tmp_path_factory.mktemp("toy-run")
-    recipe = toy_recipe(folder, toy_t5, training={"epochs": 0.4}, data={"test_per_task": 4})
-    return train(recipe, folder / "run").path
+def sources(toy_t5: Path, toy_llama: Path, toy_roberta: Path, tmp_path_factory: pytest.TempPathFactory) -> Sources:
+    """What a case can copy: models (`short` has a table of 24 positions), and finished runs of two tasks.
+
+    Of the runs `low` has another learning rate, and `last` keeps the adapter of its last stage only.
+    """
+    folder = tmp_path_factory.mktemp("sources")
+    blocks = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8}
+    write_random(folder / "mixture", toy_llama, "qwen2_moe", **blocks, **experts, shared_expert_intermediate_size=16)
+    write_random(folder / "short", toy_llama, "gpt2", n_embd=16, n_layer=1, n_head=2, n_positions=24)
+    models = {"model": toy_t5, "llama": toy_llama, "roberta": toy_roberta}
+    models |= {name: folder / name for name in ("mixture", "short")}
+    quick: dict[str, Any] = {"training": {"epochs": 0.4}, "data": {"test_per_task": 4}}
+    changes: dict[str, dict[str, Any]] = {
+        "run": {},
+        "low": {"training": {"epochs": 0.4, "learning_rate": 1e-4}},
+        "last": {"tuning": {"method": "lora", "rank": 2}, "saving": {"models": "last"}},
+    }
+    runs = {name: train(toy_recipe(folder, toy_t5, **quick | own), folder / name).path for name, own in changes.items()}
+    return models | runs
+
+
+def write_random(folder: Path, tokenizer: Path, kind: str, **sizes: int) -> None:
+    """A random decoder with another's tokenizer."""
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    config = CONFIG_MAPPING[kind](vocab_size=41, pad_token_id=0, eos_token_id=1, bos_token_id=40, **sizes)
+    shutil.copytree(tokenizer, folder)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
 
 
 def test_the_corpus_is_large_and_each_case_stands_once() -> None:
@@ -33,18 +62,17 @@ def test_the_corpus_is_large_and_each_case_stands_once() -> None:
 def test_message(
     case: Case,
     tmp_path: Path,
-    toy_t5: Path,
-    toy_run: Path,
+    sources: Sources,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    lay_out(case, tmp_path, {"model": toy_t5, "run": toy_run})
+    lay_out(case, tmp_path, sources)
     monkeypatch.chdir(tmp_path)
-    code = call(arguments_of(case), monkeypatch)
+    code = call(arguments_of(case, sources["model"]), monkeypatch)
     printed = capsys.readouterr()
 
     def shown(text: str) -> str:
-        return text.replace(str(tmp_path), "{here}").replace(str(toy_t5), "{model}").strip()
+        return text.replace(str(tmp_path), "{here}").replace(str(sources["model"]), "{model}").strip()
 
     assert (shown(printed.err), shown(printed.out), code) == (case.stderr.strip(), case.stdout.strip(), case.exit)
     assert len(printed.err.splitlines()) <= 1

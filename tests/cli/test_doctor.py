@@ -14,8 +14,9 @@ from clkit.errors import RunError
 from clkit.results.matrix import AccuracyMatrix
 from clkit.run.atomic import write_json
 from clkit.run.folder import RunFolder
-from clkit.run.layout import ZERO_SHOT
+from clkit.run.layout import TRAINED_FILE, ZERO_SHOT
 from clkit.run.lock import locked
+from clkit.run.seal import Done, seal_files
 from tests.cli.verbs import call
 
 
@@ -177,12 +178,16 @@ def test_what_to_do_is_said(run: RunFolder, damage: Callable[[Path], object], ad
 
 def test_what_a_kill_left_behind_does_no_harm_and_is_named(run: RunFolder):
     folder = run.stage_folder(1, "a")
+    Done({}, seal_files(folder, ["model"])).write(folder, TRAINED_FILE)
     run.drop_model(folder)
     (folder / "model").mkdir()
     (folder / "model" / "weights").write_text("a")
     (run.path / ".matrix.json.17.tmp").write_text("")
     left = ("unknown", "left behind by a kill; --resume removes it")
-    assert examined() == (0, {".matrix.json.17.tmp": left, f"{FIRST}/model": left})
+    assert examined() == (
+        0,
+        {".matrix.json.17.tmp": left, f"{FIRST}/model/weights": left, f"{FIRST}/trained.json": ("unknown", "")},
+    )
 
 
 def test_no_run():

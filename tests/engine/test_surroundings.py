@@ -12,15 +12,16 @@ import pytest
 from tests.toy import ToyRecipe
 
 PROGRAM = """
-import json, os, sys
-import datasets, torch, transformers
+import json, os, random, sys
+import datasets, numpy, torch, transformers
 from huggingface_hub import utils as hub
 
 def switches():
     return [
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
-        {name: value for name, value in os.environ.items() if "CUBLAS" in name or "PROGRESS" in name or "TQDM" in name},
+        dict(os.environ),
+        str((random.getstate(), numpy.random.get_state()[1:3], torch.get_rng_state().tolist())),
         transformers.logging.get_verbosity(),
         transformers.utils.logging.is_progress_bar_enabled(),
         datasets.are_progress_bars_disabled(),

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+)
 
+from clkit.errors import ModelError
+from clkit.models.layers import refuse_untrainable
+from clkit.models.loading import load_model
 from clkit.models.positions import Positions, positions
+from clkit.models.sections import FullTuning, ModelSection
 
 BLOCK = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 GPT = {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 40}
@@ -34,6 +45,22 @@ MODELS: dict[str, tuple[Any, dict[str, Any], tuple[int | None, int | None, int |
     "opt": (AutoModelForCausalLM, {**OPT, **SHORT}, (40, None, None)),
     "biogpt": (AutoModelForCausalLM, {**BLOCK, **SHORT}, (40, None, None)),
     "mpt": (AutoModelForCausalLM, {"d_model": 8, "n_layers": 1, "n_heads": 2, "max_seq_len": 40}, (40, None, None)),
+    "reformer": (
+        AutoModelForCausalLM,
+        {
+            "hidden_size": 8,
+            "attention_head_size": 4,
+            "num_attention_heads": 2,
+            "feed_forward_size": 8,
+            "attn_layers": ["local"],
+            "axial_pos_shape": (5, 8),
+            "axial_pos_embds_dim": (4, 4),
+            **SHORT,
+            "local_attn_chunk_length": 8,
+            "is_decoder": True,
+        },
+        (40, None, None),
+    ),
     "llama": (AutoModelForCausalLM, {**BLOCK, **SHORT}, (None, None, 40)),
     "bloom": (AutoModelForCausalLM, {"hidden_size": 8, "n_layer": 1, "n_head": 2}, (None, None, None)),
     "bert": (AutoModelForMaskedLM, {**BLOCK, **SHORT}, (40, None, None)),
@@ -70,3 +97,16 @@ def test_as_many_tokens_as_are_said_go_through_and_one_more_fails(kind: str) -> 
     for longer in ([(found.read + 1, 1)] if found.read else []) + ([(1, found.written + 1)] if found.written else []):
         with pytest.raises((IndexError, RuntimeError, ValueError)):
             run(*longer)
+
+
+def test_a_model_that_takes_whole_chunks_only_is_refused_for_training(toy_llama: Path, tmp_path: Path) -> None:
+    """Reformer trains on multiples of its chunk's length, which texts of unequal length are not."""
+    torch.manual_seed(0)
+    auto, values, _ = MODELS["reformer"]
+    config = CONFIG_MAPPING["reformer"](vocab_size=41, eos_token_id=1, pad_token_id=0, **values)
+    auto.from_config(config).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(toy_llama).save_pretrained(tmp_path)
+    family = load_model(ModelSection(name=str(tmp_path)), FullTuning())
+    with pytest.raises(ModelError, match=r"'reformer' cannot be trained on two short texts .*multiple"):
+        refuse_untrainable(family)
+    refuse_untrainable(load_model(ModelSection(name=str(toy_llama)), FullTuning()))

@@ -181,8 +181,8 @@ def test_special_files_are_not_read() -> None:
     source = "{kind: files, train: pipe.csv, test: folder.csv}"
     lines = missing("quickstart", f"tasks=[{{name: a, source: {source}}}]")
     assert [line.partition(" is not ")[2] for line in lines] == [
-        "a file but a named pipe; correct the path in the recipe",
-        "a file but a folder; correct the path in the recipe",
+        "a file but a named pipe; correct the path",
+        "a file but a folder; correct the path",
     ]
     devices = "{kind: files, train: /dev/zero, test: /dev/full}"
     for line in missing("quickstart", f"tasks=[{{name: a, source: {devices}}}]"):

@@ -15,9 +15,9 @@ from clkit.run import folder as runs
 from clkit.run.atomic import write_json
 from clkit.run.doctor import refuse_damage, remedy
 from clkit.run.folder import RunFolder
-from clkit.run.layout import MATRIX, METRICS, ZERO_SHOT, leftovers
+from clkit.run.layout import MATRIX, METRICS, TRAINED_FILE, ZERO_SHOT, leftovers
 from clkit.run.lock import LOCK_FILE, locked
-from clkit.run.seal import Done
+from clkit.run.seal import Done, seal_files
 from tests.scored import score
 
 RECIPE = "name: tiny\nseed: 42\n"
@@ -66,7 +66,7 @@ class TestCreate:
         precious.mkdir()
         (precious / "thesis.tex").write_text("")
         (run.path / "link").symlink_to(precious)
-        with pytest.raises(UsageError, match=r"files that clkit did not write \(link\)"):
+        with pytest.raises(UsageError, match=r"files that clkit did not write, or .* \(link\)"):
             RunFolder.create(run.path, RECIPE, {}, overwrite=True)
         assert (precious / "thesis.tex").exists()
 
@@ -308,10 +308,10 @@ class TestDamage:
     def test_done_json_says_so_before_the_model_goes(
         self, run: RunFolder, stage: Path, monkeypatch: pytest.MonkeyPatch
     ):
-        def interrupt(path: Path, **_: object) -> None:
+        def interrupt(path: Path, below: Path) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(runs.shutil, "rmtree", interrupt)
+        monkeypatch.setattr(runs, "remove_whole", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run.drop_model(run.stage_folder(1, "a"))
         found = {one.path: one.state for one in Done.read(stage).check(stage)}
@@ -333,14 +333,23 @@ class TestDamage:
         assert f"or remove {last} and make it anew" in remedy(run, last)
 
     def test_what_a_kill_left_behind_goes(self, run: RunFolder, stage: Path):
-        kept = (stage / "model" / "weights").read_bytes()
+        weights, kept = stage / "model" / "weights", (stage / "model" / "weights").read_bytes()
+        Done({}, seal_files(stage, ["model"])).write(stage, TRAINED_FILE)
         run.drop_model(stage)
-        for file in (stage / "model" / "weights", stage / ".done.json.7.tmp", run.path / ".matrix.json.7.tmp"):
+        for file in (weights, stage / ".done.json.7.tmp", run.path / ".matrix.json.7.tmp"):
             file.parent.mkdir(exist_ok=True)
             file.write_bytes(kept)
-        (run.path / ".mine.tmp").write_text("")
-        assert leftovers(run.path) == [run.path / ".matrix.json.7.tmp", stage / ".done.json.7.tmp", stage / "model"]
+        mine = [run.path / ".mine.tmp", stage / "model" / "notes.txt"]
+        for file in mine:
+            file.write_text("")
+        assert leftovers(run.path) == [run.path / ".matrix.json.7.tmp", stage / ".done.json.7.tmp", weights]
         run.discard_unfinished()
         assert leftovers(run.path) == []
-        assert (run.path / ".mine.tmp").exists()
-        assert sorted(path.name for path in stage.iterdir()) == ["done.json", "predictions.jsonl"]
+        assert all(file.exists() for file in mine)
+        names = ["done.json", "model", "predictions.jsonl", "trained.json"]
+        assert sorted(path.name for path in stage.iterdir()) == names
+
+    def test_a_model_goes_without_what_the_user_put_beside_it(self, run: RunFolder, stage: Path):
+        (stage / "model" / "notes.txt").write_text("mine")
+        run.drop_model(stage)
+        assert sorted(path.name for path in stage.rglob("*.*")) == ["done.json", "notes.txt", "predictions.jsonl"]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from clkit.errors import UsageError
+from clkit.errors import RunError, UsageError
 from clkit.run.folder import RunFolder
-from clkit.run.layout import check_target, remove_own_files, strangers
+from clkit.run.layout import check_target, refuse_strangers, remove_own_files, strangers
 
 STAGE = "tasks/01-a"
 
@@ -18,6 +18,7 @@ def run(tmp_path: Path) -> RunFolder:
     """A run with one finished stage and a half-written one."""
     run = RunFolder.create(tmp_path / "run", "name: a\n", {"seed": 1})
     stage = run.start_stage(1, "a")
+    (stage / "predictions.jsonl").write_text("{}")
     (stage / "model").mkdir()
     (stage / "model" / "config.json").write_text("{}")
     run.finish_stage(1, "a", {"row": [1.0]})
@@ -53,6 +54,32 @@ def test_files_of_others_stop_overwrite_by_name_and_stay(run: RunFolder, name: s
     assert name in str(refused.value)
     remove_own_files(run.path)
     assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", f"{STAGE}/predictions.jsonl", f"{STAGE}/model/config.json"])
+def test_what_the_user_edited_is_the_users(run: RunFolder, name: str) -> None:
+    (run.path / name).write_text("mine")
+    assert strangers(run.path) == [run.path / name]
+    remove_own_files(run.path)
+    assert (run.path / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["mine", f"{STAGE}/mine", f"{STAGE}/model/mine", "tasks/02-b/mine", "tasks/mine"])
+def test_an_empty_folder_of_the_users_stays(run: RunFolder, name: str) -> None:
+    (run.path / name).mkdir()
+    assert strangers(run.path) == [run.path / name]
+    remove_own_files(run.path)
+    assert (run.path / name).is_dir()
+
+
+def test_a_file_that_the_user_put_into_a_stage_is_not_sealed_with_it(run: RunFolder) -> None:
+    half = run.path / "tasks" / "02-b"
+    (half / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match=r"02-b/notes.txt is not clkit's, and lies in a stage that is begun anew"):
+        refuse_strangers(run.path)
+    run.finish_stage(2, "b", {"row": [1.0]})
+    refuse_strangers(run.path)
+    assert strangers(run.path) == [half / "notes.txt"]
 
 
 def test_a_link_is_no_file_of_clkits_and_what_it_leads_to_stays(run: RunFolder, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from clkit.errors import StrategyError
 from clkit.lazy import LazyModule
@@ -54,6 +54,12 @@ class MIGUOptions(LayerOptions):
         "magnitudes in one order for the run, so that its rows stay and return just as those of MIGU do; `smallest` "
         "updates the rows with the smallest output.",
     )
+
+    @model_validator(mode="after")
+    def _ignores_nothing(self) -> MIGUOptions:
+        if self.count_padding and self.source in ("random", "fixed_random"):
+            raise ValueError(f"count_padding: has no effect with source: {self.source}; remove it")
+        return self
 
 
 class MIGU(Strategy):

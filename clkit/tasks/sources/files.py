@@ -57,6 +57,9 @@ class FilesSource(SourceSection):
             for fault in self.faults(use, path, lambda most, path=path: self._rows(path, wanted, most))  # type: ignore[misc]
         ]
 
+    def size(self) -> int:
+        return sum(Path(file).stat().st_size for file in (self.train, self.test))
+
     def read(self, wanted: Wanted) -> Source:
         train, test = (self._rows(Path(file), wanted) for file in (self.train, self.test))
         return Source(train, test)

@@ -38,6 +38,9 @@ class FolderSource(SourceSection):
                 found += self.faults("folder", file, lambda most, file=file: self._rows(file, wanted, most))  # type: ignore[misc]
         return found
 
+    def size(self) -> int:
+        return sum(self._file(name).stat().st_size for name in _SPLITS)
+
     def read(self, wanted: Wanted) -> Source:
         if not Path(self.folder).is_dir():
             raise DataError(f"{self.folder}: no such folder; it must hold train.json, test.json and labels.json")

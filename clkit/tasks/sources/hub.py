@@ -80,6 +80,10 @@ class HubSource(SourceSection):
         found = (fault for split in splits for fault in self.faults("dataset", folder, answers(split)))
         return list(dict.fromkeys(found))  # both may be parts of one split
 
+    def size(self) -> int | None:
+        folder = Path(self.dataset)
+        return sum(file.stat().st_size for file in folder.rglob("*")) if folder.is_absolute() else None
+
     def read(self, wanted: Wanted) -> Source:
         """The rows, downloaded where they are not in the cache."""
         if Path(self.dataset).is_absolute() and (fault := _no_folder(Path(self.dataset))):
