@@ -59,9 +59,19 @@ class InterruptionError(ClkitError):
     exit_code = 130
 
 
+#: Characters of a message, most of which some label or value takes where there are as many.
+LONGEST = 1400
+
+
 def printable(text: str) -> str:
     """The text without control characters, which would reach a terminal as commands: they are spelt out."""
     return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in text)
+
+
+def one_line(text: str) -> str:
+    """A message as it is printed: in one line, without control characters, and without its middle where it is endless."""
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 305]} ... {line[-300:]}"
 
 
 def first_line(error: BaseException) -> str:

@@ -21,7 +21,7 @@ from typing import Annotated, NoReturn, TextIO
 import typer
 
 from clkit import __version__
-from clkit.errors import ClkitError, first_line, printable
+from clkit.errors import ClkitError, first_line, one_line
 from clkit.redaction import redact
 
 INTERRUPTED = 130
@@ -130,7 +130,7 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def _failed(message: str, code: int) -> int:
-    typer.echo(f"error: {printable(' '.join(redact(message).split()))}", err=True)
+    typer.echo(f"error: {one_line(redact(message))}", err=True)
     return code
 
 

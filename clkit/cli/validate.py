@@ -25,7 +25,7 @@ def validate(
 
     Example: clkit validate my.yaml tuning.method=lora
     """
-    from clkit.errors import RecipeError
+    from clkit.errors import RecipeError, one_line
     from clkit.recipe.inputs import missing_inputs
     from clkit.suites.planning import PlannedSuite, load_either
 
@@ -42,7 +42,7 @@ def validate(
         typer.echo(json.dumps({"valid": not problems, "problems": problems, **about}, indent=2, ensure_ascii=False))
     else:
         for line in problems or [f"{key}: {value}" for key, value in _as_text(about).items()]:
-            typer.echo(line)
+            typer.echo(one_line(line))
     if problems:
         raise typer.Exit(2)
     typer.echo("valid", err=True)

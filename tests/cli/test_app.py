@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from clkit.cli import app
-from clkit.errors import ClkitError, RecipeError, UsageError
+from clkit.errors import LONGEST, ClkitError, RecipeError, UsageError, one_line
 from tests.bad_inputs.corpus import call
 
 PROBE = """
@@ -210,3 +210,10 @@ def test_a_full_disk_is_noticed(tmp_path: Path) -> None:
     command = f"{shlex.quote(sys.executable)} -m clkit show quickstart > /dev/full"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")
+
+
+def test_a_message_is_one_line_however_long_a_value_is() -> None:
+    said = one_line("label '" + "9" * 5000 + "\x1b\n'; list the labels")
+    assert len(said) == LONGEST
+    assert said.endswith("999\\x1b '; list the labels")
+    assert said.startswith("label '9")

@@ -21,7 +21,7 @@ from clkit.run.atomic import write_json
 from clkit.run.doctor import examine, is_whole
 from clkit.run.folder import RunFolder
 from clkit.run.layout import TRAINED_FILE
-from clkit.run.seal import Done, seal_files
+from clkit.run.seal import Done, seal_files, text_sha256
 from clkit.section import NOT_THE_RESULT, Section
 from tests.engine.test_sequence import SHORT, Heard
 from tests.toy import Finished, ToyRecipe, toy_recipe
@@ -50,11 +50,17 @@ class TestRecipe:
 
     def test_a_key_that_this_clkit_does_not_know(self, run: RunFolder) -> None:
         write_json(run.recipe_path, {**run.recipe(), "optimizer": "lion"})  # JSON is YAML
-        write_json(run.env_path, {**run.environment(), "versions": {"clkit": "9.1"}})
+        digest = text_sha256(run.recipe_yaml())
+        write_json(run.env_path, {**run.environment(), "versions": {"clkit": "9.1"}, "recipe_sha256": digest})
         with pytest.raises(
             RunError, match=r"unknown key 'optimizer'.*; the run was made by clkit 9\.1: go on with that"
         ):
             refuse_changed_recipe(run, Recipe.load("quickstart"))
+
+    def test_a_recipe_that_was_edited(self, run: RunFolder) -> None:
+        run.recipe_path.write_text(run.recipe_yaml() + "\n")
+        with pytest.raises(RunError, match=r"recipe\.yaml was changed after the run began"):
+            refuse_changed_recipe(run, Recipe.load(run.recipe_path))
 
     def test_each_key_that_may_differ_says_so(self) -> None:
         def marked(section: type[Section]) -> Iterator[str | None]:
