@@ -69,7 +69,7 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """A message as it is printed: in one line, without control characters, and without its middle where it is endless."""
+    """A message as it is printed: one line without control characters, and without its middle where it is endless."""
     line = printable(" ".join(text.split()))
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 305]} ... {line[-300:]}"
 
