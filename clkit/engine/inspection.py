@@ -226,17 +226,20 @@ def _layer(sums: Sequence[torch.Tensor], top_share: float) -> LayerMagnitudes:
 
 @torch.no_grad()
 def _weights(layers: Mapping[str, nn.Module]) -> dict[str, torch.Tensor]:
-    """The weight of each layer as it answers, adapters merged: d_out × d_in. Packed ones are left out."""
+    """The weight of each layer as it answers: float32, d_out × d_in. Adapters are merged, and their model is spent.
+
+    Of packed weights, which do not move, it is what the adapter adds to them; where that hangs on them, nothing.
+    """
     found = {}
     for name, module in layers.items():
         base: Any = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
-        weight = base.weight.detach()
-        if not weight.is_floating_point():
-            continue
-        if isinstance(module, LoraLayer):
-            for adapter in module.active_adapters:
-                weight = weight + module.get_delta_weight(adapter)
-        found[name] = (weight.T if isinstance(base, Conv1D) else weight).cpu()
+        if base.weight.is_floating_point():
+            base.weight.data = base.weight.data.float()  # in half precision much of an adapter would be rounded away
+            if isinstance(module, LoraLayer):
+                module.merge()
+            found[name] = (base.weight.detach().T if isinstance(base, Conv1D) else base.weight.detach()).cpu()
+        elif isinstance(module, LoraLayer) and not module.lora_variant:
+            found[name] = sum(module.get_delta_weight(adapter).float().cpu() for adapter in module.active_adapters)
     return found
 
 

@@ -87,11 +87,12 @@ def test_movement_is_that_of_the_saved_weights(short: RunFolder, all_stages: Mag
     assert not torch.equal(skipped.moved[Q], all_stages.stages[2].moved[Q])
 
 
-@pytest.mark.parametrize("method", ["lora", "incremental_lora"])
+@pytest.mark.parametrize("method", ["lora", "lora with dora", "incremental_lora"])
 def test_adapters_move_the_rows_of_the_merged_weight(
     method: str, toy: ToyRecipe, toy_t5: Path, finished: Finished
 ) -> None:
-    tuning = {"method": method, "rank": 2, "targets": ["q"]}
+    method, _, kind = method.partition(" with ")
+    tuning = {"method": method, "rank": 2, "targets": ["q"], "use_dora": kind == "dora"}
     run = finished(toy(tuning=tuning, training={"epochs": 0.4}, evaluation={"zero_shot": False}))
     moved = inspected(run, "0", "1", "2").stages[2].moved
     weights = []
