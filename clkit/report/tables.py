@@ -6,9 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from rich import box
+from rich.console import RenderableType
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from clkit.report.heat import heat
 from clkit.results.kinds import LOWER_IS_BETTER, OUTSIDE, RANKED, UNBOUNDED, Protocol
 from clkit.results.matrix import AccuracyMatrix
 from clkit.results.metrics import Metric
@@ -19,6 +22,8 @@ from clkit.run.seal import Checked, State
 MISSING = "–"
 LABEL_WIDTH = 24  # longer task names are cut
 SIGNED = frozenset({"bwt", "fwt"})
+#: Metrics that are means of scores.
+MEANS = frozenset({"average_accuracy", "average_accuracy_micro", "learning_accuracy"})
 #: What stands for `accuracy` in the names of a run's metrics, where its scores are others.
 NOUNS = {
     "exact_match": "accuracy",
@@ -158,8 +163,8 @@ def runs_table(
     def add(
         label: str, values: Iterable[float | None], scored_by: str, *, signed: bool = True, style: str = ""
     ) -> None:
-        named = zip(heads, values, strict=True)
-        cells = [Text(show_score(value, scored_by, signed=signed and name in SIGNED)) for name, value in named]
+        shown = _cell if signed else lambda _, value, kind: Text(show_score(value, kind))
+        cells = [shown(name, value, scored_by) for name, value in zip(heads, values, strict=True)]
         table.add_row(Text(label), *cells, style=style)
 
     group_of = {run: group for group in groups for run in group.runs}
@@ -200,12 +205,22 @@ def paired_table(compared: Mapping[str, Mapping[str, Paired]], scored_by: str) -
         table.add_section()
         table.add_row(Text(method, style="bold"))
         for name, one in metrics.items():
-            means = [show_score(value, scored_by, signed=name in SIGNED) for value in one.means or ()]
+            means = [_cell(name, value, scored_by) for value in one.means or ()]
             interval = " to ".join(show_score(end, scored_by) for end in one.interval or ())
             tested = [f"{p:.3f}" for p in (one.p, one.holm if several else None) if p is not None]
-            cells = [*means, show_score(one.mean, scored_by, signed=True), interval, *tested]
-            table.add_row(Text(f"  {name_of(name, scored_by)}"), *cells)
+            cells: list[RenderableType] = [*means, show_score(one.mean, scored_by, signed=True), interval, *tested]
+            p = one.holm if several else one.p
+            sure = p is not None and p < 0.05
+            table.add_row(Text(f"  {name_of(name, scored_by)}"), *cells, style="bold" if sure else "")
     return table
+
+
+def _cell(metric: str, value: float | None, scored_by: str) -> Text:
+    """A metric of continual learning; where it is a mean of scores between 0 and 1, as warm as it is good."""
+    style = Style()
+    if value is not None and metric in MEANS and scored_by not in UNBOUNDED:
+        style = heat(1 - value if scored_by in LOWER_IS_BETTER else value)
+    return Text(show_score(value, scored_by, signed=metric in SIGNED), style)
 
 
 def wide_table(

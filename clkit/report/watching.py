@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -186,7 +185,10 @@ def watch_lines(watch: Watch, write: Callable[[str], None]) -> None:
 def watch_in(console: Console, watch: Watch) -> None:
     """Show the runs in a terminal until they end, or say in lines what happens."""
     if console.is_terminal:
-        view = partial(watch_view, watch, console.width)
+
+        def view() -> RenderableType:
+            return watch_view(watch, console.width)
+
         with Live(console=console, get_renderable=view, refresh_per_second=2, transient=True):
             follow(watch, lambda run, events: None)
         console.print(view())

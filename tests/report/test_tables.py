@@ -190,6 +190,16 @@ def test_runs_side_by_side_with_the_mean_over_seeds():
     ]
 
 
+def test_means_of_scores_are_warm_and_deviations_are_not():
+    runs = {f"runs/x-{seed}": triangle(["a", "b"], rows=[[1.0, 0.5], [seed / 10, 1.0]]) for seed in (6, 8)}
+    groups = [SeedGroup(list(runs), aggregate(list(runs.values())))]
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system="256", no_color=False)
+    console.print(runs_table(shown(runs), groups))
+    by_label = {line.split()[0].strip("\x1b[1m"): line for line in console.file.getvalue().splitlines() if line.strip()}
+    assert by_label["runs/x-6"].count("48;5;") == 3  # average, micro average and learning accuracy; not BWT
+    assert "48;5;" not in by_label["±"]
+
+
 def test_references_stand_below_what_is_compared_with_them():
     together = AccuracyMatrix(tasks=["a", "b"], counts=[500] * 2, rows=[[0.9, 0.8]], protocol="multi_task")
     references = shown({"runs/mt": together}, "upper bound (multi-task)")
