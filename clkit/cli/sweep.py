@@ -33,7 +33,7 @@ def sweep(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the runs and how long they may take.")] = False,
     smoke: Annotated[bool, typer.Option("--smoke", help="Each method once, in miniature.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the runs and the chosen rates as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the runs as JSON.")] = False,
 ) -> None:
     """Train what a suite lists, each run in a process of its own; the same command goes on where one was stopped.
 

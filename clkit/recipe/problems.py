@@ -62,7 +62,7 @@ def _locate(location: Sequence[str | int], recipe: Written, schema: JsonSchema) 
 
 
 def _below(schema: JsonSchema, part: str | int) -> JsonSchema:
-    if isinstance(part, int) and part < len(schema.get("prefixItems", ())):
+    if isinstance(part, int) and 0 <= part < len(schema.get("prefixItems", ())):
         return dict(schema["prefixItems"][part])
     for found in (schema.get("properties", {}).get(part), schema.get("items"), schema.get("additionalProperties")):
         if isinstance(found, Mapping):

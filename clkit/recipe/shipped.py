@@ -52,11 +52,12 @@ def shipped_recipe(name: str) -> Path | None:
     return {**shipped_recipes(), **shipped_suites()}.get(name.removesuffix(".yaml"))
 
 
-def recipe_path(source: str | Path, folder: Path | None = None) -> Path:
+def recipe_path(source: str | Path, folder: Path | None = None, *, kind: str = "recipe") -> Path:
     """The file of a recipe or suite: a path where a file of that name exists, otherwise a shipped one.
 
     Args:
         folder: where a relative path starts from; the current folder unless given.
+        kind: what is looked for, a `recipe` or a `suite`, for messages.
 
     Raises:
         UsageError: there is neither.
@@ -66,17 +67,17 @@ def recipe_path(source: str | Path, folder: Path | None = None) -> Path:
         path.exists()
     except (OSError, RuntimeError) as error:  # too long a name, or an unknown ~user
         reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"no recipe {str(source)[:60]!r} ({reason})") from None
+        raise UsageError(f"no {kind} {str(source)[:60]!r} ({reason})") from None
     if path.exists() and not path.is_dir():  # not is_file(): `clkit validate <(make-recipe)` hands over a pipe
         return path
     if shipped := shipped_recipe(str(source)):
         return shipped
     if path.is_dir():
-        raise UsageError(f"'{source}' is a folder; name a recipe file in it")
+        raise UsageError(f"'{source}' is a folder; name a {kind} file in it")
     if len(Path(source).parts) > 1:
-        raise UsageError(f"no recipe file '{source}'; correct the path, or name a shipped recipe (`clkit ls recipes`)")
+        raise UsageError(f"no {kind} file '{source}'; correct the path, or name a shipped {kind} (`clkit ls {kind}s`)")
     hint = did_you_mean(str(source).removesuffix(".yaml"), [*shipped_recipes(), *shipped_suites()])
-    raise UsageError(f"no recipe '{source}'{hint} (give a file's path, or a shipped recipe: `clkit ls recipes`)")
+    raise UsageError(f"no {kind} '{source}'{hint} (give a file's path, or a shipped {kind}: `clkit ls {kind}s`)")
 
 
 def description(path: Path) -> str:

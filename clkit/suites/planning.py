@@ -70,8 +70,7 @@ class PlannedSuite:
             UsageError: there is no such file, or no such method.
             RecipeError: with one line per problem, of the suite or of its runs' recipes.
         """
-        path = recipe_path(source)
-        written = read_recipe(path)
+        written = read_recipe(recipe_path(source, kind="suite"))
         if not is_suite(written):
             raise UsageError(f"'{source}' is no suite, which has `methods`; one run is `clkit train {source}`")
         written = overridden(written, overrides)
@@ -134,17 +133,15 @@ class PlannedSuite:
             return []
         orders = self.suite.orders[:1] if self.suite.orders else [None]
         seeds = self.suite.rates.seeds or self.suite.seeds[:1]
-        return list(self._runs(self.rates_to_try(), orders, seeds, VALIDATION))
+        return self._runs(self.rates_to_try(), orders, seeds, VALIDATION)
 
     def runs(self, rates: Rates) -> list[PlannedRun]:
         """The runs that are tested, at these learning rates of each method; the methods without one are left out."""
         few = slice(1 if self.smoke else None)
         orders: Sequence[int | None] = self.suite.orders or [None]
-        return list(self._runs(rates, orders[few], self.suite.seeds[few], "test"))
+        return self._runs(rates, orders[few], self.suite.seeds[few], "test")
 
-    def _runs(
-        self, rates: Rates, orders: Sequence[int | None], seeds: Sequence[int], split: str
-    ) -> Iterator[PlannedRun]:
+    def _runs(self, rates: Rates, orders: Sequence[int | None], seeds: Sequence[int], split: str) -> list[PlannedRun]:
         problems: dict[str, None] = {}
         found = []
         methods = [(method, rate) for method, values in rates.items() for rate in values]
@@ -156,7 +153,7 @@ class PlannedSuite:
                 problems |= dict.fromkeys(error.problems)
         if problems:
             raise RecipeError(*problems)
-        yield from found
+        return found
 
     def _run(self, method: str, rate: float | None, order: int | None, seed: int, split: str) -> PlannedRun:
         rated = f"rate{rate or 0:g}"
