@@ -79,10 +79,12 @@ def matrix(
 
 
 def _read(run: RunFolder, metric: str | None) -> AccuracyMatrix:
-    """The run's matrix; warns of what of it is damaged."""
+    """The run's matrix; warns of what of it is damaged, and says what else its reader should know."""
     matrix, damage, notes = run.scores(metric)
-    for remark in [*damage, *([f"`clkit doctor {run.path}` lists all that is damaged"] if damage else []), *notes]:
-        typer.echo(f"warning: {remark}", err=True)
+    doctor = [f"`clkit doctor {run.path}` lists all that is damaged"] if damage else []
+    for kind, remarks in (("warning", [*damage, *doctor]), ("note", notes)):
+        for remark in remarks:
+            typer.echo(f"{kind}: {remark}", err=True)
     return matrix
 
 

@@ -62,8 +62,9 @@ def _fill_row(run: RunFolder, stage: Stage, names: Sequence[str], test: Test, li
     matrix = run.read_matrix()
     row = matrix.rows[stage.index - 1] if stage.index else matrix.zero_shot
     empty = [task for task, score in zip(matrix.tasks, row or [], strict=False) if score is None and task in names]
+    after = f"after {stage.name}" if stage.index else stage.name
     if empty and not stage.model_kept:
-        listener.noted(f"after {stage.name}: its model was not kept (saving.models: last), so nothing can be measured")
+        listener.noted(f"{after}: its model was not kept (saving.models: last), so nothing can be measured")
     elif empty:
         tested = test(stage=str(stage.index), tasks=empty)
         metrics = dict.fromkeys(metric for one in tested for metric in one.scores)
@@ -72,4 +73,4 @@ def _fill_row(run: RunFolder, stage: Stage, names: Sequence[str], test: Test, li
         }
         records = [record for one in tested for record in kept_records(run, one)]
         add_filled(run.path, {one.index: one.payload for one in run.stages()}, stage.index, scores, records)
-        listener.noted(f"after {stage.name}: measured {', '.join(empty)}")
+        listener.noted(f"{after}: measured {', '.join(empty)}")

@@ -28,7 +28,7 @@ _LEARNED = {
 def model_line(plan: Plan) -> str:
     model = plan.model
     share = model["trainable"] / model["parameters"]
-    trained = f", {model['trainable']:,} trained ({share:.1%})" if plan.steps else ""
+    trained = f", {model['trainable']:,} trained ({share:.1%})" if any(plan.steps.values()) else ""
     remarks = "".join(f"; {remark}" for remark in model["remarks"])
     kept = "".join(f"; {name} keeps {_megabytes(size)}" for name, size in plan.memory.items())
     return (

@@ -121,7 +121,7 @@ class RunProgress(Course):
                 self.noted(f"{task}: rows left out, without a gold label or unusable: {dropped_rows(dropped)}")
 
     def skipped(self, task: str) -> None:
-        self.noted(f"{task}: finished before, not trained again")
+        self.noted(f"{task}: finished before")
 
     def resumed(self, step: int) -> None:
         super().resumed(step)

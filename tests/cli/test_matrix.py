@@ -599,7 +599,7 @@ def test_test_data_that_changed_on_the_way_are_noted_once_they_were_tested_twice
         run.finish_stage(index + 1, name, {"row": [0.5, None], "matrix": header | counts, "read": tested})
     result = call("--json")
     assert result.stderr == (
-        "warning: runs/x-1: tasks.a.test changed before stage 2: scores before and after do not compare\n"
+        "note: runs/x-1: tasks.a.test changed before stage 2: scores before and after do not compare\n"
     )
     assert json.loads(result.stdout)["runs"][0]["matrix"]["counts"] == [3, 4]
     assert run.read_matrix().counts == [3, 4]

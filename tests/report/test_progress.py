@@ -58,7 +58,7 @@ def test_plain_lines_have_everything_and_no_escape_codes() -> None:
     assert lines[3] == "task 1 of 2, first: 4 steps"
     assert lines[4].startswith("first step 4/4  task_loss 0.5  migu_masked_share 0.7  ")
     assert lines[5] == "after first: first 87.5  (1:05)"
-    assert lines[6] == "second: finished before, not trained again"
+    assert lines[6] == "second: finished before"
     assert len(lines) == 7
 
 
