@@ -83,12 +83,12 @@ class Plot:
             self.paths.append((kind, placed))
 
     def dot(self, x: float, y: float, told: str, label: str = "") -> None:
-        """A point that stands out. Its label gives way downwards to those that are there."""
+        """A point that stands out. Its label gives way upwards to those that are there."""
         across, up = self.x.at(x), self.y.at(y)
         label_y = up
-        for other in sorted((dot for dot in self.dots if abs(dot.x - across) < 18), key=lambda dot: dot.label_y):
+        for other in sorted((dot for dot in self.dots if abs(dot.x - across) < 18), key=lambda dot: -dot.label_y):
             if label and abs(other.label_y - label_y) < LINE:
-                label_y = other.label_y + LINE
+                label_y = other.label_y - LINE
         self.dots.append(Dot(across, up, label, told, label_y))
 
     def text(self, x: float, y: float, words: str) -> None:
