@@ -76,5 +76,7 @@ def one_line(text: str) -> str:
 
 def first_line(error: BaseException) -> str:
     """What another library's error says, in one line: the first one, with the next where it ends in a colon."""
+    if isinstance(error, KeyError):
+        return f"there is no key {error}"
     lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

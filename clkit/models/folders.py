@@ -14,7 +14,7 @@ from clkit.section import special
 
 EMBEDDED = "embedded:"
 PACKAGE = "package:"
-JSON_FILES = ("config.json", "tokenizer_config.json", "tokenizer.json", "generation_config.json")
+JSON_FILES = ("config.json", "tokenizer_config.json", "tokenizer.json")
 #: A tokenizer's own files, of which a model's folder has one or more.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model", "vocab.json", "vocab.txt")
 #: Endings of the architectures that surely serve an objective.
@@ -173,7 +173,7 @@ def check_folder(origin: Origin, folder: Path) -> None:
 
 def lacks_weights(origin: Origin, folder: Path) -> str | None:
     """What to say of a folder that has no weights that are read; nothing of any other."""
-    if any(folder.glob("*.safetensors")):
+    if any(file.is_file() for file in folder.glob("*.safetensors")):
         return None
     pickle = next((file.name for file in sorted(folder.glob("*.bin"))), None)
     return only_pickle(origin, pickle) if pickle else f"{origin.subject} has no model.safetensors; {origin.advice}"

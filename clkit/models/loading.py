@@ -115,10 +115,18 @@ def _load_base(chain: Chain, origin: Origin, objective: Objective, labels: Label
             check_tokenizer(origin.folder)
         trust = {"trust_remote_code": section.trust_remote_code}
         tokenizer = AutoTokenizer.from_pretrained(own or origin.source, **(trust if own else arguments))
+        tokenizer("a")  # some load, and then cannot read a text
         if gguf is not None:  # to read the configuration once more would take seconds; packed weights cannot be trained
             arguments |= {"config": config, "quantization_config": GgufConfig(dequantize=True)}
-        weights = Weights(origin.source, arguments, chain.adapters, held(chain))
+        refused = _refused_generation(origin, revision)  # no answer depends on it, but with it nothing is loaded
+        default = {"generation_config": GenerationConfig.from_model_config(config)} if refused else {}
+        weights = Weights(origin.source, arguments, chain.adapters, {**held(chain), **default})
         family = kind.load(weights, tokenizer, objective, labels)
+        if refused:
+            family.remarks = (
+                *family.remarks,
+                f"generation_config.json is left out: transformers refuses it ({refused})",
+            )
         keep_quantized(family.model)
         _check_vocabulary(family)
         _refuse_broken(family.model)
@@ -200,11 +208,6 @@ def _explain(origin: Origin, revision: str | None, error: Exception) -> str:
         return f"model.attention: {origin.subject.removeprefix('model.name: ')} has no such one; set it to null"
     if "safetensors" in said and (lacking := _lacks_weights(origin, revision)):
         return lacking
-    if fault := _refused_generation(origin, revision):
-        return (
-            f"{origin.subject} has a generation_config.json that transformers refuses ({fault.rstrip('.')}); "
-            "correct or remove it (tests are greedy, whatever it says)"
-        )
     if isinstance(error, SafetensorError):
         return f"{origin.subject} has damaged weights ({first_line(error)}); {origin.advice}"
     return f"{origin.subject} cannot be loaded ({first_line(error).rstrip('.')}); {origin.advice}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 
 from clkit.errors import DataError, ModelError
 from clkit.models.examples import refuse_unwritable_labels, unwritable
-from clkit.models.loading import load_model
+from clkit.models.loading import load_model, save_model
 from clkit.models.magnitudes import MagnitudeCollector
+from clkit.models.objective import Classification
 from clkit.models.sections import FullTuning, ModelSection
 from clkit.results.answers import AS_EVER
 from clkit.tasks.task import Task
@@ -37,6 +39,28 @@ def test_no_key_of_the_file_changes_an_answer(family: str, request: pytest.Fixtu
         given = loaded.generate(prompts, 6)  # type: ignore[attr-defined]
         assert given == expected, keys
         assert all(getattr(loaded.model.generation_config, key) == value for key, value in keys.items())
+
+
+@pytest.mark.parametrize("family", ["toy_t5", "toy_llama", "toy_roberta"])
+@pytest.mark.parametrize(
+    "content", ['{"max_new_tokens": -3}', '{"num_return_sequences": 3}', "[1]", "{", "null", '"x"']
+)
+def test_no_file_stops_a_model_from_being_loaded(
+    family: str, content: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Transformers refuses some of these, and would load nothing beside them."""
+    toy = request.getfixturevalue(family)
+    shutil.copytree(toy, tmp_path / "model")
+    (tmp_path / "model" / "generation_config.json").write_text(content)
+    objective = Classification(kind="classification") if family == "toy_roberta" else None
+    section = ModelSection(name=str(tmp_path / "model"))
+    loaded = load_model(section, FullTuning(), objective=objective, labels={"a": ("w1", "w2")})
+    if family != "toy_roberta":
+        assert any("is left out" in remark for remark in loaded.remarks) is (content != "{")
+        expected = load_toy(toy).generate(["w1 w2 w3", "w9"], 6)  # type: ignore[attr-defined]
+        assert loaded.generate(["w1 w2 w3", "w9"], 6) == expected  # type: ignore[attr-defined]
+    save_model(loaded, tmp_path / "stage")
+    load_model(section, FullTuning(), [tmp_path / "stage"], objective, {"a": ("w1", "w2")})
 
 
 def test_labels_end_in_the_end_token_where_the_tokenizer_adds_none(toy_t5: Path) -> None:
