@@ -116,6 +116,8 @@ def _one_line(arguments: list[str]) -> int:
     except Exception as error:
         if _out_of_memory(error):
             return _failed("out of memory; a smaller training.micro_batch_size or evaluation.batch_size needs less", 1)
+        if "No space left on device" in str(error):  # of a library that has an error of its own for it
+            return _failed("no space left on the disk; make room, and give the same command again", 1)
         reason = f"{type(error).__name__}: {first_line(error)}"
         return _failed(f"{reason} (unexpected: please report it, with the output of the same command with --debug)", 1)
 

@@ -87,6 +87,7 @@ def dry_run(recipe: Recipe, run: str | Path, *, accept_changes: bool = False, li
         ClkitError: as `train`, before its first step.
     """
     refuse_nothing(Path(run))
+    check_links(Path(run))
     return _look(recipe, RunFolder.open(run), listener or Listener(), accept=accept_changes).prepared.plan()
 
 

@@ -15,6 +15,7 @@ from clkit.run.layout import (
     FORMAT,
     GROWING,
     LOG,
+    OBJECTS,
     RECIPE,
     STAGE_PARTS,
     TASKS,
@@ -23,10 +24,10 @@ from clkit.run.layout import (
     is_of_model,
     is_run,
     leftovers,
+    named_strangers,
     remove_own_files,
     remove_whole,
     stage_folders,
-    strangers,
     unwritable,
 )
 from clkit.run.lock import LOCK_FILES
@@ -108,12 +109,9 @@ class RunFolder:
         needed = next((read for read in reads if read.resolve().is_relative_to(run.path.resolve())), None)
         if needed is not None:
             raise UsageError(f"{run.path}: --overwrite would remove {needed}, which the new run reads; {choose}")
-        others = strangers(run.path)
-        if others:
-            named = ", ".join(str(path.relative_to(run.path)) for path in others[:3])
-            more = f" and {len(others) - 3:,} more" if len(others) > 3 else ""
+        if others := named_strangers(run.path):
             raise UsageError(
-                f"{run.path} holds files that clkit did not write, or not as they are ({named}{more}), so --overwrite "
+                f"{run.path} holds files that clkit did not write, or not as they are ({others}), so --overwrite "
                 f"leaves it alone; move them away, or {choose}"
             )
 
@@ -222,7 +220,7 @@ class RunFolder:
         Raises:
             RunError: it is damaged, or another clkit wrote it in a layout that this one does not know.
         """
-        data = read_object(self.env_path)
+        data = read_object(self.env_path, OBJECTS)
         found = data.get("format")
         if type(found) is not int or found < 1:
             raise RunError(f"{self.env_path}: 'format' must be a number from 1, got {found!r}")

@@ -41,6 +41,8 @@ FORMAT = 1
 GROWING = "growing"
 #: In `env.json` the tasks whose texts were taken out and when (in `done.json` too); the one whose texts are just now.
 FORGOTTEN, FORGETTING = "forgotten", "forgetting"
+#: Keys of `env.json` that hold objects.
+OBJECTS = ("read", "versions", "former_recipes", FORGOTTEN)
 #: In `env.json` of a run without training (`clkit measure`): the models that were measured, and their fingerprints.
 MEASURED = "measured"
 ZERO_SHOT = "zero-shot"
@@ -153,8 +155,13 @@ def check_links(run: Path) -> None:
     """Refuse symbolic links where a run is written, for they would lead the writing out of its folder.
 
     Raises:
-        RunError: there is one.
+        RunError: there is one; or a folder stands where a run has a file, or a file where it has a folder.
     """
+    for path in (run / name for name in sorted(RUN_FILES)):
+        if path.is_dir():
+            raise RunError(f"{path} is a folder, and a run has a file there; move it away")
+    if (run / TASKS).exists() and not (run / TASKS).is_dir():
+        raise RunError(f"{run / TASKS} is a file, and a run has a folder there; move it away")
     stages = [stage.path for stage in stage_folders(run)]
     for path in (*(run / name for name in (LOG, TASKS, *LOCK_FILES)), *stages):
         if path.is_symlink():
@@ -170,6 +177,13 @@ def strangers(run: Path) -> list[Path]:
     What was edited since is another's too: all but weights, which nobody edits and which take long to read.
     """
     return sorted(path for path in _files(run) if not _is_own(run, path))
+
+
+def named_strangers(run: Path) -> str:
+    """`strangers` in words, the first three by name; empty where there are none."""
+    others = [str(path.relative_to(run)) for path in strangers(run)]
+    more = f" and {len(others) - 3:,} more" if len(others) > 3 else ""
+    return f"{', '.join(others[:3])}{more}"
 
 
 def refuse_strangers(run: Path) -> None:

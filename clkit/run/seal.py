@@ -147,8 +147,11 @@ def text_sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path, objects: Collection[str] = ()) -> dict[str, Any]:
     """A JSON file that holds an object.
+
+    Args:
+        objects: keys that hold objects too, where they are there.
 
     Raises:
         RunError: it cannot be read or holds something else.
@@ -159,6 +162,9 @@ def read_object(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} cannot be read: {error}") from error
     if not isinstance(data, dict):
         raise RunError(f"{path} must hold a JSON object")
+    for key in objects:
+        if not isinstance(data.get(key, {}), dict):
+            raise RunError(f"{path}: '{key}' must be an object")
     return data
 
 
