@@ -100,7 +100,10 @@ def _records(stage: Stage) -> list[dict[str, Any]]:
 
 
 def _is_record(value: Any) -> bool:
-    return isinstance(value, dict) and "task" in value and "index" in value
+    if not isinstance(value, dict):
+        return False
+    needed = {"task", "index", *(("gold", "correct") if "prediction" in value else ())}
+    return needed <= value.keys()
 
 
 def _record(line: str, where: str) -> dict[str, Any]:

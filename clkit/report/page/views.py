@@ -188,7 +188,7 @@ def _view(anchor: str, name: str, folder: RunFolder, result: RunResult, share: i
         recipe=_text(folder),
         settings=settings,
         unknown_defaults=unknown_defaults,
-        read=[(key, _said(value)) for key, value in environment.get("read", {}).items()],
+        read=[(key, _said(value)) for key, value in _mapping(environment, "read").items()],
         environment=_environment(environment),
         stages=_stages(folder),
     )
@@ -206,6 +206,12 @@ def _text(folder: RunFolder) -> str:
         return str(error)
 
 
+def _mapping(environment: dict[str, Any], key: str) -> dict[str, Any]:
+    """A part of `env.json`, which a person may have edited."""
+    value = environment.get(key)
+    return value if isinstance(value, dict) else {}
+
+
 def _said(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
@@ -217,7 +223,8 @@ def _facts(folder: RunFolder, matrix: AccuracyMatrix, environment: dict[str, Any
     except ClkitError:
         recipe = {}
     sections = {key: value for key, value in recipe.items() if isinstance(value, dict)}
-    strategies = [str(one.get("name")) for one in recipe.get("strategies") or [] if isinstance(one, dict)]
+    listed = recipe.get("strategies")
+    strategies = [str(one.get("name")) for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
     facts = {
         "model": sections.get("model", {}).get("name"),
         "tasks": f"{len(matrix.tasks)}, {matrix.protocol.replace('_', ' ')}",
@@ -273,10 +280,11 @@ def _cut(text: str | None) -> str:
 
 
 def _environment(environment: dict[str, Any]) -> list[tuple[str, str]]:
-    said: dict[str, Any] = {"command": " ".join(map(str, environment.get("command", [])))}
+    command = environment.get("command")
+    said: dict[str, Any] = {"command": " ".join(map(str, command)) if isinstance(command, list) else None}
     said |= {key: environment.get(key) for key in ("started", "platform", "cpus")}
-    said |= environment.get("versions", {})
-    formers = len(environment.get("former_recipes", {}))
+    said |= _mapping(environment, "versions")
+    formers = len(_mapping(environment, "former_recipes"))
     said["grown"] = f"{counted(formers, 'time')}, with further tasks" if formers else None
     return [(key, str(value)) for key, value in said.items() if value]
 

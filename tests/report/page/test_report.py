@@ -227,6 +227,25 @@ def test_damage_is_told_on_the_page(tmp_path: Path):
     assert made.remarks[0] in Parsed(made.html).text
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("env.json", '{"format": 1, "versions": [], "read": 3, "command": "x", "former_recipes": null, "started": 4}'),
+        ("recipe.yaml", "name: [\n"),
+        ("recipe.yaml", "strategies: 3\nmodel: []\nobjective: {}\n"),
+        ("tasks/03-blue/predictions.jsonl", '{"task": "red", "index": 0, "prediction": "yes"}\n'),
+        ("tasks/03-blue/predictions.jsonl", '"task index"\n'),
+        ("log.jsonl", '{"event": "step", "task": "red", "step": 1, "task_loss": "word", "flag": true}\n'),
+        ("inspect/magnitudes.json", "[1"),
+    ],
+)
+def test_a_file_that_was_edited_spoils_its_part_alone(tmp_path: Path, file: str, text: str):
+    run = make_run(tmp_path / "run")
+    (run.path / file).parent.mkdir(exist_ok=True)
+    (run.path / file).write_text(text)
+    assert "After three tasks it still answers" in Parsed(Report.of([run]).html).text
+
+
 def test_files_are_replaced_when_asked_and_no_run_is_written_into(tmp_path: Path):
     run = make_run(tmp_path / "run")
     report = Report.of([run])
