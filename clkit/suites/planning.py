@@ -104,9 +104,12 @@ class PlannedSuite:
         self.validation_runs()
 
     def missing_inputs(self) -> list[str]:
-        """One line for each folder or file that a run needs and that is not there."""
-        runs = self.runs(self.rates_to_try())
-        return list(dict.fromkeys(line for run in runs for line in missing_inputs(run.recipe)))
+        """One line for each folder or file that a run needs and that is of no use."""
+        first = {method: rates[:1] for method, rates in self.rates_to_try().items()}  # a seed and rate speak for all
+        runs = self._runs(first, self.suite.orders or [None], self.suite.seeds[:1], "test")
+        # Most methods read the same, which is read once: data that are small, whole (`missing_inputs`).
+        reading = {run.recipe.model_dump_json(exclude=_READ_NOTHING): run.recipe for run in runs}
+        return list(dict.fromkeys(line for recipe in reading.values() for line in missing_inputs(recipe)))
 
     @property
     def chooses_rates(self) -> bool:
@@ -214,6 +217,8 @@ def load_either(source: str | Path, overrides: Sequence[str]) -> Recipe | Planne
     return Recipe.load(source, overrides)
 
 
+#: Keys of a recipe that name nothing on this machine.
+_READ_NOTHING = {"name", "seed", "protocol", "strategies", "tuning", "evaluation", "saving"}
 #: A value of the first key begins the sections anew that follow it.
 _BEGUN_ANEW = {"tuning.method": ("tuning",), "tasks": ("benchmark",), "benchmark.name": ("tasks", "benchmark")}
 

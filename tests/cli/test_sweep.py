@@ -22,7 +22,17 @@ recipe: toy.yaml
 seeds: [1]
 methods:
   plain: {}
-  broken: {set: {tasks.second.source.train: broken.jsonl}}
+  broken: {set: {strategies: [{name: "failing:Failing"}]}}
+"""
+
+FAILING = """\
+import clkit
+
+class Failing(clkit.Strategy):
+    name = "failing"
+
+    def before_task(self, context):
+        raise ValueError("it was written so")
 """
 
 
@@ -31,7 +41,7 @@ def suite(tmp_path: Path, toy_t5: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     monkeypatch.chdir(tmp_path)
     recipe = toy_recipe(tmp_path, toy_t5, training={"epochs": 0.4}, data={"test_per_task": 4})
     Path("toy.yaml").write_text(yaml.safe_dump(recipe.model_dump()), "utf-8")
-    Path("broken.jsonl").write_text('{"text": "w1", "label": "no label"}\n', "utf-8")
+    Path("failing.py").write_text(FAILING, "utf-8")
     Path("mine.yaml").write_text(SUITE, "utf-8")
     return Path("mine.yaml")
 
@@ -42,14 +52,14 @@ def test_one_run_fails_and_the_other_is_finished(suite: Path) -> None:
     log = Path("runs/mine/broken/seed1.log").resolve()
     assert "1 of the runs failed: broken/seed1 (error: " in str(result.exception)
     assert f"log: {log})" in str(result.exception)
-    assert "broken.jsonl" in log.read_text()
+    assert "it was written so" in log.read_text()
     assert "plain/seed1: finished; 1 to go" in result.stderr or "plain/seed1: finished; that was" in result.stderr
     assert [line.split()[:2] for line in result.stdout.splitlines()[2:]] == [["plain", "1/1"], ["broken", "0/1,"]]
     run = RunFolder.open("runs/mine/plain/seed1")
     assert run.recipe() == {**Recipe.load("toy.yaml", ["name=plain", "seed=1"]).model_dump()}
 
     listed = json.loads(call(sweep, str(suite), "--dry-run", "--json").stdout)
-    assert [entry["state"] for entry in listed["runs"]] == ["finished", "waiting"]
+    assert [entry["state"] for entry in listed["runs"]] == ["finished", "begun"]
     shown = call(sweep, str(suite), "--dry-run").stdout.splitlines()
     assert shown[0].startswith("clkit train ")
     assert shown[0].endswith("--run runs/mine/plain/seed1  # finished")
