@@ -18,7 +18,7 @@ def predict(
     file: Annotated[
         Path | None,
         typer.Option(
-            help="Answer each record of this file: JSON objects or CSV with `text`, `messages` or the columns of the "
+            help="Answer each record of this file: JSON, CSV or Parquet with `text`, `messages` or the columns of the "
             "task's data; else each line is a text.",
             show_default=False,
         ),

@@ -16,7 +16,9 @@ from clkit.tasks.records import (
     check_columns,
     csv_records,
     json_records,
+    kind_of_file,
     kind_of_value,
+    parquet_records,
     text_lines,
 )
 from clkit.tasks.sections import TaskRecipe
@@ -43,9 +45,9 @@ def given(texts: Sequence[str]) -> Dataset:
 def read(path: Path, task: TaskRecipe | None) -> Dataset:
     """The inputs in a file as the rows of a split, in its order, each with its place.
 
-    A `.csv` or `.tsv` file has a header; in a `.jsonl` or `.json` file, and in any other whose first line is an object,
-    each record is one: with `text`, with `messages` (a conversation, whose last user's turn is answered), or with the
-    columns of the task's own data. Otherwise each line is a text.
+    A `.csv`, `.tsv` or `.parquet` file has columns; in a `.jsonl` or `.json` file, and in any other whose first line is
+    an object, each record is one: with `text`, with `messages` (a conversation, whose last user's turn is answered), or
+    with the columns of the task's own data. Otherwise each line is a text.
 
     Raises:
         DataError: it cannot be read, or a record holds no input; says which line.
@@ -53,9 +55,12 @@ def read(path: Path, task: TaskRecipe | None) -> Dataset:
     name = "standard input" if path == STDIN else str(path)
     if path != STDIN and not path.exists():
         raise DataError(f"{path}: no such file; correct the path, or give the texts themselves")
-    kind = path.suffix.lower()
+    kind = kind_of_file(path)
     if kind in DELIMITERS:
-        records = csv_records(path, (), DELIMITERS[kind])
+        own = getattr(task.source, "delimiter", None) if task else None
+        records = csv_records(path, (), own or DELIMITERS[kind])
+    elif kind == ".parquet":
+        records = parquet_records(path)
     else:
         lines = list(_standard_input() if path == STDIN else text_lines(path))
         while lines and not lines[-1].strip():

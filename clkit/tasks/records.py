@@ -1,16 +1,19 @@
-"""The records of CSV, JSON and plain text files, each with its place, as they are written; and checks of values."""
+"""The records of CSV, JSON, Parquet and text files, each with its place, as they are written; and checks of values."""
 
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 import json
 import math
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
-from clkit.errors import DataError
+from clkit.errors import DataError, first_line
 from clkit.section import did_you_mean, special
 
 _COLUMN = re.compile(r"\{([^{}]+)\}")
@@ -82,7 +85,7 @@ def check_columns(columns: Iterable[str], needed: Iterable[str], where: str) -> 
                 if mark in header and column in (name.strip(" \"'") for name in re.split(rf"[{mark},]", header)):
                     raise DataError(
                         f"{where}: no column '{column}': the header has {mark!r} as delimiter ({header!r}); write the "
-                        "file with commas"
+                        f"file with commas, or set source.delimiter: {json.dumps(mark)} (kind: files)"
                     )
             hint = did_you_mean(column, known)
             raise DataError(f"{where}: no column '{column}'{hint} (columns: {', '.join(known) or 'none'})")
@@ -108,14 +111,16 @@ def text_lines(path: Path) -> Iterator[str]:
         kind = special(path)
         if kind is not None:
             raise DataError(f"{path}: is not a file but {kind}; correct the path")
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            for number, line in enumerate(file, start=1):
+        with _opened(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as lines:
+            for number, line in enumerate(lines, start=1):
                 if "\0" in line:
                     raise DataError(f"{path}:{number}: a byte of zero is no text; save the file as UTF-8")
                 empty = empty and not line.strip()
                 yield line
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; correct the path in the recipe") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: is damaged or not compressed by gzip ({error}); compress it anew") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); give a readable file") from error
     except UnicodeDecodeError as error:
@@ -124,9 +129,19 @@ def text_lines(path: Path) -> Iterator[str]:
         raise DataError(f"{path}: the file is empty; it must hold at least one record")
 
 
+def _opened(path: Path) -> BinaryIO:
+    """A file's bytes, unpacked where its name ends with `.gz`."""
+    return cast(BinaryIO, gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb"))
+
+
+def kind_of_file(path: Path) -> str:
+    """The ending that says what a file holds, in small letters; a `.gz` behind it says only that it is compressed."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
 def _not_utf8(path: Path) -> str:
     """Says which line of a file is not UTF-8: a file that is read in pieces does not know."""
-    with path.open("rb") as file:
+    with _opened(path) as file:
         for number, line in enumerate(file, start=1):
             try:
                 line.decode()
@@ -276,3 +291,27 @@ def csv_records(path: Path, needed: Iterable[str], delimiter: str = ",", name: s
     except csv.Error as error:
         place = f"{name or path}:{line}"
         raise DataError(f"{place}: broken CSV in the record that starts here ({error}); correct it") from None
+
+
+def parquet_records(path: Path) -> Records:
+    """The rows of a Parquet file, which are read bit by bit; their places count from 0.
+
+    Raises:
+        DataError: it is missing, or no whole Parquet file, or two of its columns have one name.
+    """
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        if (kind := special(path)) is not None:
+            raise DataError(f"{path}: is not a file but {kind}; correct the path")
+        with ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if len(set(names)) != len(names):
+                raise DataError(f"{path}: a column's name stands twice; give each column its own")
+            rows = (row for batch in file.iter_batches(1000) for row in batch.to_pylist())
+            yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; correct the path in the recipe") from None
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{path}: cannot be read as Parquet ({first_line(error)}); write it anew") from error

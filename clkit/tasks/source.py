@@ -171,6 +171,9 @@ MESSAGES = (
     "assistant's turn is the answer (mostly `answers: free`), what is before it the input."
 )
 
+LABEL_NAMES = "Names of the values in the label column: a list indexed by number, or a mapping."
+LabelNames = list[str] | dict[int | str, str] | None
+
 #: So many records of a file are read to see whether it is of use, before anything is loaded.
 BEGINNING = 100
 
@@ -264,6 +267,13 @@ class SourceSection(Section):
         except DataError as error:
             return [f"{key}: {error}"]
         return []
+
+
+def names_by_value(names: LabelNames) -> dict[str, str] | None:
+    """The names of labels by what stands for them in a column, as text."""
+    if names is None:
+        return None
+    return {str(value): name for value, name in (names.items() if isinstance(names, dict) else enumerate(names))}
 
 
 def refuse_beside_messages(messages: str | None, **given: object) -> None:

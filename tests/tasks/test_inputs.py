@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 
 from clkit.errors import DataError
@@ -42,6 +44,18 @@ def task(**columns: Any) -> TaskRecipe:
 )
 def test_every_kind_of_file(tmp_path: Path, name: str, text: str, expected: list[str]) -> None:
     assert read(file(tmp_path, name, text), None)["text"][:] == expected
+
+
+def test_packed_files_and_the_delimiter_of_the_tasks_data(tmp_path: Path) -> None:
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["one", "two"]}), tmp_path / "in.parquet")
+    (tmp_path / "in.txt.gz").write_bytes(gzip.compress(b"one\ntwo\n"))
+    semicolons = task(train="a.csv", test="a.csv", delimiter=";")
+    for path, own in (
+        (tmp_path / "in.parquet", None),
+        (tmp_path / "in.txt.gz", None),
+        (file(tmp_path, "in.csv", "text;label\none;x\ntwo;y\n"), semicolons),
+    ):
+        assert read(path, own)["text"][:] == ["one", "two"]
 
 
 def test_the_last_users_turn_of_a_conversation_is_asked(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_an_empty_text_is_a_row_like_any_other(tmp_path: Path) -> None:
         ("a.txt", "", ": the file is empty; it must hold at least one record"),
         ("a.txt", " \n\n", ": the file is empty"),
         ("a.txt", b"one\n\ncaf\xe9\n", ":3: byte 0xe9 is not UTF-8; save the file as UTF-8"),
-        ("a.md", "one", ": unknown kind of file '.md'; give a .jsonl, .json, .csv, .tsv or .txt file"),
+        ("a.md", "one", ": unknown kind of file '.md'; give a .jsonl, .json, .csv, .tsv, .parquet or .txt file"),
         ("a.csv", "text\n", ": no records; it must hold at least one"),
         ("a.jsonl", '{"txt": "one"}', ":1: no column 'text', did you mean 'txt'?"),
         ("a.jsonl", '{"text": "one"}\n{"text": 2}', ":2: 'text' is a number, not text"),

@@ -1,4 +1,4 @@
-"""Reads a task from JSON, CSV or plain text files of the user's own."""
+"""Reads a task from JSON, CSV, Parquet or plain text files of the user's own."""
 
 from __future__ import annotations
 
@@ -10,31 +10,55 @@ from pydantic import Field, model_validator
 
 from clkit.errors import DataError
 from clkit.section import DataPath
-from clkit.tasks.records import DELIMITERS, csv_records, documents, json_records
-from clkit.tasks.source import MESSAGES, TEXT, Columns, ReadRows, Source, SourceSection, Wanted, refuse_beside_messages
+from clkit.tasks.records import DELIMITERS, csv_records, documents, json_records, kind_of_file, parquet_records
+from clkit.tasks.source import (
+    LABEL_NAMES,
+    MESSAGES,
+    TEXT,
+    Columns,
+    LabelNames,
+    ReadRows,
+    Source,
+    SourceSection,
+    Wanted,
+    names_by_value,
+    refuse_beside_messages,
+)
 
 _JSON = (".jsonl", ".json")
 
 
 class FilesSource(SourceSection):
-    """Files of the user's own: JSON, CSV, or plain text, whose documents are parted by blank lines."""
+    """Files of the user's own: JSON, CSV, Parquet, or plain text, whose documents are parted by blank lines."""
 
     rank: ClassVar[int] = 3
     kind: Literal["files"] = Field(
-        description="JSON (`.jsonl`, `.json`), CSV (`.csv`, `.tsv`) or, for pretraining, `.txt` files."
+        description="JSON (`.jsonl`, `.json`), CSV (`.csv`, `.tsv`), Parquet (`.parquet`) or, for pretraining, `.txt` "
+        "files; all but Parquet also compressed by gzip (`.csv.gz`)."
     )
     train: DataPath = Field(description="File to train on.")
     test: DataPath = Field(description="File to test on.")
     text: str = Field("text", description=TEXT)
     label: str = Field("label", description="Column that holds the label or the answer; pretraining reads none.")
-    messages: str | None = Field(None, description=MESSAGES + " JSON only.")
+    messages: str | None = Field(None, description=MESSAGES + " JSON or Parquet.")
+    label_names: LabelNames = Field(None, description=LABEL_NAMES)
+    delimiter: str | None = Field(
+        None,
+        pattern='^[^"\\r\\n]$',
+        description="What parts the fields of CSV files, where it is no comma (in `.tsv`: tab).",
+    )
 
     @model_validator(mode="after")
     def _has_one_kind_of_input(self) -> FilesSource:
         own = {key: None if value == key else value for key, value in (("text", self.text), ("label", self.label))}
-        refuse_beside_messages(self.messages, **own)
+        refuse_beside_messages(self.messages, **own, label_names=self.label_names)
+        if self.delimiter is not None and not {kind_of_file(Path(file)) for file in (self.train, self.test)} & {
+            *DELIMITERS
+        }:
+            raise ValueError("delimiter: it is for .csv and .tsv files, and none is given; remove it")
         if self._plain == ["train", "test"]:
-            columns = {**own, "messages": self.messages, "missing": self.missing or None}
+            missing = self.missing or None
+            columns = {**own, "messages": self.messages, "missing": missing, "label_names": self.label_names}
             useless = next((key for key, value in columns.items() if value is not None), None)
             if useless is not None:
                 raise ValueError(f"{useless}: a .txt file has no columns; remove it")
@@ -43,7 +67,7 @@ class FilesSource(SourceSection):
     @property
     def _plain(self) -> list[str]:
         """The uses of files that hold nothing but text."""
-        return [use for use in ("train", "test") if getattr(self, use).lower().endswith(".txt")]
+        return [use for use in ("train", "test") if kind_of_file(Path(getattr(self, use))) == ".txt"]
 
     @property
     def unlabelled(self) -> str | None:
@@ -62,18 +86,22 @@ class FilesSource(SourceSection):
 
     def read(self, wanted: Wanted) -> Source:
         train, test = (self._rows(Path(file), wanted) for file in (self.train, self.test))
-        return Source(train, test)
+        names = names_by_value(self.label_names)
+        return Source(train, test, tuple(dict.fromkeys(names.values())) if names else None)
 
     def _rows(self, path: Path, wanted: Wanted, most: int | None = None) -> ReadRows:
-        columns = self.columns(wanted, self.text, self.label, self.messages)
-        kind = path.suffix.lower()
+        columns = self.columns(wanted, self.text, self.label, self.messages, names_by_value(self.label_names))
+        kind = kind_of_file(path)
         if kind in _JSON:
             records = json_records(path)
         elif kind in DELIMITERS:
-            records = csv_records(path, columns.needed, DELIMITERS[kind])
+            records = csv_records(path, columns.needed, self.delimiter or DELIMITERS[kind])
+        elif kind == ".parquet":
+            records = parquet_records(path)
         elif kind == ".txt" and wanted.plain_text:
             records, columns = documents(path), Columns("text", None)
         else:
-            *kinds, last = [*_JSON, *DELIMITERS, *([".txt"] if wanted.plain_text else [])]
+            known = (*_JSON, *DELIMITERS, ".parquet")
+            *kinds, last = (*known, ".txt") if wanted.plain_text else known
             raise DataError(f"{path}: unknown kind of file '{path.suffix}'; give a {', '.join(kinds)} or {last} file")
         return self.rows(islice(records, most), columns, str(path))

@@ -15,7 +15,19 @@ from pydantic import Field, model_validator
 from clkit.errors import DataError
 from clkit.section import HubOrFolder
 from clkit.tasks.records import Records, check_columns, csv_records, json_records
-from clkit.tasks.source import MESSAGES, TEXT, Columns, Rows, Source, SourceSection, Wanted, refuse_beside_messages
+from clkit.tasks.source import (
+    LABEL_NAMES,
+    MESSAGES,
+    TEXT,
+    Columns,
+    LabelNames,
+    Rows,
+    Source,
+    SourceSection,
+    Wanted,
+    names_by_value,
+    refuse_beside_messages,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetBuilder
@@ -47,11 +59,7 @@ class HubSource(SourceSection):
         None, description="Column that holds the label or the answer; null for pretraining, which reads none."
     )
     messages: str | None = Field(None, description=MESSAGES)
-    label_names: list[str] | dict[int | str, str] | None = Field(
-        None,
-        description="Names of the values in the label column: a list indexed by number, or a mapping. "
-        "Without it the data set's own names are used.",
-    )
+    label_names: LabelNames = Field(None, description=f"{LABEL_NAMES} Without it the data set's own names are used.")
 
     @model_validator(mode="after")
     def _has_one_kind_of_input(self) -> HubSource:
@@ -103,7 +111,7 @@ class HubSource(SourceSection):
         name += f", split '{split}'"
         which = {"path": self.dataset, "name": self.config, "revision": self.revision}
         builder = _loaded(name, lambda: datasets.load_dataset_builder(**which))
-        names = _by_value(self.label_names)
+        names = names_by_value(self.label_names)
         if _is_text(builder):
             columns = self.columns(wanted, self.text, self.label, self.messages, names)
             records = _loaded(name, lambda: _as_written(builder, split if most is None else _whole(split), columns))
@@ -115,7 +123,7 @@ class HubSource(SourceSection):
             raise DataError(f"{name}: names several splits; give one")
         feature = dataset.features.get(str(self.label))
         own = self.label_names is None and isinstance(feature, datasets.ClassLabel)
-        names = _by_value(feature.names) if own else names
+        names = names_by_value(feature.names) if own else names
         source = self.model_copy(update={"missing": [*self.missing, "-1"]}) if own else self  # as `ClassLabel` has it
         columns = source.columns(wanted, self.text, self.label, self.messages, names)
         check_columns(dataset.column_names, columns.needed, name)
@@ -250,10 +258,3 @@ def _as_written(builder: DatasetBuilder, split: str, columns: Columns) -> Record
     read = {one: list(records(one)) if one in split else [] for one in files}
     parts = datasets.ReadInstruction.from_spec(split).to_absolute({one: len(all_) for one, all_ in read.items()})
     return (record for part in parts for record in read[part.splitname][part.from_ : part.to])
-
-
-def _by_value(names: Sequence[str] | dict[Any, str] | None) -> dict[str, str] | None:
-    """The names of labels by what stands for them in a column, as text."""
-    if names is None:
-        return None
-    return {str(value): name for value, name in (names.items() if isinstance(names, dict) else enumerate(names))}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from clkit.errors import DataError
 from clkit.tasks.source import Rows, Wanted
@@ -20,6 +23,12 @@ def read(folder: Path, suffix: str, content: str | bytes, **options: Any) -> Row
     path = folder / f"data{suffix}"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return FilesSource(kind="files", train=str(path), test=str(path), **options).read(Wanted("t")).train
+
+
+def parquet(columns: dict[str, list[Any]]) -> bytes:
+    written = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns), written)
+    return written.getvalue()
 
 
 def test_jsonl_is_read(tmp_path: Path) -> None:
@@ -52,6 +61,57 @@ def test_a_template_joins_columns(tmp_path: Path) -> None:
     assert rows.texts([0, 1]) == ["Title: T {body}\nText: B 2", "Title: \nText: B 2.5"]
 
 
+CSV = "text;label\na,b;0\nc;1\nd;-\n"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content"),
+    [
+        (".csv", CSV.encode()),
+        (".csv.gz", gzip.compress(CSV.encode())),
+        (".tsv", CSV.encode()),
+        (
+            ".JSONL.gz",
+            gzip.compress(b'{"text": "a,b", "label": 0}\n{"text": "c", "label": 1}\n{"text": "d", "label": "-"}'),
+        ),
+        (".json", b'[{"text": "a,b", "label": 0}, {"text": "c", "label": 1}, {"text": "d", "label": "-"}]'),
+        (".parquet", parquet({"text": ["a,b", "c", "d"], "label": ["0", "1", "-"]})),
+    ],
+)
+def test_kinds_of_files_hold_the_same(tmp_path: Path, suffix: str, content: bytes) -> None:
+    delimiter = {"delimiter": ";"} if "sv" in suffix else {}
+    path = tmp_path / f"data{suffix}"
+    path.write_bytes(content)
+    section = FilesSource(
+        kind="files", train=str(path), test=str(path), label_names=["no", "yes"], missing=["-"], **delimiter
+    )
+    source = section.read(Wanted("t"))
+    assert source.labels == ("no", "yes")
+    assert source.train.texts([0, 1, 2]) == ["a,b", "c", "d"]
+    assert source.train.answers == ["no", "yes", None]
+    assert section.lacks(Wanted("t")) == []
+
+
+def test_parquet_has_conversations_and_numbers_and_places(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+    rows = read(tmp_path, ".parquet", parquet({"chat": [turns, turns]}), messages="chat")
+    assert (rows.texts([1]), rows.answers) == (["hi"], ["ho", "ho"])
+    rows = read(tmp_path, ".parquet", parquet({"text": ["a", "b"], "label": [3.0, None]}))
+    assert rows.answers == ["3", None]
+    assert rows.where(1) == f"{tmp_path / 'data.parquet'}, row 1"
+
+
+def test_settings_without_effect_are_refused() -> None:
+    for suffix, settings, message in [
+        (".jsonl", {"delimiter": ";"}, "delimiter: it is for .csv and .tsv files"),
+        (".csv", {"delimiter": '"'}, "String should match pattern"),
+        (".jsonl", {"messages": "chat", "label_names": ["a"]}, "label_names: messages: chat holds"),
+        (".txt.gz", {"label_names": ["a"]}, "label_names: a .txt file has no columns"),
+    ]:
+        with pytest.raises(ValidationError, match=message):
+            FilesSource(kind="files", train=f"/a{suffix}", test=f"/b{suffix}", **settings)
+
+
 @given(
     st.lists(
         st.tuples(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1), st.text("ab", min_size=1)),
@@ -79,14 +139,19 @@ def test_csv_keeps_what_was_written(tmp_path_factory: pytest.TempPathFactory, pa
         (
             ".csv",
             "text;label\na;b\n",
-            ":1: no column 'text': the header has ';' as delimiter ('text;label'); write the file with commas",
+            ":1: no column 'text': the header has ';' as delimiter ('text;label'); write the file with commas, or set "
+            'source.delimiter: ";" (kind: files)',
         ),
         (".csv", "text,label\na,x\na, b,x\n", ":3: the header has 2 fields, this record 3"),
         (".csv", "text,label\na\n", ":2: the header has 2 fields, this record 1"),
         (".csv", "text,text\na,x\n", ":1: a column's name stands twice"),
         (".csv", 'text,label\n"a,x\n', ":2: broken CSV"),
         (".csv", "text,label\n ,x\n", ":2: the text is empty"),
-        (".xlsx", "text\tlabel\n", ": unknown kind of file '.xlsx'; give a .jsonl, .json, .csv or .tsv file"),
+        (".csv.gz", gzip.compress(b"text,label\n" + b"a,x\n" * 99)[:-9], ": is damaged or not compressed by gzip"),
+        (".csv.gz", gzip.compress(b"text,label\n\xff,x"), ":2: byte 0xff is not UTF-8"),
+        (".parquet", "text", ": cannot be read as Parquet"),
+        (".parquet", parquet({"txt": ["a"], "label": ["b"]}), ", row 0: no column 'text', did you mean 'txt'?"),
+        (".xlsx", "text\tlabel\n", ": unknown kind of file '.xlsx'; give a .jsonl, .json, .csv, .tsv or .parquet file"),
     ],
 )
 def test_what_is_broken_is_named(tmp_path: Path, suffix: str, content: str | bytes, message: str) -> None:
