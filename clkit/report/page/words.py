@@ -43,7 +43,8 @@ def _sequence(matrix: AccuracyMatrix) -> Iterator[str]:
     worst = max(losses, key=lambda task: losses[task], default=0)
     if losses and losses[worst] > max(losses.get(0, 0.0), 0.0):
         was, now = (_score(matrix, matrix.rows[row][worst]) for row in (worst, -1))
-        yield f"It lost even more of {matrix.tasks[worst]}: from {was} to {now}{_most_lost(matrix, worst)}."
+        how_much = "even more" if losses.get(0, 0.0) > 0 else "most"
+        yield f"It lost {how_much} of {matrix.tasks[worst]}: from {was} to {now}{_most_lost(matrix, worst)}."
     if learned < tasks:
         yield f"The run is not finished: {learned} of {tasks} tasks are learned, and the metrics come with the last."
 

@@ -63,7 +63,7 @@ def test_the_task_that_lost_most():
 
 def test_a_score_that_is_missing_is_not_guessed():
     rows: list[Row] = [[None, None, None], [0.8, 0.8, None], [0.7, 0.1, 0.7]]
-    assert said(rows)[0] == "It lost even more of b: from 80.0 % to 10.0 %."
+    assert said(rows)[0] == "It lost most of b: from 80.0 % to 10.0 %."
 
 
 def test_where_lower_is_better():
