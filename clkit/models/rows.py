@@ -15,15 +15,17 @@ from clkit.models.layers import RowSite
 
 @dataclass
 class RowGradient:
-    """The gradient of some rows of a weight, of which the step updates no other.
+    """The gradient of some rows of a weight.
 
     Attributes:
         rows: their indices, ascending.
         grad: one row for each of them; named as a parameter's, so that a norm can be taken over both alike.
+        others_stay: whether the step leaves the other rows alone; if not, their gradient is zero.
     """
 
     rows: torch.Tensor
     grad: torch.Tensor
+    others_stay: bool
 
 
 class RowGradients:

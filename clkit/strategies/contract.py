@@ -83,8 +83,8 @@ class Context:
             until `training_data` is called. ``collate([examples[3], examples[7]])`` makes a batch of two, on the CPU.
         process_index, num_processes: which of how many processes this is; each sees its own share of every batch.
         sum_over_processes: adds a tensor over all processes (the tensor itself where there is one process).
-        row_gradients: of parameters whose `grad` is None in this step, the gradient of the only rows that the step
-            updates; given in `before_step`, where the strategy's `steps` allow it.
+        row_gradients: of parameters whose `grad` is None in this step, the gradient of some rows; given in
+            `before_step`, where the strategy's `steps` allow it.
         pending: each logged value since the last line of the log, by name. For the engine, which keeps it in
             checkpoints.
     """

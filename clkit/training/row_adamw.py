@@ -24,7 +24,8 @@ class RowAdamW(torch.optim.AdamW):
         w ← (1 − lr λ) w − lr / (1 − β1^t) · m / (√v / √(1 − β2^t) + ε)
 
     which equals stepping with a whole gradient that is zero in the other rows, and putting those back afterwards. The
-    state `chosen` of a weight tells the step at which each row was chosen last; the rest is AdamW's.
+    state `chosen` of a weight tells the step at which each row was chosen last; the rest is AdamW's. Where the other
+    rows do not stay (`RowGradient.others_stay`), they are chosen as well, with g = 0.
 
     Args:
         rows: the gradients by parameter, each of float32 in whole rows on the CPU; a step takes them out.
@@ -56,12 +57,16 @@ class RowAdamW(torch.optim.AdamW):
         state["step"] += 1
         beta1, beta2 = group["betas"]
         step = float(state["step"])
-        lag = (step - state["chosen"].index_select(0, chosen.rows)).double()
-        state["chosen"].index_fill_(0, chosen.rows, step)
+        rows, given = chosen.rows, torch.arange(len(chosen.rows))
+        if not chosen.others_stay:
+            rows, given = torch.arange(len(parameter)), torch.full((len(parameter),), -1).index_copy_(0, rows, given)
+        lag = (step - state["chosen"].index_select(0, rows)).double()
+        state["chosen"].index_fill_(0, rows, step)
         row_kernel()(
             (parameter, state["exp_avg"], state["exp_avg_sq"]),
-            chosen.rows,
-            chosen.grad,
+            rows,
+            chosen.grad.contiguous(),
+            given,
             (beta1**lag).float(),
             (beta2**lag).float(),
             (

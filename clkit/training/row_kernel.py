@@ -21,9 +21,11 @@ import numpy as np
 import torch
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-#: Weight and both moments; rows; their gradient; β1^l and β2^l of each; 1 − β1, 1 − β2, 1 − lr λ, lr / (1 − β1^t),
-#: 1 / √(1 − β2^t), ε.
-RowKernel = Callable[[Tensors, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, Sequence[float]], None]
+#: Weight and both moments; rows; gradients, and which of them is each row's, or −1: none, it is zero; β1^l and β2^l
+#: of each row; 1 − β1, 1 − β2, 1 − lr λ, lr / (1 − β1^t), 1 / √(1 − β2^t), ε.
+RowKernel = Callable[
+    [Tensors, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, Sequence[float]], None
+]
 
 _SOURCE = r"""
 #include <math.h>
@@ -32,12 +34,13 @@ _SOURCE = r"""
 __attribute__((target_clones("avx512f", "avx2", "default")))
 #endif
 void step_rows(float *restrict weights, float *restrict first, float *restrict second, const int64_t *rows,
-               const float *restrict gradients, const float *decay1, const float *decay2, const float *by,
+               const float *restrict gradients, const int64_t *given, const float *zeros,
+               const float *decay1, const float *decay2, const float *by,
                int64_t count, int64_t width) {
   const float rest1 = by[0], rest2 = by[1], shrink = by[2], size = by[3], scale = by[4], eps = by[5];
   for (int64_t i = 0; i < count; i++) {
     float *w = weights + rows[i] * width, *m = first + rows[i] * width, *v = second + rows[i] * width;
-    const float *g = gradients + i * width;
+    const float *g = given[i] < 0 ? zeros : gradients + given[i] * width;
     const float a = decay1[i], b = decay2[i];
     for (int64_t j = 0; j < width; j++) {
       const float mj = m[j] * a + g[j] * rest1;
@@ -64,15 +67,16 @@ def row_kernel() -> RowKernel:
     def compiled(
         state: Tensors,
         rows: torch.Tensor,
-        gradient: torch.Tensor,
+        gradients: torch.Tensor,
+        given: torch.Tensor,
         decay1: torch.Tensor,
         decay2: torch.Tensor,
         by: Sequence[float],
     ) -> None:
-        gradient = gradient.contiguous()
-        tensors = (*state, rows, gradient, decay1, decay2)
+        width = gradients.shape[1]
+        tensors = (*state, rows, gradients, given, torch.zeros(width), decay1, decay2)
         pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
-        function(*pointers, (ctypes.c_float * len(by))(*by), *map(ctypes.c_int64, gradient.shape))
+        function(*pointers, (ctypes.c_float * len(by))(*by), ctypes.c_int64(len(rows)), ctypes.c_int64(width))
 
     return compiled
 
@@ -104,7 +108,8 @@ def _library() -> Path:
 def step_rows(
     state: Tensors,
     rows: torch.Tensor,
-    gradient: torch.Tensor,
+    gradients: torch.Tensor,
+    given: torch.Tensor,
     decay1: torch.Tensor,
     decay2: torch.Tensor,
     by: Sequence[float],
@@ -115,6 +120,7 @@ def step_rows(
     """
     rest1, rest2, shrink, size, scale, eps = torch.tensor(by, dtype=torch.float32)
     weight, first, second = (tensor.index_select(0, rows) for tensor in state)
+    gradient = gradients.index_select(0, given.clamp(min=0)) * (given >= 0).unsqueeze(1)
     first = first * decay1.unsqueeze(1) + gradient * rest1
     second = second * decay2.unsqueeze(1) + gradient * gradient * rest2
     root = torch.from_numpy(np.sqrt(second.numpy()))

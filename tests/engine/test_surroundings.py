@@ -12,7 +12,7 @@ import pytest
 from tests.toy import ToyRecipe
 
 PROGRAM = """
-import json, os, random, sys
+import gc, json, os, random, sys
 import datasets, numpy, torch, transformers
 from huggingface_hub import utils as hub
 
@@ -27,6 +27,7 @@ def switches():
         datasets.are_progress_bars_disabled(),
         hub.are_progress_bars_disabled(),
         sys.path,
+        gc.get_freeze_count(),
     ]
 
 if sys.argv[3] == "quiet":

@@ -42,7 +42,8 @@ def weight() -> nn.Parameter:
     return nn.Parameter(torch.randn(12, 5, generator=torch.Generator().manual_seed(0)))
 
 
-def test_it_equals_masking_and_putting_back() -> None:
+@pytest.mark.parametrize("others_stay", [True, False])
+def test_it_equals_masking_and_putting_back(others_stay: bool) -> None:
     ours, theirs, given = weight(), weight(), {}
     own, stock = RowAdamW([ours], given, **options()), torch.optim.AdamW([theirs], **options())
     for number, (rows, gradient) in enumerate(draws(40)):
@@ -50,13 +51,13 @@ def test_it_equals_masking_and_putting_back() -> None:
             own.step()
             stock.step()
             continue
-        given[ours] = RowGradient(rows, gradient[rows])
+        given[ours] = RowGradient(rows, gradient[rows], others_stay)
         before = theirs.detach().clone()
         theirs.grad = gradient
         stock.step()
         theirs.grad = None
         with torch.no_grad():
-            masked = [row for row in range(12) if row not in rows]
+            masked = [row for row in range(12) if row not in rows and others_stay]
             theirs[masked] = before[masked]
         own.step()
         assert not given
@@ -85,7 +86,7 @@ def test_it_goes_on_from_its_state_to_the_last_bit() -> None:
                 parameter = nn.Parameter(parameter.detach().clone())
                 optimizer = RowAdamW([parameter], given, **options())
                 optimizer.load_state_dict(state)
-            given[parameter] = RowGradient(rows, gradient[rows])
+            given[parameter] = RowGradient(rows, gradient[rows], others_stay=True)
             optimizer.step()
         found.append(parameter)
     assert torch.equal(*found)
@@ -103,7 +104,8 @@ def kernel_arguments() -> tuple[Any, ...]:
     rows = torch.arange(0, 300, 3)
     state = (normal(300, 77), normal(300, 77), normal(300, 77).square())
     decays = [torch.rand(100, generator=generator) for _ in range(2)]
-    return state, rows, normal(100, 77), *decays, (0.1, 0.001, 0.999, 1e-3, 3.1, 1e-8)
+    given = torch.arange(100).masked_fill(torch.arange(100) % 5 == 0, -1)
+    return state, rows, normal(100, 77), given, *decays, (0.1, 0.001, 0.999, 1e-3, 3.1, 1e-8)
 
 
 @pytest.mark.skipif(row_kernel() is step_rows, reason="there is no C compiler here")

@@ -173,11 +173,11 @@ class MIGU(Strategy):
             keep = weight.grad.new_ones(site.rows).index_fill_(0, masked, 0)
             weight.grad.mul_(keep.unsqueeze(1 - site.axis))
         gradient = self._gradients.take(site.name) if self._gradients is not None else None
-        if gradient is not None and update and self.steps is not None and not self.steps.whole_gradients:
+        if gradient is not None and self.steps is not None and not self.steps.whole_gradients:
             if weight.grad is not None:  # a penalty's
                 gradient += weight.grad.index_select(0, kept)
                 weight.grad = None
-            context.row_gradients[weight] = rows.RowGradient(kept, gradient)
+            context.row_gradients[weight] = rows.RowGradient(kept, gradient, others_stay=update)
         elif gradient is not None:
             weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
             weight.grad.index_add_(0, kept, gradient)
