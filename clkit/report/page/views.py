@@ -188,7 +188,7 @@ def _view(anchor: str, name: str, folder: RunFolder, result: RunResult, share: i
         recipe=_text(folder),
         settings=settings,
         unknown_defaults=unknown_defaults,
-        read=[(key, _said(value)) for key, value in _mapping(environment, "read").items()],
+        read=[(key, _said(value)) for key, value in environment.get("read", {}).items()],
         environment=_environment(environment),
         stages=_stages(folder),
     )
@@ -204,12 +204,6 @@ def _text(folder: RunFolder) -> str:
         return folder.recipe_yaml()
     except ClkitError as error:
         return str(error)
-
-
-def _mapping(environment: dict[str, Any], key: str) -> dict[str, Any]:
-    """A part of `env.json`, which a person may have edited."""
-    value = environment.get(key)
-    return value if isinstance(value, dict) else {}
 
 
 def _said(value: Any) -> str:
@@ -283,8 +277,8 @@ def _environment(environment: dict[str, Any]) -> list[tuple[str, str]]:
     command = environment.get("command")
     said: dict[str, Any] = {"command": " ".join(map(str, command)) if isinstance(command, list) else None}
     said |= {key: environment.get(key) for key in ("started", "platform", "cpus")}
-    said |= _mapping(environment, "versions")
-    formers = len(_mapping(environment, "former_recipes"))
+    said |= environment.get("versions", {})
+    formers = len(environment.get("former_recipes", {}))
     said["grown"] = f"{counted(formers, 'time')}, with further tasks" if formers else None
     return [(key, str(value)) for key, value in said.items() if value]
 

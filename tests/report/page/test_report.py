@@ -230,7 +230,7 @@ def test_damage_is_told_on_the_page(tmp_path: Path):
 @pytest.mark.parametrize(
     ("file", "text"),
     [
-        ("env.json", '{"format": 1, "versions": [], "read": 3, "command": "x", "former_recipes": null, "started": 4}'),
+        ("env.json", '{"format": 1, "command": "x", "started": 4}'),
         ("recipe.yaml", "name: [\n"),
         ("recipe.yaml", "strategies: 3\nmodel: []\nobjective: {}\n"),
         ("tasks/03-blue/predictions.jsonl", '{"task": "red", "index": 0, "prediction": "yes"}\n'),
