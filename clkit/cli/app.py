@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from importlib import import_module
 from inspect import isfunction
@@ -15,7 +17,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from pkgutil import iter_modules
 from traceback import format_exception
-from types import ModuleType, TracebackType
+from types import FrameType, ModuleType, TracebackType
 from typing import Annotated, NoReturn, TextIO
 
 import typer
@@ -25,6 +27,7 @@ from clkit.errors import ClkitError, first_line, one_line
 from clkit.redaction import redact
 
 INTERRUPTED = 130
+STOPPED = "interrupted; finished tasks are kept, and --resume goes on after them"
 
 app = typer.Typer(
     name="clkit",
@@ -80,6 +83,9 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a name may hold what the terminal's encoding lacks
             stream.reconfigure(errors="backslashreplace")
+    heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not where it is ignored, as under nohup
+    if heard and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _interrupted)
     os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported; what reads GGUF files has no other switch
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns as it is imported, and at each layer
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
@@ -87,6 +93,15 @@ def main() -> NoReturn:
         sys.excepthook = _print_traceback
         sys.exit(app(args=arguments, prog_name="clkit", standalone_mode=False) or 0)
     sys.exit(_one_line(arguments))
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C: an error as ever; but inside an import, where libraries written in C++ abort at one, the end at once."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os._exit(_failed(STOPPED, INTERRUPTED))
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def _nowhere() -> TextIO:
@@ -99,7 +114,7 @@ def _one_line(arguments: list[str]) -> int:
         code: int = app(args=arguments, prog_name="clkit", standalone_mode=False) or 0
         sys.stdout.flush()  # a full disk or a pipe that nobody reads is noticed only here
         if code == INTERRUPTED:  # Typer turns Ctrl-C into this code, without a word
-            return _failed("interrupted; finished tasks are kept, and --resume goes on after them", code)
+            return _failed(STOPPED, code)
         return code
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)

@@ -149,7 +149,7 @@ def test_help_fits_80_columns(called: Callable[..., tuple[int, str, str]]) -> No
         (ClkitError("broken\nin two"), 1, "error: broken in two\n"),
         (UsageError("wrong"), 2, "error: wrong\n"),
         (RecipeError("a", "b", "c"), 2, "error: a (+2 more: `clkit validate` lists all)\n"),
-        (KeyError("x"), 1, "error: KeyError: 'x' (unexpected: please report it, with the output of the same command"),
+        (KeyError("x"), 1, "error: KeyError: there is no key 'x' (unexpected: please report it, with the output of the same command"),
     ],
 )
 def test_every_error_has_a_line_and_a_code(
@@ -217,3 +217,14 @@ def test_a_message_is_one_line_however_long_a_value_is() -> None:
     assert len(said) == LONGEST
     assert said.endswith("999\\x1b '; list the labels")
     assert said.startswith("label '9")
+
+
+def test_ctrl_c_inside_an_import_is_one_line_too(tmp_path: Path) -> None:
+    """There libraries written in C++ would abort at a KeyboardInterrupt."""
+    (tmp_path / "slow.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nraise SystemExit(9)\n")
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # also where it is ignored
+    command = [sys.executable, "-c", f"{heard}\nfrom clkit.cli.app import main\nmain()"]
+    arguments = ["validate", "quickstart", "strategies=[{name: 'slow:X'}]"]
+    ended = subprocess.run([*command, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+    said = "error: interrupted; finished tasks are kept, and --resume goes on after them\n"
+    assert (ended.returncode, ended.stderr) == (130, said)
