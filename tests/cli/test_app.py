@@ -149,7 +149,7 @@ def test_help_fits_80_columns(called: Callable[..., tuple[int, str, str]]) -> No
         (ClkitError("broken\nin two"), 1, "error: broken in two\n"),
         (UsageError("wrong"), 2, "error: wrong\n"),
         (RecipeError("a", "b", "c"), 2, "error: a (+2 more: `clkit validate` lists all)\n"),
-        (KeyError("x"), 1, "error: KeyError: there is no key 'x' (unexpected: please report it, with the output of the same command"),
+        (KeyError("x"), 1, "error: KeyError: there is no key 'x' (unexpected: please report it, with the output of"),
     ],
 )
 def test_every_error_has_a_line_and_a_code(
