@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -60,7 +61,7 @@ def row_kernel() -> RowKernel:
     """The compiled one, built when it is first asked for and kept in the user's cache; without a compiler, torch's."""
     try:
         function = ctypes.CDLL(str(_library())).step_rows
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, RuntimeError, subprocess.SubprocessError):
         return step_rows
     function.restype = None
 
@@ -85,9 +86,9 @@ def _library() -> Path:
     """The compiled file, which is named after its source, so that none is ever older than it.
 
     Raises:
-        OSError, SubprocessError: there is no compiler, it fails, or nothing can be written.
+        OSError, RuntimeError, SubprocessError: there is no compiler or no home, it fails, or nothing can be written.
     """
-    name = f"{hashlib.sha256(repr((_SOURCE, _FLAGS, os.uname().machine, sys.platform)).encode()).hexdigest()[:16]}.so"
+    name = f"{hashlib.sha256(repr((_SOURCE, _FLAGS, platform.machine(), sys.platform)).encode()).hexdigest()[:16]}.so"
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "clkit")
     library = folder / name
     if not library.is_file():
