@@ -68,11 +68,13 @@ CSV = "text;label\na,b;0\nc;1\nd;-\n"
     ("suffix", "content"),
     [
         (".csv", CSV.encode()),
-        (".csv.gz", gzip.compress(CSV.encode())),
+        (".csv.gz", gzip.compress(CSV.encode(), mtime=0)),
         (".tsv", CSV.encode()),
         (
             ".JSONL.gz",
-            gzip.compress(b'{"text": "a,b", "label": 0}\n{"text": "c", "label": 1}\n{"text": "d", "label": "-"}'),
+            gzip.compress(
+                b'{"text": "a,b", "label": 0}\n{"text": "c", "label": 1}\n{"text": "d", "label": "-"}', mtime=0
+            ),
         ),
         (".json", b'[{"text": "a,b", "label": 0}, {"text": "c", "label": 1}, {"text": "d", "label": "-"}]'),
         (".parquet", parquet({"text": ["a,b", "c", "d"], "label": ["0", "1", "-"]})),
@@ -147,8 +149,12 @@ def test_csv_keeps_what_was_written(tmp_path_factory: pytest.TempPathFactory, pa
         (".csv", "text,text\na,x\n", ":1: a column's name stands twice"),
         (".csv", 'text,label\n"a,x\n', ":2: broken CSV"),
         (".csv", "text,label\n ,x\n", ":2: the text is empty"),
-        (".csv.gz", gzip.compress(b"text,label\n" + b"a,x\n" * 99)[:-9], ": is damaged or not compressed by gzip"),
-        (".csv.gz", gzip.compress(b"text,label\n\xff,x"), ":2: byte 0xff is not UTF-8"),
+        (
+            ".csv.gz",
+            gzip.compress(b"text,label\n" + b"a,x\n" * 99, mtime=0)[:-9],
+            ": is damaged or not compressed by gzip",
+        ),
+        (".csv.gz", gzip.compress(b"text,label\n\xff,x", mtime=0), ":2: byte 0xff is not UTF-8"),
         (".parquet", "text", ": cannot be read as Parquet"),
         (".parquet", parquet({"txt": ["a"], "label": ["b"]}), ", row 0: no column 'text', did you mean 'txt'?"),
         (".xlsx", "text\tlabel\n", ": unknown kind of file '.xlsx'; give a .jsonl, .json, .csv, .tsv or .parquet file"),
