@@ -39,8 +39,8 @@ def matrix(
 ) -> None:
     """Show the scores after each task and the metrics: average accuracy, BWT, FWT, forgetting, learning accuracy.
 
-    Several runs are shown side by side; those that differ in their seed only get a mean and its 95 % interval, and such
-    groups are compared by their pairs, as `clkit compare` does, with the first.
+    Several runs are shown side by side; those that differ in their seed only get a mean and, from three on, its 95 %
+    interval, and such groups are compared by their pairs, as `clkit compare` does, with the first.
 
     Example: clkit matrix runs/t5_order1-42 runs/t5_order1-43 --reference runs/per_task-42
     """

@@ -12,8 +12,9 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from clkit.errors import UsageError
-from clkit.report.tables import paired_table
+from clkit.report.tables import CUT, paired_table
 from clkit.results.matrix import AccuracyMatrix
+from clkit.results.metrics import limits
 from clkit.results.spread import FEWEST, Paired, holm, paired, smallest_p
 from clkit.run.comparison import differing_keys, telling_apart
 
@@ -183,6 +184,8 @@ def _about(one: Comparison) -> str:
         said.append(f"of {n} pairs p is never below {smallest_p(n):.3f}")
     if one.alone:
         said.append(f"without a partner: {', '.join(one.alone)}")
+    if any(metric.interval and metric.interval.cut for metric in one.metrics.values()):
+        said.append(CUT)
     return "\n  ".join(said)
 
 
@@ -194,7 +197,8 @@ def _metrics(pairs: Sequence[tuple[Compared, Compared]]) -> dict[str, Paired]:
         values = [(one[name].value, two[name].value) for one, two in computed]
         whole = [(first, second) for first, second in values if first is not None and second is not None]
         if len(whole) == len(pairs):
-            found[name] = paired(whole)
+            low, high = limits(name, pairs[0][0].matrix.metric)
+            found[name] = paired(whole, high - low)
         elif whole:
             found[name] = Paired(len(whole), note=f"missing in {len(pairs) - len(whole)} of {len(pairs)} pairs")
     return found

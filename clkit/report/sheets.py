@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from clkit.report.pairs import Comparison
 from clkit.report.runs import ComparedRuns
-from clkit.report.tables import CHANCE, HEADS, LOWER, MISSING, SIGNED, name_of, show_score
+from clkit.report.tables import CHANCE, CUT, HEADS, LOWER, MISSING, SIGNED, name_of, show_score
 from clkit.results.kinds import LOWER_IS_BETTER
 from clkit.results.matrix import AccuracyMatrix
 
@@ -178,7 +178,7 @@ def comparison_sheet(compared: Sequence[Comparison]) -> Sheet:
             Cell(str(found.n)),
             *(Cell(show_score(value, kind, signed=name in SIGNED)) for value in found.means),
             Cell(show_score(found.mean, kind, signed=True)),
-            *(Cell(show_score(end, kind)) for end in found.interval or (None, None)),
+            *(Cell(show_score(end, kind)) for end in (found.interval or (None, None))[:2]),
             *(Cell(MISSING if p is None else f"{p:.3f}") for p in (found.p, found.holm)),
         ]
         for one in compared
@@ -186,4 +186,6 @@ def comparison_sheet(compared: Sequence[Comparison]) -> Sheet:
         if found.means
     ]
     about = f"{kind}; against {compared[0].against}, over pairs of runs; 95 % t-interval, p of a sign-flip test"
+    if any(found.interval and found.interval.cut for one in compared for found in one.metrics.values()):
+        about += f"; {CUT}"
     return Sheet(heads, rows, about, words=2)

@@ -14,16 +14,16 @@ from rich.text import Text
 from clkit.report.heat import heat
 from clkit.results.kinds import LOWER_IS_BETTER, OUTSIDE, RANKED, UNBOUNDED, Protocol
 from clkit.results.matrix import AccuracyMatrix
-from clkit.results.metrics import Metric
+from clkit.results.metrics import MEANS, Metric
 from clkit.results.scores import Guess
-from clkit.results.spread import Aggregate, Paired
+from clkit.results.spread import Aggregate, Interval, Paired
 from clkit.run.seal import Checked, State
 
 MISSING = "–"
 LABEL_WIDTH = 24  # longer task names are cut
 SIGNED = frozenset({"bwt", "fwt"})
-#: Metrics that are means of scores.
-MEANS = frozenset({"average_accuracy", "average_accuracy_micro", "learning_accuracy"})
+#: Said where an interval was cut.
+CUT = "intervals are cut where a metric's range ends"
 #: What stands for `accuracy` in the names of a run's metrics, where its scores are others.
 NOUNS = {
     "exact_match": "accuracy",
@@ -96,6 +96,11 @@ def show_score(value: float | None, scored_by: str, *, narrow: bool = False, sig
     return show_number(value, fraction=scored_by not in UNBOUNDED, decimals=decimals, signed=signed)
 
 
+def show_interval(interval: Interval, scored_by: str, *, signed: bool = False) -> str:
+    """Both ends, as scores or differences of scores."""
+    return " to ".join(show_score(end, scored_by, signed=signed) for end in (interval.low, interval.high))
+
+
 def noun_of(scored_by: str) -> str:
     """How a metric's scores are called: the `accuracy` in average accuracy."""
     return NOUNS.get(scored_by, scored_by)
@@ -138,8 +143,14 @@ def _explain(table: Table, scored_by: Iterable[str], further: str = SIGNS) -> No
     """Say below a table which scores are better when they are lower, if any."""
     lower = [kind for kind in dict.fromkeys(scored_by) if kind in LOWER_IS_BETTER]
     if lower:
-        table.caption = Text(f"{' and '.join(lower)}: {LOWER}{further}", style="italic")
-        table.caption_justify = "left"
+        _remark(table, f"{' and '.join(lower)}: {LOWER}{further}")
+
+
+def _remark(table: Table, remark: str) -> None:
+    """Put one more line below a table."""
+    before = f"{table.caption}\n" if table.caption else ""
+    table.caption = Text(f"{before}{remark}", style="italic")
+    table.caption_justify = "left"
 
 
 def runs_table(
@@ -183,8 +194,12 @@ def runs_table(
             over_seeds = [group.metrics[name] for name in heads]
             add(f"mean of {len(group.runs)} seeds", [one.mean for one in over_seeds], kind, style="bold")
             add("± std", [one.std for one in over_seeds], kind, signed=False)
-            for end, label in enumerate(("95 % interval from", "95 % interval to")):
-                add(label, [one.interval[end] if one.interval else None for one in over_seeds], kind)
+            intervals = [one.interval for one in over_seeds]
+            if any(intervals):
+                add("95 % interval from", [one.low if one else None for one in intervals], kind)
+                add("95 % interval to", [one.high if one else None for one in intervals], kind)
+            if any(one and one.cut for one in intervals) and CUT not in str(table.caption):
+                _remark(table, CUT)
             table.add_section()
     if references:
         table.add_section()
@@ -206,7 +221,7 @@ def paired_table(compared: Mapping[str, Mapping[str, Paired]], scored_by: str) -
         table.add_row(Text(method, style="bold"))
         for name, one in metrics.items():
             means = [_cell(name, value, scored_by) for value in one.means or ()]
-            interval = " to ".join(show_score(end, scored_by) for end in one.interval or ())
+            interval = show_interval(one.interval, scored_by) if one.interval else ""
             tested = [f"{p:.3f}" for p in (one.p, one.holm if several else None) if p is not None]
             cells: list[RenderableType] = [*means, show_score(one.mean, scored_by, signed=True), interval, *tested]
             p = one.holm if several else one.p

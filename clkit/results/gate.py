@@ -66,7 +66,7 @@ def judge(
     """
     spread = aggregate(runs)[rule]
     value, note = spread.mean, spread.note
-    noise = (spread.interval[1] - spread.interval[0]) / 2 if spread.interval else _binomial(runs[0], rule)
+    noise = _binomial(runs[0], rule) if spread.half is None else spread.half
     if against is not None and value is not None:
         before = against.metrics()[rule]
         value, note = (None, before.note) if before.value is None else (value - before.value, None)

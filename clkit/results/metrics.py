@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any, NamedTuple, get_args
 
-from clkit.results.kinds import Protocol, Row
+from clkit.results.kinds import UNBOUNDED, Protocol, Row
+
+#: Metrics that are means of scores; the others are means of differences of scores.
+MEANS = frozenset({"average_accuracy", "average_accuracy_micro", "learning_accuracy"})
+
+
+def limits(name: str, scored_by: str) -> tuple[float, float]:
+    """Between which a metric lies where the tasks are scored by another: no accuracy is above 1, and no BWT."""
+    highest = math.inf if scored_by in UNBOUNDED else 1.0
+    return (0.0 if name in MEANS else -highest), highest
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,22 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 from clkit.draws import seeded
 from clkit.results.matrix import AccuracyMatrix
-from clkit.results.metrics import Metric
+from clkit.results.metrics import Metric, limits
+
+#: Fewer values, or differences, say nothing of their spread.
+FEWEST = 3
+
+
+class Interval(NamedTuple):
+    """The ends of an interval, and whether it went on beyond what its metric can be and was cut there."""
+
+    low: float
+    high: float
+    cut: bool
 
 
 @dataclass(frozen=True)
@@ -26,19 +37,20 @@ class Aggregate:
 
     Attributes:
         std: the sample standard deviation (n - 1); None for one seed.
-        interval: the 95 % t-interval of the mean; None for one seed.
+        half: of the 95 % t-interval of the mean; None for one seed.
+        interval: the 95 % t-interval, cut where the metric's range ends; None for fewer than `FEWEST` seeds.
         note: why there is no mean.
     """
 
     n: int
     mean: float | None
     std: float | None = None
-    interval: tuple[float, float] | None = None
+    half: float | None = None
+    interval: Interval | None = None
     note: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        interval = None if self.interval is None else list(self.interval)
-        return {"n": self.n, "mean": self.mean, "std": self.std, "interval_95": interval, "note": self.note}
+        return {"n": self.n, "mean": self.mean, "std": self.std, **_as_json(self.interval), "note": self.note}
 
 
 def aggregate(
@@ -58,10 +70,13 @@ def aggregate(
     if len(alike) != 1:
         raise ValueError("only runs over the same tasks with the same metric can be averaged")
     computed = [matrix.metrics(reference, upper_bound) for matrix in matrices]
-    return {name: _aggregate_one([metrics[name] for metrics in computed]) for name in computed[0]}
+    return {
+        name: _aggregate_one([metrics[name] for metrics in computed], limits(name, matrices[0].metric))
+        for name in computed[0]
+    }
 
 
-def _aggregate_one(metrics: Sequence[Metric]) -> Aggregate:
+def _aggregate_one(metrics: Sequence[Metric], limits: tuple[float, float]) -> Aggregate:
     n = len(metrics)
     values = [metric.value for metric in metrics if metric.value is not None]
     if len(values) < n:
@@ -70,14 +85,25 @@ def _aggregate_one(metrics: Sequence[Metric]) -> Aggregate:
     mean = fmean(values)
     if n == 1:
         return Aggregate(n, mean)
-    return Aggregate(n, mean, stdev(values), t_interval(values))
+    return Aggregate(n, mean, stdev(values), half_interval(values), t_interval(values, limits) if n >= FEWEST else None)
 
 
-def t_interval(values: Sequence[float]) -> tuple[float, float]:
-    """The 95 % t-interval of the mean of two values or more."""
-    mean, n = fmean(values), len(values)
-    half = _t_quantile(n - 1) * stdev(values) / math.sqrt(n)
-    return mean - half, mean + half
+def half_interval(values: Sequence[float]) -> float:
+    """Half of the 95 % t-interval of the mean of two values or more."""
+    return _t_quantile(len(values) - 1) * stdev(values) / math.sqrt(len(values))
+
+
+def t_interval(values: Sequence[float], limits: tuple[float, float] = (-math.inf, math.inf)) -> Interval:
+    """The 95 % t-interval of the mean of two values or more, which lie between the limits."""
+    mean, half = fmean(values), half_interval(values)
+    low, high = max(mean - half, limits[0]), min(mean + half, limits[1])
+    return Interval(low, high, (low, high) != (mean - half, mean + half))
+
+
+def _as_json(interval: Interval | None) -> dict[str, Any]:
+    if interval is None:
+        return {"interval_95": None, "interval_cut": None}
+    return {"interval_95": [interval.low, interval.high], "interval_cut": interval.cut}
 
 
 _T_QUANTILES = (12.70620, 4.30265, 3.18245, 2.77645, 2.57058, 2.44691, 2.36462, 2.30600, 2.26216, 2.22814)
@@ -94,8 +120,6 @@ def _t_quantile(freedom: int) -> float:
     return z + first / freedom + second / freedom**2 + third / freedom**3
 
 
-#: Fewer differences say nothing of their spread.
-FEWEST = 3
 #: Up to so many pairs every way of flipping signs is counted, and of more so many ways are drawn.
 COUNTED, DRAWN = 28, 16_384
 #: How far two sums of the same numbers may differ by rounding, as a share of the sum of their sizes.
@@ -109,7 +133,7 @@ class Paired:
     Attributes:
         means: of the two methods; None, as all else, for fewer than `FEWEST` pairs.
         mean: of the differences.
-        interval: the 95 % t-interval of the mean.
+        interval: the 95 % t-interval of the mean, cut where differences of the metric end.
         p: of the two-sided sign-flip test.
         holm: p after Holm's correction for all methods that are compared by this metric.
         note: why there are no numbers.
@@ -118,34 +142,33 @@ class Paired:
     n: int
     means: tuple[float, float] | None = None
     mean: float | None = None
-    interval: tuple[float, float] | None = None
+    interval: Interval | None = None
     p: float | None = None
     holm: float | None = None
     note: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        interval = None if self.interval is None else list(self.interval)
         mean, against = self.means or (None, None)
         return {
             "n": self.n,
             "mean": mean,
             "mean_against": against,
             "mean_difference": self.mean,
-            "interval_95": interval,
+            **_as_json(self.interval),
             "p": self.p,
             "p_holm": self.holm,
             "note": self.note,
         }
 
 
-def paired(pairs: Sequence[tuple[float, float]]) -> Paired:
-    """Means, interval and test of the first values against the second."""
+def paired(pairs: Sequence[tuple[float, float]], farthest: float = math.inf) -> Paired:
+    """Means, interval and test of the first values against the second; none can differ by more than ``farthest``."""
     n = len(pairs)
     if n < FEWEST:
         return Paired(n, note=f"fewer than {FEWEST} pairs of runs say nothing")
     differences = [one - other for one, other in pairs]
     means = fmean(one for one, _ in pairs), fmean(other for _, other in pairs)
-    return Paired(n, means, fmean(differences), t_interval(differences), sign_flip(differences))
+    return Paired(n, means, fmean(differences), t_interval(differences, (-farthest, farthest)), sign_flip(differences))
 
 
 def smallest_p(n: int) -> float:

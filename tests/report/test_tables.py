@@ -185,8 +185,18 @@ def test_runs_side_by_side_with_the_mean_over_seeds():
         ["runs/x-8", "90.0", "90.0", "-20.0"],
         ["mean of 2 seeds", "85.0", "85.0", "-30.0"],
         ["± std", "7.1", "7.1", "14.1"],
-        ["95 % interval from", "21.5", "21.5", "-157.1"],
-        ["95 % interval to", "148.5", "148.5", "+97.1"],
+    ]
+
+
+def test_an_interval_needs_three_seeds_and_is_cut_where_the_metric_ends():
+    runs = {f"runs/x-{seed}": triangle(["a", "b"], rows=[[1.0, 0.5], [seed / 10, 1.0]]) for seed in (6, 8, 10)}
+    groups = [SeedGroup(list(runs), aggregate(list(runs.values())))]
+    lines = rendered(runs_table(shown(runs), groups), 80)
+    ends = [re.split(r"\s{2,}", line)[:4] for line in lines if "interval" in line]
+    assert ends == [
+        ["95 % interval from", "65.2", "65.2", "-69.7"],
+        ["95 % interval to", "100.0", "100.0", "+29.7"],
+        ["intervals are cut where a metric's range ends"],
     ]
 
 

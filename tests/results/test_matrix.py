@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from statistics import fmean
+from statistics import fmean, stdev
 
 import numpy as np
 import pytest
@@ -376,8 +376,35 @@ class TestAggregate:
         two = aggregate(self.ending_in(0.6, 0.8))["average_accuracy"]
         assert two.mean == pytest.approx(0.7)
         assert two.std == pytest.approx(math.sqrt(0.02))  # n - 1, not n
-        half = 12.7062 * math.sqrt(0.02) / math.sqrt(2)
-        assert two.interval == pytest.approx((0.7 - half, 0.7 + half), abs=1e-5)
+        assert two.half == pytest.approx(12.7062 * math.sqrt(0.02) / math.sqrt(2), abs=1e-5)
+        assert two.interval is None  # two say nothing of their spread
+
+    @pytest.mark.parametrize(
+        ("metric", "finals", "ends"),
+        [
+            ("exact_match", (0.99, 0.9, 0.98), (None, 1.0)),
+            ("exact_match", (0.0, 0.1, 0.0), (0.0, None)),
+            ("loss", (0.1, 0.9, 0.2), (0.0, None)),
+            ("loss", (5.0, 9.0, 8.0), (None, None)),
+        ],
+    )
+    def test_an_interval_is_cut_where_the_metric_ends(self, metric: str, finals: tuple[float, ...], ends):
+        runs = [AccuracyMatrix(["a"], [10], metric, metric != "loss", rows=[[final]]) for final in finals]
+        found = aggregate(runs)["average_accuracy"]
+        assert found.interval is not None
+        half = 4.30265 * stdev(finals) / math.sqrt(3)
+        whole = (fmean(finals) - half, fmean(finals) + half)
+        assert found.interval[:2] == pytest.approx(
+            [measured if end is None else end for measured, end in zip(whole, ends, strict=True)], abs=1e-5
+        )
+        assert found.interval.cut == found.to_json()["interval_cut"] == any(end is not None for end in ends)
+
+    def test_differences_of_scores_reach_below_zero(self):
+        runs = [AccuracyMatrix(["a", "b"], [9, 9], rows=[[1.0, None], [end, 1.0]]) for end in (0.0, 0.0, 0.3)]
+        bwt = aggregate(runs)["bwt"].interval
+        assert bwt is not None
+        assert (bwt.low, bwt.cut) == (-1.0, True)
+        assert -0.9 < bwt.high < 0
 
     # Quantiles of Student's t as printed in statistical tables.
     @pytest.mark.parametrize(("n", "quantile"), [(3, 4.3027), (5, 2.7764), (11, 2.2281), (12, 2.2010), (31, 2.0423)])
@@ -385,7 +412,7 @@ class TestAggregate:
         finals = [0.4 + 0.01 * index for index in range(n)]
         many = aggregate(self.ending_in(*finals))["average_accuracy"]
         half = quantile * np.std(finals, ddof=1) / math.sqrt(n)
-        assert many.interval == pytest.approx((fmean(finals) - half, fmean(finals) + half), abs=1e-5)
+        assert many.interval == pytest.approx((fmean(finals) - half, fmean(finals) + half, False), abs=1e-5)
 
     def test_missing_metric_has_no_mean(self):
         unfinished = example(rows=ROWS[:2])

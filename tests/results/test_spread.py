@@ -25,13 +25,19 @@ def test_three_pairs_by_hand():
     found = paired([(0.5, 0.4), (0.9, 0.7), (0.7, 0.4)])
     assert found.means == pytest.approx((0.7, 0.5))
     assert found.mean == pytest.approx(0.2)
-    assert found.interval == pytest.approx((0.2 - 4.30265 * 0.1 / 3**0.5, 0.2 + 4.30265 * 0.1 / 3**0.5))
+    assert found.interval == pytest.approx((0.2 - 4.30265 * 0.1 / 3**0.5, 0.2 + 4.30265 * 0.1 / 3**0.5, False))
     assert found.p == 2 / 8  # all flipped, or none
+
+
+def test_no_difference_is_farther_than_the_metric_reaches():
+    found = paired([(1.0, 0.0), (1.0, 0.1), (0.2, 0.0)], farthest=1.0)
+    assert found.interval is not None
+    assert found.interval[1:] == (1.0, True)
 
 
 def test_methods_that_never_differ():
     found = paired([(0.25, 0.25)] * 6)
-    assert (found.mean, found.interval, found.p) == (0, (0, 0), 1)
+    assert (found.mean, found.interval, found.p) == (0, (0, 0, False), 1)
 
 
 @given(DIFFERENCES)
@@ -56,7 +62,7 @@ def test_scipy_agrees(n: int):
     differences = np.random.default_rng(n).normal(0.4, 1, n)
     found = paired([(one, 0.0) for one in differences.tolist()])
     interval = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
-    assert found.interval == pytest.approx(tuple(interval), abs=1e-4)
+    assert found.interval == pytest.approx((*interval, False), abs=1e-4)
     exact = n <= COUNTED
     theirs = stats.permutation_test(
         (differences,),

@@ -9,7 +9,7 @@ from clkit.report.page.charts import Plot, framed, round_steps
 from clkit.report.page.curves import axis_label
 from clkit.report.pairs import Comparison
 from clkit.report.runs import ComparedRuns
-from clkit.report.tables import HEADS, SIGNED, name_of, noun_of, show_score
+from clkit.report.tables import CUT, HEADS, SIGNED, name_of, noun_of, show_interval, show_score
 from clkit.results.metrics import Metric
 from clkit.results.spread import FEWEST, Aggregate, smallest_p
 
@@ -30,6 +30,7 @@ class SideBySide(NamedTuple):
     heads: list[str]
     runs: Rows
     means: Rows
+    about_means: str
     intervals: Plot | None
     tests: list[Tests]
 
@@ -52,32 +53,36 @@ def side_by_side(compared: ComparedRuns, names: Sequence[str]) -> SideBySide:
         label = group.label or "all"
         metrics = [_mean(group.metrics[key], scored_by[group.runs[0]], key) for key in HEADS]
         means.append([f"{label}\n{', '.join(called[run] for run in group.runs)}", *metrics])
-    return SideBySide(heads, rows, means, _intervals(compared), [_tests(one) for one in compared.paired])
+    about = f"Below a mean stands its 95 % interval, for {FEWEST} seeds or more."
+    if any(one.interval and one.interval.cut for group in compared.means for one in group.metrics.values()):
+        about += f" The {CUT}."
+    return SideBySide(heads, rows, means, about, _intervals(compared), [_tests(one) for one in compared.paired])
 
 
 def _intervals(compared: ComparedRuns) -> Plot | None:
-    """Each method's average at the end: its runs as points, and the 95 % interval of their mean as a line."""
+    """Each method's average at the end: its runs as points, and the 95 % interval of their mean, if any, as a line."""
     matrices = {run.name: run.matrix for run in compared.runs}
     first = compared.runs[0].matrix
-    groups = [group for group in compared.means if group.metrics["average_accuracy"].interval]
+    groups = [group for group in compared.means if group.metrics["average_accuracy"].mean is not None]
     if not groups or len({matrix.metric for matrix in matrices.values()}) > 1:
         return None
     found = [(group.label or "all", group.metrics["average_accuracy"], group.runs) for group in groups]
-    ends = [end for _, one, _ in found for end in one.interval or ()]
-    low, high = (max(0.0, min(ends)), min(1.0, max(ends))) if first.is_fraction else (min(ends), max(ends))
+    averages = {name: matrix.metrics()["average_accuracy"].value for name, matrix in matrices.items()}
+    values = {name: value for name, value in averages.items() if value is not None}
+    points = [values[run] for group in groups for run in group.runs]
+    ends = [end for _, one, _ in found if one.interval for end in (one.interval.low, one.interval.high)]
+    low, high = min([*ends, *points]), max([*ends, *points])
     shown = [show_score(one.mean, first.metric) for _, one, _ in found]
     about = "; ".join(f"{label}: {mean} over {one.n} runs" for (label, one, _), mean in zip(found, shown, strict=True))
     title = f"{name_of('average_accuracy', first.metric).replace('_', ' ')} at the end"
     plot = framed(title, about, (520, 30 + 36 * len(found)), (low, high), (0, len(found)))
     for place, ((label, one, runs), mean) in enumerate(zip(found, shown, strict=True)):
         y = len(found) - place - 0.75
-        start, end = (min(max(value, low), high) for value in one.interval or (low, high))
         plot.text(low, y, f"{label}: {mean}")
-        plot.guide((start, y), (end, y), "whisker")
+        if one.interval:
+            plot.guide((one.interval.low, y), (one.interval.high, y), "whisker")
         for run in runs:
-            value = matrices[run].metrics()["average_accuracy"].value
-            if value is not None:
-                plot.dot(value, y, f"{run}: {show_score(value, first.metric)}")
+            plot.dot(values[run], y, f"{run}: {show_score(values[run], first.metric)}")
     plot.x_ticks = plot.x.ticks(round_steps(low, high, 6), lambda value: axis_label(first, value))
     return plot
 
@@ -87,8 +92,9 @@ def _values(metrics: Mapping[str, Metric], scored_by: str) -> list[str]:
 
 
 def _mean(one: Aggregate, scored_by: str, key: str) -> str:
-    mean, *ends = (show_score(value, scored_by, signed=key in SIGNED) for value in (one.mean, *(one.interval or ())))
-    return f"{mean}\n{ends[0]} to {ends[1]}" if ends else mean
+    signed = key in SIGNED
+    mean = show_score(one.mean, scored_by, signed=signed)
+    return f"{mean}\n{show_interval(one.interval, scored_by, signed=signed)}" if one.interval else mean
 
 
 def _tests(one: Comparison) -> Tests:
@@ -97,12 +103,15 @@ def _tests(one: Comparison) -> Tests:
         if metric.means is None or metric.interval is None or metric.p is None:
             continue
         values = [show_score(value, one.scored_by, signed=name in SIGNED) for value in metric.means]
-        difference, low, high = (show_score(end, one.scored_by, signed=True) for end in (metric.mean, *metric.interval))
+        difference = show_score(metric.mean, one.scored_by, signed=True)
+        interval = show_interval(metric.interval, one.scored_by, signed=True)
         tested = [f"{p:.3f}" for p in (metric.p, metric.p if metric.holm is None else metric.holm)]
         label = name_of(name, one.scored_by).replace("_", " ")
-        rows.append([label, *values, difference, f"{low} to {high}", *tested])
+        rows.append([label, *values, difference, interval, *tested])
     n = len(one.pairs)
     about = f"{n} pairs of runs with the same seeds and order; they differ in {', '.join(one.differs_in)}."
     if n >= FEWEST and smallest_p(n) > 0.05:
         about += f" Of {n} pairs p is never below {smallest_p(n):.3f}."
+    if any(metric.interval and metric.interval.cut for metric in one.metrics.values()):
+        about += f" The {CUT}."
     return Tests(f"{one.method} against {one.against}", about, rows)

@@ -11,7 +11,7 @@ from clkit.errors import UsageError
 from clkit.report.general_tables import LOSS
 from clkit.report.pairs import Compared, Comparison, method_names, methods
 from clkit.report.runs import RunResult
-from clkit.report.tables import noun_of, show_number, show_score
+from clkit.report.tables import noun_of, show_interval, show_number, show_score
 from clkit.results.matrix import AccuracyMatrix
 
 NUMBERS = "no one two three four five six seven eight nine ten eleven twelve".split()  # noqa: SIM905
@@ -231,10 +231,11 @@ def _tested(one: Comparison) -> str:
     metric = one.metrics.get("average_accuracy")
     if metric is None or metric.mean is None or metric.interval is None or metric.p is None:
         return f"{one.method} against {one.against}: {metric.note if metric and metric.note else 'no average'}."
-    difference, low, high = (show_score(end, one.scored_by, signed=True) for end in (metric.mean, *metric.interval))
+    difference = show_score(metric.mean, one.scored_by, signed=True)
+    interval = show_interval(metric.interval, one.scored_by, signed=True)
     p = metric.p if metric.holm is None else metric.holm
     sure = "more than chance explains" if p < 0.05 else "this may still be chance"
     return (
         f"{one.method} ends {difference} from {one.against} on average, over {metric.n} pairs of runs (95 % interval "
-        f"{low} to {high}, p = {p:.3f}): {sure}."
+        f"{interval}, p = {p:.3f}): {sure}."
     )

@@ -29,7 +29,7 @@ def test_means_intervals_and_tests(tmp_path: Path):
     assert found.heads[0] == "average accuracy"
     assert found.runs[0][1] == "49.5"  # of 0.09 and 0.9
     averages = [45 * (1 + keep) for keep in (0.1, 0.2, 0.3)]
-    low, high = t_interval(averages)
+    low, high, _ = t_interval(averages)
     assert found.means[0][1] == f"54.0\n{low:.1f} to {high:.1f}"
     (test,) = found.tests
     assert test.title == "migu against plain"
@@ -51,3 +51,23 @@ def test_the_chart_has_a_line_per_method_and_a_point_per_run(tmp_path: Path):
 def test_one_run_of_each_method_has_no_interval(tmp_path: Path):
     found = sides(tmp_path, {"plain": [0.1], "migu": [0.6]})
     assert (found.means, found.intervals, found.tests) == ([], None, [])
+
+
+def test_two_seeds_have_points_and_no_interval(tmp_path: Path):
+    found = sides(tmp_path, {"plain": [0.1, 0.9], "migu": [0.6, 0.7]})
+    assert not any("to" in cell for row in found.means for cell in row[1:])
+    assert found.intervals is not None
+    assert (len(found.intervals.dots), found.intervals.guides) == (4, [])
+
+
+def test_an_interval_that_is_cut_says_so(tmp_path: Path):
+    found = sides(tmp_path, {"plain": [0.1, 0.9, 1.0]})
+    assert found.means[0][1].endswith(" to 100.0")
+    assert "are cut" in found.about_means
+
+
+def test_each_run_lies_within_the_chart(tmp_path: Path):
+    """The mean of many runs is known better than where the next run will lie."""
+    plot = sides(tmp_path, {"plain": [0.1, *[0.5] * 20, 0.9]}).intervals
+    assert plot is not None
+    assert all(plot.x.start <= dot.x <= plot.x.end for dot in plot.dots)
