@@ -134,11 +134,15 @@ def term_plots(log: Iterable[Mapping[str, Any]]) -> list[Plot]:
     starts: dict[str, int] = {}  # the step of the run that each task begins after
     last = 0
     for line in log:
-        task, step = line.get("task"), line.get("step")
-        if line.get("event") != "step" or not isinstance(task, str) or type(step) is not int:
+        task, event = line.get("task"), line.get("event")
+        # The last line of a task is seldom of its last step, so where the next one begins is told by its beginning.
+        step = line.get({"task_started": "steps", "step": "step"}.get(str(event), ""))
+        if not isinstance(task, str) or type(step) is not int:
             continue
         at = starts.setdefault(task, last) + step
         last = max(last, at)
+        if event == "task_started":
+            continue
         for name, value in line.items():
             if name in BESIDE:
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from clkit import __version__
+from clkit.errors import UsageError
 from clkit.report.page.heat import GROUNDS, shades
 from clkit.report.page.views import Page, gather
 from clkit.report.tables import show_score
@@ -34,7 +35,7 @@ class Report:
         remarks: what its reader should know of damage and later changes.
     """
 
-    html: str
+    html: str = field(repr=False)
     remarks: list[str]
 
     @classmethod
@@ -49,9 +50,12 @@ class Report:
 
         Raises:
             RunError: a run has no scores, or is damaged so that none can be read.
-            UsageError: a run has none of that metric, or a reference does not fit.
+            UsageError: there is no run, a run has none of that metric, or a reference does not fit.
         """
-        page = gather(list(runs), references, metric)
+        found = list(runs)
+        if not found:
+            raise UsageError("a report needs a run or more, and got none")
+        page = gather(found, references, metric)
         return cls(_rendered(page), page.remarks)
 
     def save(self, path: str | Path, *, replace: bool = False) -> Path:

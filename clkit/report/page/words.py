@@ -17,6 +17,9 @@ from clkit.results.matrix import AccuracyMatrix
 NUMBERS = "no one two three four five six seven eight nine ten eleven twelve".split()  # noqa: SIM905
 
 
+GUESSED = ", no better than guessing"
+
+
 def counted(number: int, what: str) -> str:
     """`one task`, `four tasks`, `15 tasks`."""
     word = NUMBERS[number] if number < len(NUMBERS) else f"{number:,}"
@@ -42,7 +45,8 @@ def _sequence(matrix: AccuracyMatrix) -> Iterator[str]:
         yield _first_task(matrix, losses[0])
     worst = max(losses, key=lambda task: losses[task], default=0)
     if losses and losses[worst] > max(losses.get(0, 0.0), 0.0):
-        was, now = (_score(matrix, matrix.rows[row][worst]) for row in (worst, -1))
+        was, now = _learned(matrix, worst), _score(matrix, matrix.rows[-1][worst])
+        was += "," if was.endswith(GUESSED) else ""
         how_much = "even more" if losses.get(0, 0.0) > 0 else "most"
         yield f"It lost {how_much} of {matrix.tasks[worst]}: from {was} to {now}{_most_lost(matrix, worst)}."
     if learned < tasks:
@@ -50,9 +54,9 @@ def _sequence(matrix: AccuracyMatrix) -> Iterator[str]:
 
 
 def _first_task(matrix: AccuracyMatrix, loss: float) -> str:
-    was, now = (row[0] for row in (matrix.rows[0], matrix.rows[-1]))
+    now = matrix.rows[-1][0]
     after, first = f"After {counted(len(matrix.rows), 'task')} it", f"the first one, {matrix.tasks[0]}"
-    learned = _score(matrix, was)
+    learned = _learned(matrix, 0)
     if loss == 0 and matrix.higher_is_better and not now:
         return f"After {counted(len(matrix.rows), 'task')} it knows nothing of {first}, which it did not learn."
     if loss == 0:
@@ -64,6 +68,14 @@ def _first_task(matrix: AccuracyMatrix, loss: float) -> str:
     else:
         said = f"{after} still {_knows(matrix, now, first)}; when it had just learned it, it was {learned}"
     return f"{said}{_most_lost(matrix, 0)}."
+
+
+def _learned(matrix: AccuracyMatrix, task: int) -> str:
+    """A task's score when it was just learned, and whether that is anything: what was never known is not lost."""
+    score = matrix.rows[task][task]
+    guesses = [row[task] for row in matrix.guesses.values()]
+    guessed = score is not None and any(guess is not None and score <= guess for guess in guesses)
+    return f"{_score(matrix, score)}{GUESSED if guessed else ''}"
 
 
 def _gain(matrix: AccuracyMatrix, new: float, old: float) -> float:

@@ -92,6 +92,17 @@ def test_terms_go_on_over_tasks():
     assert border.x1 == loss.x.at(10)
 
 
+def test_a_task_is_as_long_as_it_said_whatever_was_logged():
+    log: list[dict[str, object]] = []
+    for task in ("a", "b"):
+        log += [{"event": "task_started", "task": task, "steps": 8}, step(task, 1, task_loss=2.0)]
+    log += [{"event": "task_started", "task": "b", "steps": 8}]  # gone on with after a kill
+    (loss,) = term_plots(log)
+    assert loss.x.high == 16
+    assert [border.x1 for border in loss.guides] == [loss.x.at(8)]
+    assert [dot.x for dot in loss.dots] == [loss.x.at(1), loss.x.at(9)]
+
+
 def test_a_long_log_is_thinned():
     log = [step(task, number, task_loss=1 / number) for task in "ab" for number in range(1, 5001)]
     (plot,) = term_plots(log)

@@ -257,6 +257,12 @@ def test_files_are_replaced_when_asked_and_no_run_is_written_into(tmp_path: Path
         report.save(run.path / "page.html")
 
 
+def test_python_shows_no_page_as_text_and_needs_a_run(tmp_path: Path):
+    assert len(repr(make_run(tmp_path / "run").report())) < 100
+    with pytest.raises(UsageError, match="needs a run or more"):
+        Report.of([])
+
+
 def test_a_notebook_shows_it_in_a_frame(tmp_path: Path):
     html = make_run(tmp_path / "run").report()._repr_html_()
     ((tag, attributes),) = Parsed(html).elements

@@ -61,6 +61,14 @@ def test_the_task_that_lost_most():
     assert said(rows)[1] == "It lost even more of b: from 80.0 % to 10.0 %."
 
 
+def test_what_was_never_known_is_called_so():
+    rows: list[Row] = [[0.2, None, None], [0.0, 0.34, None], [0.0, 0.0, 0.9]]
+    chance: Any = {"exact_match": {"uniform": [0.2, 0.33, 0.25], "majority": [0.2, 0.34, 0.25]}}
+    first, most, *_ = said(rows, chance=chance)
+    assert "when it had just learned it, it was 20.0 %, no better than guessing; all was lost" in first
+    assert "from 34.0 %, no better than guessing, to 0.0 %" in most
+
+
 def test_a_score_that_is_missing_is_not_guessed():
     rows: list[Row] = [[None, None, None], [0.8, 0.8, None], [0.7, 0.1, 0.7]]
     assert said(rows)[0] == "It lost most of b: from 80.0 % to 10.0 %."
