@@ -140,6 +140,8 @@ def gather(folders: Sequence[RunFolder], references: Sequence[Reference], metric
             zip(names, matrices.values(), compared.runs, strict=True), 1
         )
     ]
+    # Scores of likelihood, which have no examples to forget, are no fractions.
+    remarks += [f"no examples of {run.name}: {run.unread}" for run in runs if run.unread and _answered(run)]
     several = len(runs) > 1
     title = f"{counted(len(runs), 'run').capitalize()} side by side" if several else runs[0].name
     summary = runs[0].summary
@@ -192,6 +194,11 @@ def _view(anchor: str, name: str, folder: RunFolder, result: RunResult, share: i
         environment=_environment(environment),
         stages=_stages(folder),
     )
+
+
+def _answered(run: RunView) -> bool:
+    """Whether there are answers of the run to be shown."""
+    return bool(run.result.matrix.rows) and run.result.matrix.is_fraction
 
 
 def _general(general: GeneralAbility) -> tuple[list[str], Rows, str]:

@@ -181,6 +181,7 @@ def test_runs_in_progress(tmp_path: Path, learned: int):
     assert ["Nothing is learned so far", "After one task it answers 90.0", "After two tasks it still answers 45.0"][
         learned
     ] in page.text
+    assert page.text.count(f"run in progress: {learned} of 3 tasks learned") == 1
 
 
 @pytest.mark.parametrize(
@@ -225,6 +226,15 @@ def test_damage_is_told_on_the_page(tmp_path: Path):
     made = Report.of([run])
     assert "02-green" in made.remarks[0]
     assert made.remarks[0] in Parsed(made.html).text
+
+
+def test_examples_that_cannot_be_read_are_told(tmp_path: Path):
+    run = make_run(tmp_path / "run")
+    assert Report.of([run]).remarks == []
+    (run.path / "tasks/02-green/predictions.jsonl").write_text("garbage\n")
+    (remark,) = Report.of([run]).remarks
+    assert "no examples of run" in remark
+    assert "02-green/predictions.jsonl:1" in remark
 
 
 @pytest.mark.parametrize(
