@@ -119,7 +119,7 @@ def toy_names() -> re.Pattern[str]:
 
 
 @given(data=st.data())
-@fuzzing(8)
+@fuzzing(4)
 def test_mixtures_of_experts(toy_llama: Path, toy_t5: Path, data: st.DataObject) -> None:
     kind, strategy = data.draw(st.sampled_from(MIXTURES)), dict(data.draw(st.sampled_from(STRATEGIES)))
     methods = ["incremental_lora"] if strategy["name"] == "olora" else ["full", "full", "lora"]
@@ -152,7 +152,7 @@ def test_mixtures_of_experts(toy_llama: Path, toy_t5: Path, data: st.DataObject)
 
 
 @given(data=st.data())
-@fuzzing(12)
+@fuzzing(6)
 def test_short_tables_of_positions(request: pytest.FixtureRequest, data: st.DataObject) -> None:
     draw = data.draw
     kind = draw(st.sampled_from(sorted(TABLES)))

@@ -54,13 +54,18 @@ def adapter(run: RunFolder) -> dict[str, torch.Tensor]:
     return load_file(run.stages()[-1].folder / "adapter" / "adapter_model.safetensors")
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("how", HELD)
+#: What CI runs of every strategy with every way to hold weights.
+QUICK = [*(("bfloat16", strategy) for strategy in STRATEGIES), ("4bit", "migu"), ("8bit", "ewc")]
+OTHERS = [(how, strategy) for how in ("8bit", "4bit") for strategy in STRATEGIES if strategy != "olora"]
+
+
+@pytest.mark.parametrize(
+    ("how", "strategy"),
+    [*QUICK, *(pytest.param(*other, marks=pytest.mark.slow) for other in OTHERS if other not in QUICK)],
+)
 def test_a_run_that_was_stopped_ends_with_the_bytes_of_one_that_was_not(
     how: str, strategy: str, toy_llama: Path, tmp_path: Path
 ) -> None:
-    if strategy == "olora" and how != "bfloat16":
-        pytest.skip("adapters are not merged into quantized weights")
     recipe = held_recipe(tmp_path, toy_llama, how, strategy)
     whole = train(recipe, tmp_path / "whole")
     stop(recipe, tmp_path / "stopped", "second", 2)
