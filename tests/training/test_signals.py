@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,14 @@ NO_ZERO_SHOT = {"zero_shot": False}
 @pytest.fixture
 def recipe(tmp_path: Path, toy_t5: Path) -> Recipe:
     return toy_recipe(tmp_path, toy_t5, evaluation=NO_ZERO_SHOT)
+
+
+@pytest.fixture(autouse=True)
+def _sigint_is_heard() -> Iterator[None]:
+    """Also where the suite is run with it ignored, as under `nohup`."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1], ids=lambda number: number.name)
