@@ -46,6 +46,20 @@ AsTable = Annotated[
     TableForm | None,
     typer.Option("--table", help="Print one table for a paper instead; latex uses booktabs.", show_default=False),
 ]
+Runs = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Run folders, or folders of them; without any, the newest in runs/.", show_default=False),
+]
+References = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--reference", help="Compare with a baseline's run: per_task gives intransigence, multi_task the upper bound."
+    ),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option(help="Score by this metric instead of the run's own: macro_f1, loss, ...", show_default=False),
+]
 NewestRun = Annotated[
     Path | None, typer.Argument(help="Run folder; without it, the newest in runs/.", show_default=False)
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from clkit.cli import AsTable
+from clkit.cli import AsTable, Metric
 
 if TYPE_CHECKING:
     from clkit.report.pairs import Compared
@@ -36,10 +36,7 @@ def compare(
     against: Annotated[
         list[Path], typer.Option(help="Runs of the method that they are compared with, or folders of them.")
     ],
-    metric: Annotated[
-        str | None,
-        typer.Option(help="Score by this metric instead of the runs' own: macro_f1, loss, ...", show_default=False),
-    ] = None,
+    metric: Metric = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print pairs, differences and tests as JSON.")] = False,
     as_table: AsTable = None,
 ) -> None:

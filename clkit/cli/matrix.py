@@ -6,12 +6,11 @@ import csv
 import json
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clkit.cli import AsTable
+from clkit.cli import AsTable, Metric, References, Runs
 
 if TYPE_CHECKING:
     from clkit.results.matrix import AccuracyMatrix
@@ -20,18 +19,9 @@ if TYPE_CHECKING:
 
 
 def matrix(
-    runs: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Run folders, or folders of them; without any, the newest in runs/.", show_default=False),
-    ] = None,
-    reference: Annotated[
-        list[Path] | None,
-        typer.Option(help="Compare with a baseline's run: per_task gives intransigence, multi_task the upper bound."),
-    ] = None,
-    metric: Annotated[
-        str | None,
-        typer.Option(help="Score by this metric instead of the run's own: macro_f1, loss, ...", show_default=False),
-    ] = None,
+    runs: Runs = None,
+    reference: References = None,
+    metric: Metric = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print matrices, metrics and means as JSON.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print one line per score: run,stage,task,score.")] = False,
     as_table: AsTable = None,

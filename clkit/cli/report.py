@@ -7,22 +7,15 @@ from typing import Annotated
 
 import typer
 
+from clkit.cli import Metric, References, Runs
+
 
 def report(
-    runs: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Run folders, or folders of them; without any, the newest in runs/.", show_default=False),
-    ] = None,
+    runs: Runs = None,
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("report.html"),
     force: Annotated[bool, typer.Option("--force", help="Replace the file where it exists.")] = False,
-    reference: Annotated[
-        list[Path] | None,
-        typer.Option(help="Compare with a baseline's run: per_task gives intransigence, multi_task the upper bound."),
-    ] = None,
-    metric: Annotated[
-        str | None,
-        typer.Option(help="Score by this metric instead of the run's own: macro_f1, loss, ...", show_default=False),
-    ] = None,
+    reference: References = None,
+    metric: Metric = None,
 ) -> None:
     """Write one HTML file that shows what runs learned and forgot; it needs no network and nothing beside it.
 

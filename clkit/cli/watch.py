@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from clkit.cli import Runs
+
 
 def watch(
-    runs: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Run folders, or folders of them; without any, the newest in runs/.", show_default=False),
-    ] = None,
+    runs: Runs = None,
     json_lines: Annotated[
         bool, typer.Option("--json-lines", help="Print every event as a line of JSON, from the run's beginning.")
     ] = False,

@@ -106,11 +106,6 @@ class Prepared:
             told = call(strategy, "remarks", self.family, len(self.tasks))
             yield from (f"{strategy.options.name}: {remark}" for remark in told)
 
-    def _matmul_without_effect(self) -> Iterator[str]:
-        asked, device = self.recipe.training.matmul, processes().device
-        if asked != "highest" and not is_rounded(asked, device):
-            yield f"training.matmul: '{asked}' has no effect on this machine ({device.type})"
-
     def _memory(self) -> dict[str, int]:
         """Bytes by strategy; none where no task follows that what is kept would serve."""
         if len(self.tasks) < 2:
@@ -137,7 +132,6 @@ class Prepared:
             remarks=[
                 *self._remarks,
                 *without_effect(self.recipe, self.tasks),
-                *self._matmul_without_effect(),
                 *few_steps(to_come),
                 *self._remarks_of_strategies(),
             ],
@@ -178,7 +172,7 @@ def label_counts(task: Task) -> dict[str, int]:
 
 
 def without_effect(recipe: Recipe, tasks: Sequence[Task]) -> Iterator[str]:
-    """A remark on settings that change nothing, as these tasks are; most such are refused with the recipe."""
+    """A remark on settings that change nothing, with these tasks or here; most such are refused with the recipe."""
     asked = recipe.evaluation.max_new_tokens
     writes = recipe.objective.kind == "text_to_text" and all(task.labels is not None for task in tasks)
     if writes and asked != EvaluationSection().max_new_tokens:
@@ -187,6 +181,9 @@ def without_effect(recipe: Recipe, tasks: Sequence[Task]) -> Iterator[str]:
         aside = sum(len(task.validation) for task in tasks if task.validation is not None)
         if aside:
             yield f"data.validation_share: {aside:,} training rows are set aside, and nothing is tested on them"
+    matmul, device = recipe.training.matmul, processes().device
+    if matmul != "highest" and not is_rounded(matmul, device):
+        yield f"training.matmul: '{matmul}' has no effect on this machine ({device.type})"
 
 
 def few_steps(steps: Mapping[str, int]) -> Iterator[str]:

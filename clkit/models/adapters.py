@@ -72,7 +72,7 @@ def _carriers(
     outside = " outside its head" if family.trained_whole else ""
     carriers = {}
     for target in targets:
-        pattern = any(sign in target for sign in "*?[")
+        pattern = _is_pattern(target)
         fitting = {
             name: layer
             for name, layer in layers.items()
@@ -86,8 +86,11 @@ def _carriers(
         if not pattern and "." not in target:
             _refuse_partial(family, list(fitting), layers)
         carriers |= fitting
-    plain = not any(sign in target for target in targets for sign in "*?[")
-    return targets if plain else [*carriers], carriers
+    return [*carriers] if any(map(_is_pattern, targets)) else targets, carriers
+
+
+def _is_pattern(target: str) -> bool:
+    return any(sign in target for sign in "*?[")
 
 
 def _check_whole(model: PreTrainedModel, names: Sequence[str], carriers: Mapping[str, nn.Module]) -> None:

@@ -132,9 +132,10 @@ class Family(ABC):
         """
 
     def probe(self, answers: Sequence[str] = ("a", "a b c d e"), tasks: Sequence[str] = ()) -> Batch:
-        """A batch of two short examples of unequal length, as the collator makes it."""
+        """A batch of two short examples of unequal length, as the collator makes it, where the model is."""
         columns = self.encode(["a b c d e f g h i", "a b"], answers, tasks)
-        return self.collator()([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])
+        batch = self.collator()([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])
+        return {name: tensor.to(self.model.device) for name, tensor in batch.items()}
 
     @property
     def base(self) -> PreTrainedModel:

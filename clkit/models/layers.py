@@ -58,7 +58,7 @@ def refuse_untrainable(family: Family) -> None:
     Raises:
         ModelError: it cannot.
     """
-    batch = {name: tensor.to(family.model.device) for name, tensor in family.probe().items() if name != "labels"}
+    batch = {name: tensor for name, tensor in family.probe().items() if name != "labels"}
     drawn = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
     try:
         with evaluation_mode(family.model), drawn, torch.no_grad():

@@ -131,7 +131,7 @@ def check_layers(
     Raises:
         ModelError: naming the layer and the family.
     """
-    batch = {name: tensor.to(family.model.device) for name, tensor in family.probe().items()}
+    batch = family.probe()
     try:
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
         with evaluation_mode(family.model):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from clkit.models.rows import RowGradient
-from clkit.training.row_kernel import row_kernel
+from clkit.training.row_kernel import RowStep, row_kernel
 
 
 class RowAdamW(torch.optim.AdamW):
@@ -62,19 +62,22 @@ class RowAdamW(torch.optim.AdamW):
             rows, given = torch.arange(len(parameter)), torch.full((len(parameter),), -1).index_copy_(0, rows, given)
         lag = (step - state["chosen"].index_select(0, rows)).double()
         state["chosen"].index_fill_(0, rows, step)
-        row_kernel()(
-            (parameter, state["exp_avg"], state["exp_avg_sq"]),
-            rows,
-            chosen.grad.contiguous(),
-            given,
-            (beta1**lag).float(),
-            (beta2**lag).float(),
-            (
-                1 - beta1,
-                1 - beta2,
-                1 - group["lr"] * group["weight_decay"],
-                group["lr"] / (1 - beta1**step),
-                (1 - beta2**step) ** -0.5,
-                group["eps"],
-            ),
+        kernel = row_kernel()
+        kernel(
+            RowStep(
+                state=(parameter, state["exp_avg"], state["exp_avg_sq"]),
+                rows=rows,
+                gradients=chosen.grad.contiguous(),
+                given=given,
+                decay1=(beta1**lag).float(),
+                decay2=(beta2**lag).float(),
+                by=(
+                    1 - beta1,
+                    1 - beta2,
+                    1 - group["lr"] * group["weight_decay"],
+                    group["lr"] / (1 - beta1**step),
+                    (1 - beta2**step) ** -0.5,
+                    group["eps"],
+                ),
+            )
         )

@@ -17,16 +17,34 @@ import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-#: Weight and both moments; rows; gradients, and which of them is each row's, or −1: none, it is zero; β1^l and β2^l
-#: of each row; 1 − β1, 1 − β2, 1 − lr λ, lr / (1 − β1^t), 1 / √(1 − β2^t), ε.
-RowKernel = Callable[
-    [Tensors, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, Sequence[float]], None
-]
+
+class RowStep(NamedTuple):
+    """What a step in some rows of a weight needs.
+
+    Attributes:
+        state: the weight and both moments, which are changed in place.
+        rows: the indices of the rows.
+        gradients: some of their gradients.
+        given: which of the gradients is each row's, or −1: none, it is zero.
+        decay1, decay2: β1^l and β2^l of each row.
+        by: 1 − β1, 1 − β2, 1 − lr λ, lr / (1 − β1^t), 1 / √(1 − β2^t), ε.
+    """
+
+    state: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    rows: torch.Tensor
+    gradients: torch.Tensor
+    given: torch.Tensor
+    decay1: torch.Tensor
+    decay2: torch.Tensor
+    by: Sequence[float]
+
+
+RowKernel = Callable[[RowStep], None]
 
 _SOURCE = r"""
 #include <math.h>
@@ -65,19 +83,13 @@ def row_kernel() -> RowKernel:
         return step_rows
     function.restype = None
 
-    def compiled(
-        state: Tensors,
-        rows: torch.Tensor,
-        gradients: torch.Tensor,
-        given: torch.Tensor,
-        decay1: torch.Tensor,
-        decay2: torch.Tensor,
-        by: Sequence[float],
-    ) -> None:
-        width = gradients.shape[1]
-        tensors = (*state, rows, gradients, given, torch.zeros(width), decay1, decay2)
+    def compiled(step: RowStep) -> None:
+        width = step.gradients.shape[1]
+        zeros = torch.zeros(width)
+        tensors = (*step.state, step.rows, step.gradients, step.given, zeros, step.decay1, step.decay2)
         pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
-        function(*pointers, (ctypes.c_float * len(by))(*by), ctypes.c_int64(len(rows)), ctypes.c_int64(width))
+        by = (ctypes.c_float * len(step.by))(*step.by)
+        function(*pointers, by, ctypes.c_int64(len(step.rows)), ctypes.c_int64(width))
 
     return compiled
 
@@ -106,25 +118,17 @@ def _library() -> Path:
     return library
 
 
-def step_rows(
-    state: Tensors,
-    rows: torch.Tensor,
-    gradients: torch.Tensor,
-    given: torch.Tensor,
-    decay1: torch.Tensor,
-    decay2: torch.Tensor,
-    by: Sequence[float],
-) -> None:
+def step_rows(step: RowStep) -> None:
     """`row_kernel` in torch; no `addcmul` and the like, which round once where C rounds twice.
 
     The root is numpy's: torch's own is not always the float nearest to it.
     """
-    rest1, rest2, shrink, size, scale, eps = torch.tensor(by, dtype=torch.float32)
-    weight, first, second = (tensor.index_select(0, rows) for tensor in state)
-    gradient = gradients.index_select(0, given.clamp(min=0)) * (given >= 0).unsqueeze(1)
-    first = first * decay1.unsqueeze(1) + gradient * rest1
-    second = second * decay2.unsqueeze(1) + gradient * gradient * rest2
+    rest1, rest2, shrink, size, scale, eps = torch.tensor(step.by, dtype=torch.float32)
+    weight, first, second = (tensor.index_select(0, step.rows) for tensor in step.state)
+    gradient = step.gradients.index_select(0, step.given.clamp(min=0)) * (step.given >= 0).unsqueeze(1)
+    first = first * step.decay1.unsqueeze(1) + gradient * rest1
+    second = second * step.decay2.unsqueeze(1) + gradient * gradient * rest2
     root = torch.from_numpy(np.sqrt(second.numpy()))
     weight = weight * shrink - first / (root * scale + eps) * size
-    for tensor, new in zip(state, (weight, first, second), strict=True):
-        tensor.index_copy_(0, rows, new)
+    for tensor, new in zip(step.state, (weight, first, second), strict=True):
+        tensor.index_copy_(0, step.rows, new)

@@ -3,6 +3,7 @@
 What is used of transformers' private names, since it has no public ones for the purpose:
 
 - `Trainer._get_train_sampler`: its own order by length is drawn from the global generator (`GroupedByLength`).
+- `Trainer._clip_grad_norm`, `Trainer._get_grad_norm`: their own norm leaves out the gradients of chosen rows.
 - `Trainer._load_from_checkpoint`: its own takes a checkpoint with other parameters, with a warning.
 - `Trainer._loss_shifts_labels`: whether it leaves out the labels' first column when it counts them.
 - `model._original_forward`, `model._is_accelerate_prepared`: what accelerate leaves on a model.

@@ -18,7 +18,7 @@ from clkit.models import rows as rows_of_layers
 from clkit.models.rows import RowGradient
 from clkit.training import row_kernel as kernels
 from clkit.training.row_adamw import RowAdamW
-from clkit.training.row_kernel import row_kernel, step_rows
+from clkit.training.row_kernel import RowStep, row_kernel, step_rows
 from tests.toy import toy_recipe
 
 
@@ -95,7 +95,7 @@ def test_it_goes_on_from_its_state_to_the_last_bit() -> None:
 # --- the kernel ---------------------------------------------------------------------------------------------------
 
 
-def kernel_arguments() -> tuple[Any, ...]:
+def row_step() -> RowStep:
     generator = torch.Generator().manual_seed(2)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -105,15 +105,16 @@ def kernel_arguments() -> tuple[Any, ...]:
     state = (normal(300, 77), normal(300, 77), normal(300, 77).square())
     decays = [torch.rand(100, generator=generator) for _ in range(2)]
     given = torch.arange(100).masked_fill(torch.arange(100) % 5 == 0, -1)
-    return state, rows, normal(100, 77), given, *decays, (0.1, 0.001, 0.999, 1e-3, 3.1, 1e-8)
+    by = (0.1, 0.001, 0.999, 1e-3, 3.1, 1e-8)
+    return RowStep(state, rows, normal(100, 77), given, *decays, by)
 
 
 @pytest.mark.skipif(row_kernel() is step_rows, reason="there is no C compiler here")
 def test_compiled_and_in_torch_it_is_the_same_to_the_last_bit() -> None:
-    compiled, plain = kernel_arguments(), kernel_arguments()
-    row_kernel()(*compiled)
-    step_rows(*plain)
-    for one, other, before in zip(compiled[0], plain[0], kernel_arguments()[0], strict=True):
+    compiled, plain = row_step(), row_step()
+    row_kernel()(compiled)
+    step_rows(plain)
+    for one, other, before in zip(compiled.state, plain.state, row_step().state, strict=True):
         assert torch.equal(one, other)
         assert torch.equal(one[1::3], before[1::3])
         assert (one[::3] != before[::3]).any(dim=1).all()
