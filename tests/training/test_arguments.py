@@ -60,7 +60,8 @@ def test_an_optimizer_whose_package_is_missing_is_refused_before_anything_is_loa
     tmp_path: Path, toy_t5: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str, of: str
 ) -> None:
     monkeypatch.setattr(inputs, "find_spec", lambda name: None)
-    monkeypatch.setitem(sys.modules, of, None)
+    for module in {of, *(name for name in sys.modules if name.startswith(f"{of}."))}:
+        monkeypatch.setitem(sys.modules, module, None)  # a part that is loaded already would be found without it
     recipe = toy_recipe(tmp_path, toy_t5, training={"optimizer": optimizer})
     wanted = f"training.optimizer: {optimizer} needs {of}, which is not installed: `pip install {of}`"
     assert missing_inputs(recipe) == [wanted]
