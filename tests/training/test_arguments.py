@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -10,6 +11,7 @@ from typing import Any, get_args
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers.utils import is_bitsandbytes_available
 
 from clkit.engine.prepare import prepare
 from clkit.engine.sequence import train
@@ -55,6 +57,15 @@ def test_what_a_machine_cannot_train_is_refused_before_anything_is_tested(
         ready(training={"batch_size": 8})
 
 
+@pytest.fixture
+def _looked_for_anew() -> Iterator[None]:
+    """Whether bitsandbytes is there: transformers remembers it, for this test and those that follow."""
+    is_bitsandbytes_available.cache_clear()
+    yield
+    is_bitsandbytes_available.cache_clear()
+
+
+@pytest.mark.usefixtures("_looked_for_anew")
 @pytest.mark.parametrize(("optimizer", "of"), sorted(PACKAGE_OF.items()))
 def test_an_optimizer_whose_package_is_missing_is_refused_before_anything_is_loaded(
     tmp_path: Path, toy_t5: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str, of: str
