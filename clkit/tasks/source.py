@@ -261,7 +261,7 @@ class SourceSection(Section):
             read: the file, or so many of its records.
         """
         if not path.exists():
-            return [f"{key}: no file '{path}'"]
+            return [f"{key}: no file '{path}'; put it there, or write the path of yours"]
         try:
             read(BEGINNING if self.on_bad_record == "error" else None)
         except DataError as error:

@@ -79,7 +79,7 @@ def test_files_and_a_local_data_set(here: Path) -> None:
     local = "{name: b, source: {kind: hub, dataset: ./rows, text: text, label: label}}"
     Path("train.csv").write_text("text,label\nhello,x\n")
     assert missing("quickstart", f"tasks=[{files}, {local}]") == [
-        f"tasks.a.source.test: no file '{here}/test.csv'",
+        f"tasks.a.source.test: no file '{here}/test.csv'; put it there, or write the path of yours",
         f"tasks.b.source.dataset: no folder '{here}/rows'",
     ]
 

@@ -13,6 +13,7 @@ from clkit.recipe.recipe import Recipe
 from clkit.recipe.reference import recipe_schema
 from clkit.recipe.shipped import description, shipped_recipe, shipped_recipes
 from clkit.recipe.written import RecipeLoader, recipe_yaml
+from clkit.suites.planning import PlannedSuite
 from tools.make_reference import generated_files
 
 SHIPPED = shipped_recipes()
@@ -44,7 +45,7 @@ every_recipe = pytest.mark.parametrize("name", SHIPPED)
 def test_the_shipped_recipes_are_found() -> None:
     orders = {f"t5_order{order}" for order in range(1, 7)}
     others = {"quickstart", "t5_olora_order6", "t5_olora_migu_order6", "llama_magicoder", "smollm2_order1", "minilm"}
-    others |= {"roberta_das", "roberta_das_end_tasks"}
+    others |= {"roberta_das", "roberta_das_end_tasks", "qwen3_order1", "llama31_8b_own_data", "modernbert_glue"}
     assert set(SHIPPED) == {*others, *orders, *PAPER}
     assert shipped_recipe("quickstart.yaml") == shipped_recipe("quickstart") == SHIPPED["quickstart"]
     assert shipped_recipe("quickstar") is None
@@ -144,7 +145,7 @@ def test_instruction_tuning_of_llama_has_the_papers_settings() -> None:
     recipe = Recipe.load("llama_magicoder")
     tuning, training = recipe.tuning, recipe.training
     assert tuning.method == "lora"
-    assert (tuning.alpha, tuning.dropout) == (32, 0.05)
+    assert (tuning.alpha, tuning.dropout, recipe.model.dtype) == (32, 0.05, "bfloat16")
     assert (training.epochs, training.learning_rate, training.schedule, training.warmup_ratio) == (
         32,
         5e-4,
@@ -165,6 +166,20 @@ def test_instruction_tuning_of_llama_has_the_papers_settings() -> None:
         "text": "instruction",
         "label": "response",
     }
+
+
+def test_qwen3_has_the_published_settings_and_its_header_the_numbers_of_the_table() -> None:
+    recipe = Recipe.load("qwen3_order1")
+    tuning = recipe.tuning
+    assert tuning.method == "lora"
+    assert (tuning.rank, tuning.alpha, tuning.targets, recipe.training.epochs) == (8, 32, ["q_proj", "v_proj"], 10)
+    assert [task.name for task in recipe.task_recipes()] == ["dbpedia", "amazon", "yahoo", "agnews"]
+    table = Path(__file__).parents[2].joinpath("benchmarks/README.md").read_text("utf-8")
+    rows = re.findall(r"^\| .* \| (\S+) \| (\S+) \| .* `clkit sweep qwen3_table --only (\w+)` \|$", table, re.MULTILINE)
+    assert [row[2] for row in rows] == [*PlannedSuite.load("qwen3_table").suite.methods]
+    header = SHIPPED["qwen3_order1"].read_text("utf-8").replace("-", "−")
+    for average, bwt, _ in rows:
+        assert (average if bwt == "–" else f"{average} / {bwt}") in header
 
 
 def test_das_is_pre_trained_and_fine_tuned_as_published() -> None:

@@ -17,9 +17,8 @@ def test_the_miniature_keeps_strategies_tuning_and_schedule(name: str) -> None:
     recipe = Recipe.load(name, ["training.schedule=cosine"])
     small = smoke_recipe(recipe)
     assert small.name == f"{recipe.name}-smoke"
-    family = {"roberta": "roberta", "minilm": "roberta", "llama": "llama", "smollm2": "llama"}.get(
-        name.split("_")[0], "t5"
-    )
+    families = {"roberta": ("roberta", "minilm", "modernbert"), "llama": ("llama", "llama31", "smollm2", "qwen3")}
+    family = next((one for one, models in families.items() if name.split("_")[0] in models), "t5")
     assert small.model.name == f"embedded:tiny-{family}"
     assert [task.name for task in small.task_recipes()] == ["topics", "reviews", "requests", "emotions"]
     for section in ("protocol", "tuning", "objective"):
@@ -34,7 +33,18 @@ def test_the_miniature_keeps_strategies_tuning_and_schedule(name: str) -> None:
     assert small.data.train_per_task == 64
 
 
-@pytest.mark.parametrize("name", ["roberta_das", "roberta_das_end_tasks", "smollm2_order1", "llama_magicoder"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "roberta_das",
+        "roberta_das_end_tasks",
+        "smollm2_order1",
+        "llama_magicoder",
+        "qwen3_order1",
+        "llama31_8b_own_data",
+        "modernbert_glue",
+    ],
+)
 def test_the_miniature_of_an_encoder_or_a_decoder_trains(name: str, tmp_path: Path) -> None:
     recipe = smoke_recipe(Recipe.load(name))
     few = recipe.data.model_copy(update={"train_per_task": 16, "test_per_task": 4})
