@@ -178,7 +178,7 @@ def measure_magnitudes(
     Raises:
         ModelError: none of the layers was used on every task.
     """
-    collector = MagnitudeCollector(watched, family.token_mask)
+    collector = MagnitudeCollector(watched, family.token_mask, family.reads_tokens)
     family.model.to(processes().device).eval()
     measured: list[dict[str, list[torch.Tensor]]] = []
     try:

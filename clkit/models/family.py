@@ -180,6 +180,10 @@ class Family(ABC):
     def token_mask(self, layer: str, batch: Batch) -> torch.Tensor:
         """Which positions of that layer's output are tokens rather than padding: bool, batch × positions."""
 
+    def reads_tokens(self, layer: str, call: int) -> bool:
+        """Whether that layer is given the batch's tokens in its n-th call of a forward pass, n from 0."""
+        return True
+
     def answer(self, prompts: Sequence[str], task: Task, *, rank: bool = False, max_new_tokens: int = 50) -> list[str]:
         """The answers to one batch of prompts of that task.
 

@@ -24,14 +24,16 @@ BLOCKS = ("attention", "feed_forward")
 NEGLIGIBLE = 0.05
 #: What chooses among experts is no part of them, in a tiny model too. Gates of other kinds have longer names.
 ROUTER = r"(^|\.)(\w*router|(\w*expert_)?gate)(\.|$)"
+#: Linear layers between embeddings and blocks of another width, which belong to no block.
+PROJECTION = r"embedding|(^|\.)project_(in|out)$"
 
 
 def parameter_groups(family: Family) -> dict[str, list[str]]:
     """Names of all parameters, each in exactly one group; empty groups are left out.
 
     Groups are the family's roles of linear layers (`attention`, `feed_forward`, `lm_head`, `head` of a classifier),
-    `embeddings` (of words, with a head that is tied to them, and of positions), `position_bias` (T5's), `norms`, and
-    `other`.
+    `embeddings` (of words, with a head that is tied to them, of positions, and what projects them), `position_bias`
+    (T5's), `norms`, and `other`.
     """
     model = family.base
     kinds = {name: module for name, module in model.named_modules() if name}
@@ -50,7 +52,8 @@ def _group(name: str, module: nn.Module | None, family: Family) -> str:
         return "position_bias" if name.endswith("_bias") else "embeddings"
     if "norm" in type(module).__name__.lower():
         return "norms"
-    return role_of(family, name)
+    role = role_of(family, name)
+    return "embeddings" if role == OTHER and re.search(PROJECTION, name) else role
 
 
 def role_of(family: Family, layer: str) -> str:

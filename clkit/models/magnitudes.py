@@ -7,6 +7,7 @@ divided by its sum over the units it is the L1-normalised magnitude n_i of the M
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -33,12 +34,18 @@ class MagnitudeCollector:
         modules: the modules to watch, by name.
         token_mask: gives for a module's name and a batch the positions that count (bool, batch × sequence);
             None counts every position, padding included.
+        reads_tokens: whether a module is given tokens in its n-th call of a forward pass, n from 0; other calls do not
+            count.
     """
 
     def __init__(
-        self, modules: Mapping[str, nn.Module], token_mask: Callable[[str, Batch], torch.Tensor] | None = None
+        self,
+        modules: Mapping[str, nn.Module],
+        token_mask: Callable[[str, Batch], torch.Tensor] | None = None,
+        reads_tokens: Callable[[str, int], bool] = lambda name, call: True,
     ) -> None:
-        self._token_mask = token_mask
+        self._token_mask, self._reads_tokens = token_mask, reads_tokens
+        self._calls: Counter[str] = Counter()
         self._batch: Batch | None = None
         self._sums: dict[str, torch.Tensor] = {}
         self._hooks = [module.register_forward_hook(self._recorder(name)) for name, module in modules.items()]
@@ -46,11 +53,14 @@ class MagnitudeCollector:
 
     def _recorder(self, name: str) -> Callable[[nn.Module, Any, torch.Tensor], None]:
         def record(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
-            if self._batch is not None:
+            if self._batch is None:
+                return
+            if self._reads_tokens(name, self._calls[name]):
                 # Inside autocast a product of float32 is rounded to half precision: other rows would be the largest,
                 # and in float16 the sums would overflow. `training.matmul` rounds as well.
                 with torch.no_grad(), precisely(output.device):
                     self._add(name, output, self._batch)
+            self._calls[name] += 1
 
         return record
 
@@ -99,7 +109,7 @@ class MagnitudeCollector:
 
     def open(self, batch: Batch) -> None:
         """Start recording forward passes over ``batch``."""
-        self._batch = batch
+        self._batch, self._calls = batch, Counter()
 
     def close(self) -> None:
         """Stop recording; what is recorded stays until `take`."""

@@ -61,7 +61,11 @@ class RowScores:
         if source not in ("random", "fixed_random"):
             layer_of = {site.name: site.layer for site in sites}
             mask = None if count_padding else lambda site, batch: family.token_mask(layer_of[site], batch)
-            self._collector = MagnitudeCollector({site.name: site.module for site in sites}, mask)
+            self._collector = MagnitudeCollector(
+                {site.name: site.module for site in sites},
+                mask,
+                lambda site, call: family.reads_tokens(layer_of[site], call),
+            )
 
     def check(self, family: Family) -> None:
         """Try the layers on two short texts, and be done.

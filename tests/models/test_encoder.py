@@ -1,4 +1,4 @@
-"""Encoders of six architectures: which layers they have, what their heads are, how long a text they read."""
+"""Encoders of ten architectures: which layers they have, what their heads are, how long a text they read."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    AlbertConfig,
     AutoModelForMaskedLM,
     AutoTokenizer,
     BertConfig,
@@ -16,6 +17,8 @@ from transformers import (
     ElectraConfig,
     LlamaConfig,
     ModernBertConfig,
+    MPNetConfig,
+    NomicBertConfig,
     PretrainedConfig,
     RobertaConfig,
     T5Config,
@@ -37,6 +40,7 @@ from clkit.models.weights import Weights
 
 LAYERS = 2
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": LAYERS, "num_attention_heads": 2}
+SHARED = SIZES | {"num_hidden_layers": 3 * LAYERS}  # each layer stands for three
 ENDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
 CONFIGS: dict[str, PretrainedConfig] = {
     "roberta": RobertaConfig(vocab_size=40, max_position_embeddings=66, **SIZES),
@@ -47,6 +51,20 @@ CONFIGS: dict[str, PretrainedConfig] = {
     "modernbert": ModernBertConfig(vocab_size=40, **SIZES, **ENDS),
     "electra": ElectraConfig(vocab_size=40, max_position_embeddings=64, embedding_size=8, **SIZES),
     "deberta": DebertaV2Config(vocab_size=40, max_position_embeddings=64, relative_attention=True, **SIZES),
+    "deberta_v3": DebertaV2Config(
+        vocab_size=40,
+        max_position_embeddings=64,
+        relative_attention=True,
+        position_buckets=5,
+        pos_att_type="p2c|c2p",
+        share_att_key=True,
+        **SIZES,
+    ),
+    "albert": AlbertConfig(
+        vocab_size=40, max_position_embeddings=64, embedding_size=8, num_hidden_groups=LAYERS, **SHARED
+    ),
+    "mpnet": MPNetConfig(vocab_size=40, max_position_embeddings=66, **SIZES),
+    "nomic_bert": NomicBertConfig(vocab_size=40, max_position_embeddings=64, **SIZES),
 }
 SELF_ATTENTION = [*(f"attention.self.{name}" for name in ("query", "key", "value")), "attention.output.dense"]
 PROJECTED = [*(f"attention.self.{name}_proj" for name in ("query", "key", "value")), "attention.output.dense"]
@@ -63,6 +81,18 @@ LAYOUT = {
     "modernbert": ("model.layers", ["attn.Wqkv", "attn.Wo"], ["mlp.Wi", "mlp.Wo"]),
     "electra": ("electra.encoder.layer", SELF_ATTENTION, BERT_FEED_FORWARD),
     "deberta": ("deberta.encoder.layer", PROJECTED, BERT_FEED_FORWARD),
+    "deberta_v3": ("deberta.encoder.layer", PROJECTED, BERT_FEED_FORWARD),
+    "albert": (
+        "albert.encoder.albert_layer_groups",
+        [f"albert_layers.0.attention.{name}" for name in ("query", "key", "value", "dense")],
+        ["albert_layers.0.ffn", "albert_layers.0.ffn_output"],
+    ),
+    "mpnet": ("mpnet.encoder.layer", [f"attention.attn.{name}" for name in "qkvo"], BERT_FEED_FORWARD),
+    "nomic_bert": (
+        "nomic_bert.layers",
+        [f"self_attn.{name}_proj" for name in "qkvo"],
+        [f"mlp.{name}_proj" for name in ("gate", "up", "down")],
+    ),
 }
 HEADS = {
     "roberta": (["classifier.dense", "classifier.out_proj"], ["lm_head.dense", "lm_head.decoder"]),
@@ -71,6 +101,13 @@ HEADS = {
     "modernbert": (["head.dense", "classifier"], ["head.dense", "decoder"]),
     "electra": (["classifier.dense", "classifier.out_proj"], ["generator_predictions.dense", "generator_lm_head"]),
     "deberta": (["pooler.dense", "classifier"], ["cls.predictions.transform.dense", "cls.predictions.decoder"]),
+    "deberta_v3": (["pooler.dense", "classifier"], ["cls.predictions.transform.dense", "cls.predictions.decoder"]),
+    "albert": (["albert.pooler", "classifier"], ["predictions.dense", "predictions.decoder"]),
+    "mpnet": (["classifier.dense", "classifier.out_proj"], ["lm_head.dense", "lm_head.decoder"]),
+    "nomic_bert": (
+        ["nomic_bert.pooler.dense", "classifier"],
+        ["cls.predictions.transform.dense", "cls.predictions.decoder"],
+    ),
 }
 TRAINED_WHOLE = {
     "roberta": {"classifier"},
@@ -79,8 +116,19 @@ TRAINED_WHOLE = {
     "modernbert": {"head", "classifier"},
     "electra": {"classifier"},
     "deberta": {"pooler", "classifier"},
+    "deberta_v3": {"pooler", "classifier"},
+    "albert": {"albert.pooler", "classifier"},
+    "mpnet": {"classifier"},
+    "nomic_bert": {"nomic_bert.pooler", "classifier"},
 }
-CARRIERS = {"distilbert": ("q_lin", "v_lin"), "modernbert": ("Wqkv",), "deberta": ("query_proj", "value_proj")}
+CARRIERS = {
+    "distilbert": ("q_lin", "v_lin"),
+    "modernbert": ("Wqkv",),
+    "deberta": ("query_proj", "value_proj"),
+    "deberta_v3": ("query_proj", "value_proj"),
+    "mpnet": ("q", "v"),
+    "nomic_bert": ("q_proj", "v_proj"),
+}
 LABELS = {"a": ("yes", "no"), "b": ("no", "maybe")}
 every_architecture = pytest.mark.parametrize("kind", CONFIGS)
 
@@ -128,7 +176,8 @@ def test_a_saved_stage_trains_the_same_parts_as_the_model_that_it_began_with(
     first.model.save_pretrained(tmp_path / "stage")
     assert classifier(tmp_path / "stage").trained_whole == first.trained_whole
     other = classifier(tmp_path / "stage", {"a": ("one", "two")})
-    assert set(other.trained_whole) == TRAINED_WHOLE[kind] - {"bert.pooler"}  # pre-trained, seen from here
+    pooler = f"{first.model.base_model_prefix}.pooler"
+    assert set(other.trained_whole) == TRAINED_WHOLE[kind] - {pooler}  # pre-trained, seen from here
 
 
 def test_layers_of_a_head_are_those_that_are_used_and_carry_no_adapter(folders: dict[str, Path]) -> None:
@@ -175,7 +224,7 @@ def test_magnitudes_of_every_layer_of_a_classifier_leave_out_padding(kind: str, 
     for filler in (5, 9):
         ids = torch.tensor([[3, 4, 5, 6, 7], [8, 9, 10, filler, filler]])
         batch = {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([[0], [1]])}
-        collector = MagnitudeCollector(layers, loaded.token_mask)
+        collector = MagnitudeCollector(layers, loaded.token_mask, loaded.reads_tokens)
         with torch.no_grad(), collector.collecting(batch):
             loaded.model(input_ids=ids, attention_mask=mask)
         sums.append(collector.take())

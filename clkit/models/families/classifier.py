@@ -44,7 +44,7 @@ class Classifier(Encoder):
     objective_kind: ClassVar[str] = "classification"
     roles: ClassVar[Mapping[str, str]] = {
         **Encoder.roles,
-        "head": r"^(classifier|pre_classifier|score|head|pooler)(\.|$)|\.pooler(\.|$)",
+        "head": r"^(classifier|pre_classifier|score|head|pooler|dense|sequence_summary)(\.|$)|\.pooler(\.|$)",
     }
 
     objective: Classification

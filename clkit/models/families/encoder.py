@@ -16,22 +16,29 @@ HEAD_DRAWN = "head drawn at random"
 
 
 class Encoder(Family):
-    """BERT and its relatives (RoBERTa, MiniLM, ELECTRA, DeBERTa), DistilBERT and ModernBERT."""
+    """BERT and its relatives (RoBERTa, MiniLM, ELECTRA, DeBERTa, ALBERT, MPNet), DistilBERT, ModernBERT, NomicBERT."""
 
     name: ClassVar[str] = "encoder"
     roles: ClassVar[Mapping[str, str]] = {
         "attention": (
-            r"\.attention\.self\.(query|key|value)(_proj)?$|\.attention\.output\.dense$"  # BERT; DeBERTa: _proj
-            r"|\.attention\.([qkv]|out)_lin$"  # DistilBERT
-            r"|\.attn\.(Wqkv|Wo)$"  # ModernBERT
+            r"\.attention\.self\.((query|key|value)(_proj)?|in_proj)$|\.attention\.output\.dense$"  # BERT, DeBERTa
+            r"|\.attention\.(query|key|value|dense)$|\.attn\.[qkvo]$"  # ALBERT; MPNet
+            r"|\.attention(s\.\d+)?\.([qkv]|out)_lin$"  # DistilBERT, XLM
+            r"|\.attn\.(Wqkv|Wo)$|\.self_attn\.[qkvo]_proj$"  # ModernBERT; NomicBERT, EuroBERT
         ),
-        "feed_forward": r"\.intermediate\.dense$|(?<!\.attention)\.output\.dense$|\.ffn\.lin[12]$|\.mlp\.(Wi|Wo)$",
+        "feed_forward": (
+            r"\.intermediate\.dense$|(?<!\.attention)\.output\.dense$|\.ffns?\.(\d+\.)?lin[12]$"
+            r"|\.ffn(_output)?$|\.mlp\.(Wi|Wo|(gate|up|down)_proj|fc[12])$"
+        ),
     }
     lora_targets: ClassVar[Sequence[Sequence[str]]] = (
         ("query", "value"),
         ("query_proj", "value_proj"),
         ("q_lin", "v_lin"),
         ("Wqkv",),
+        ("q_proj", "v_proj"),
+        ("q", "v"),
+        ("in_proj",),
     )
 
     @classmethod
@@ -41,6 +48,13 @@ class Encoder(Family):
 
     def token_mask(self, layer: str, batch: Batch) -> torch.Tensor:
         return batch["attention_mask"].bool()
+
+    def reads_tokens(self, layer: str, call: int) -> bool:
+        """DeBERTa's query and key layers are given the relative positions as well, each time after the tokens."""
+        owner, _, name = layer.rpartition(".")
+        attention = self.base.get_submodule(owner)
+        both = getattr(attention, "relative_attention", False) and getattr(attention, "share_att_key", False)
+        return not both or name not in ("query_proj", "key_proj") or call % 2 == 0
 
     def pad(self, texts: Iterable[Sequence[int]]) -> dict[str, torch.Tensor]:
         """One batch of texts' token ids: `input_ids` and `attention_mask`, texts × sequence.

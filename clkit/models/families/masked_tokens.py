@@ -39,7 +39,7 @@ class MaskedTokens(Encoder):
     objective_kind: ClassVar[str] = "pretraining"
     roles: ClassVar[Mapping[str, str]] = {
         **Encoder.roles,
-        "lm_head": r"^(lm_head|cls|vocab_\w+|generator_\w+|head|decoder)(\.|$)",
+        "lm_head": r"^(lm_head|cls|vocab_\w+|generator_\w+|head|decoder|predictions|pred_layer)(\.|$)",
     }
 
     has_no: ClassVar[Mapping[str, str]] = {"span_length": "an encoder masks single tokens, only T5 spans"}
