@@ -5,6 +5,7 @@ Verb modules import nothing heavy at their top, so that `clkit --help` needs nei
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -126,6 +127,8 @@ def _one_line(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:  # no space left, no permission: nothing that clkit could do better
+        if error.errno == errno.ENAMETOOLONG:
+            return _failed(f"{str(error.filename)[:60]}...: no path can be as long as this; give a shorter one", 2)
         where = f"{error.filename}: " if error.filename is not None else ""
         return _failed(f"{where}{error.strerror or first_line(error)}", 1)
     except Exception as error:

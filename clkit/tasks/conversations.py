@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from clkit.errors import DataError
-from clkit.tasks.records import kind_of_value, valid_unicode
+from clkit.tasks.records import blank, kind_of_value, valid_unicode
 
 #: Each role by the names that public data sets have for it.
 _ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
@@ -41,7 +41,7 @@ def read_conversation(value: Any, where: str, column: str) -> Example:
         DataError: it is no such list, or a role is unknown.
     """
     turns = _turns(value, where, column, until="assistant")
-    if len(turns) < 2 or turns[-2]["role"] != "user" or not turns[-2]["content"].strip():
+    if len(turns) < 2 or turns[-2]["role"] != "user" or blank(turns[-2]["content"]):
         return Example("", None, NO_TURNS)
     *before, asked, answered = turns
     return Example(asked["content"], answered["content"], json.dumps(before, ensure_ascii=False))
@@ -54,7 +54,7 @@ def read_question(value: Any, where: str, column: str) -> Example:
         DataError: it is no list of turns, a role is unknown, or no user says anything.
     """
     turns = _turns(value, where, column, until="user")
-    if not turns or not turns[-1]["content"].strip():
+    if not turns or blank(turns[-1]["content"]):
         raise DataError(f"{where}: '{column}' has no user's turn to answer; correct or remove this record")
     return Example(turns[-1]["content"], None, json.dumps(turns[:-1], ensure_ascii=False))
 

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import re
+import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -46,9 +47,14 @@ class Template:
                 )
         else:
             text = _COLUMN.sub(lambda match: answer_text(row[match[1]], where, match[1]) or "", self.text)
-        if not text.strip() and not self.may_be_empty:
+        if blank(text) and not self.may_be_empty:
             raise DataError(f"{where}: the text is empty ('{self.text}'); correct or remove this record")
         return valid_unicode(text, where)
+
+
+def blank(text: str) -> bool:
+    """Whether a text shows nothing: white space, and characters of no width such as U+200B, that `strip` leaves."""
+    return all(char.isspace() or unicodedata.category(char) in ("Cc", "Cf") for char in text)
 
 
 def answer_text(value: Any, where: str, column: str) -> str | None:
@@ -62,6 +68,8 @@ def answer_text(value: Any, where: str, column: str) -> str | None:
         return None
     if isinstance(value, str):
         return valid_unicode(value, where)
+    if isinstance(value, float) and math.isinf(value):
+        raise DataError(f"{where}: '{column}' is a number too large to read; correct or remove this record")
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, bool | int | float):

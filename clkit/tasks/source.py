@@ -15,7 +15,7 @@ from pydantic import Field
 from clkit.errors import DataError
 from clkit.section import Section
 from clkit.tasks.conversations import NO_TURNS, Example, read_conversation
-from clkit.tasks.records import Records, Template, answer_text, check_columns, kind_of_value
+from clkit.tasks.records import Records, Template, answer_text, blank, check_columns, kind_of_value
 
 
 class Rows(Protocol):
@@ -82,7 +82,7 @@ class Columns:
         self.label = label
         self.messages = messages
         self.names = names
-        self._none = {"", *missing}
+        self._none = frozenset(missing)
         own = self.template.columns if messages is None else (messages,)
         self.needed = own if label is None or messages is not None else (*own, label)
 
@@ -110,7 +110,7 @@ class Columns:
             DataError: it is no text or number, or has no name though labels have names.
         """
         text = answer_text(value, where, str(self.label))
-        if text is None or text.strip() in self._none:
+        if text is None or blank(text) or text.strip() in self._none:
             return None
         key = str(int(value)) if self.names and isinstance(value, bool) else text
         if self.names is None or (key not in self.names and text in self.names.values()):

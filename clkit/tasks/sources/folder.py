@@ -10,7 +10,7 @@ from pydantic import Field
 
 from clkit.errors import DataError
 from clkit.section import DataPath
-from clkit.tasks.records import json_records
+from clkit.tasks.records import blank, json_records
 from clkit.tasks.source import ReadRows, Source, SourceSection, Wanted
 
 _SPLITS = ("train.json", "test.json")
@@ -57,7 +57,7 @@ class FolderSource(SourceSection):
 def _labels(path: Path) -> tuple[str, ...]:
     labels: list[str] = []
     for place, label in json_records(path):
-        if not isinstance(label, str) or not label.strip():
+        if not isinstance(label, str) or blank(label):
             raise DataError(f"{place}: label {len(labels) + 1} is no text; write a list of strings")
         if label in labels:
             raise DataError(f"{place}: '{label}' stands more than once; each label must appear once")
