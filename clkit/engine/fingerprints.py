@@ -165,10 +165,16 @@ def refuse_changes(run: RunFolder, recipe: Recipe, now: Read, *, accept: bool, o
     if found and not accept:
         more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
         raise UsageError(
-            f"{run.path}: not what the run read: {'; '.join(found[:3])}{more}. Put it back, or go on all the same "
-            "with --accept-changes"
+            f"{run.path}: not what the run read: {'; '.join(found[:3])}{more}. {_way_back(before, found)}, or go on "
+            "all the same with --accept-changes"
         )
     return found
+
+
+def _way_back(before: Read, found: Sequence[str]) -> str:
+    if all(key.startswith("model.commit ") for key in found):
+        return f"Name that commit ('model.revision=\"{before['model.commit']}\"')"
+    return "Put it back"
 
 
 def examine_read(run: RunFolder) -> Iterator[Checked]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -248,3 +250,38 @@ def test_models_that_are_not_kept_go_although_a_kill_came_between(tmp_path: Path
     train(recipe, run.path, resume=True)
     assert not (first / "model").exists()
     assert is_whole(list(examine(run.path)))
+
+
+def test_of_a_branch_that_has_moved_on_the_hub_the_old_commit_is_taken(toy_t5: Path, tmp_path: Path) -> None:
+    """In a process of its own, which finds the hub's cache where its environment says."""
+    repo, old, new = tmp_path / "hub" / "models--someone--toy", "a" * 40, "b" * 40
+    for part in ("refs", "snapshots"):
+        (repo / part).mkdir(parents=True)
+    for commit in (old, new):
+        (repo / "snapshots" / commit).symlink_to(toy_t5)
+    code = f"""
+from pathlib import Path
+import clkit
+from clkit.errors import UsageError
+from tests.toy import toy_recipe
+
+here, branch = Path({str(tmp_path)!r}), Path({str(repo / "refs" / "main")!r})
+both = toy_recipe(here, Path("someone/toy"))
+first = both.model_copy(update={{"tasks": both.tasks[:1]}})
+branch.write_text({old!r})
+clkit.train(first, here / "run")
+branch.write_text({new!r})
+try:
+    clkit.train(both, here / "run", resume=True)
+except UsageError as refused:
+    print(refused)
+pinned = both.model_copy(update={{"model": both.model.model_copy(update={{"revision": {old!r}}})}})
+run = clkit.train(pinned, here / "run", resume=True)
+print([stage.name for stage in run.stages()], run.environment()["read"]["model.commit"])
+"""
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    refused, went_on = done.stdout.splitlines()
+    assert f"model.commit (someone/toy: {new}, was {old}). Name that commit" in refused
+    assert went_on.endswith(f"'first', 'second'] {old}")
