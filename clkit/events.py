@@ -81,6 +81,9 @@ class Listener:
     def logged(self, terms: Mapping[str, float]) -> None:
         """Loss terms and whatever strategies logged, by name."""
 
+    def validated(self, step: int, loss: float, best_step: int) -> None:
+        """The loss on the current task's validation split was measured; the lowest so far was at ``best_step``."""
+
     def evaluating(self, task: str, examples: int) -> None:
         """Evaluation on a task begins."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,11 +24,13 @@ from clkit.run.folder import RunFolder
 from clkit.strategies.contract import Context, Strategy
 from clkit.strategies.hooks import call, call_all
 from clkit.tasks.task import Task
+from clkit.testing.examiner import Examiner
 from clkit.training.arguments import task_seed, task_steps, training_arguments
 from clkit.training.checkpoints import Checkpoint, CheckpointCallback, CheckpointFolder
 from clkit.training.interruption import Interruption
 from clkit.training.state import load_strategies
 from clkit.training.trainer import TaskTrainer
+from clkit.training.validation import Validation
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,14 @@ class Fitted:
 
     Attributes:
         examples: those of the stage itself, without what strategies made of them.
+        kept_step: after how many of the steps the model was as it is kept.
+        validation_loss: of that model; None where it was not measured, or is not finite.
     """
 
     examples: int
     steps: int
+    kept_step: int
+    validation_loss: float | None
     training_seconds: float
     saving_seconds: float
 
@@ -74,17 +82,10 @@ def fit(
     with TemporaryDirectory(prefix="clkit-") as scratch:
         kept_in = run or RunFolder(Path(scratch))
         folder = CheckpointFolder(kept_in.stage_folder(index + 1, stage.name), kept_in.log.path)
-        trainer = TaskTrainer(
-            context=context,
-            strategies=strategies,
-            listener=logged,
-            on_nan=recipe.training.on_nan,
-            matmul=recipe.training.matmul,
-            model=family.model,
-            args=training_arguments(recipe, stage.name, stage.position, str(folder.partial)),
-            train_dataset=encoded,
-            data_collator=context.collate,
-        )
+        trainer = _trainer(prepared, stage, context, encoded, logged, folder)
+        validation = _validation(prepared, stage, len(encoded), logged, gone_on_from)
+        if validation is not None:  # before the callback that completes checkpoints
+            trainer.add_callback(validation)
         saving = CheckpointCallback(folder, recipe.saving, interruption, context, strategies, gone_on_from)
         trainer.add_callback(saving)
         call_all(strategies, "before_training", context)
@@ -96,12 +97,51 @@ def fit(
             processes().wait_for_everyone()  # a slower process may still look for checkpoints there
         finally:
             folder.remove_partial()
-    if trainer.state.global_step < trainer.state.max_steps:
-        interruption.check(f"after step {trainer.state.global_step} of '{stage.name}'")
+    steps = trainer.state.global_step
+    if steps < trainer.state.max_steps and not (validation and validation.ended):
+        interruption.check(f"after step {steps} of '{stage.name}'")
     trainer.refuse_broken_model()
     trainer.release_model()
+    kept, loss = validation.give_back(trainer.state) if validation else (steps, None)
     call_all(strategies, "after_task", context)
-    return Fitted(len(prepared.examples(stage)), trainer.state.global_step, saving.seconds, saving.saving_seconds)
+    return Fitted(len(prepared.examples(stage)), steps, kept, loss, saving.seconds, saving.saving_seconds)
+
+
+def _trainer(
+    prepared: Prepared,
+    stage: PlannedStage,
+    context: Context,
+    encoded: Dataset,
+    listener: Listener,
+    into: CheckpointFolder,
+) -> TaskTrainer:
+    recipe = prepared.recipe
+    return TaskTrainer(
+        context=context,
+        strategies=prepared.strategies,
+        listener=listener,
+        on_nan=recipe.training.on_nan,
+        matmul=recipe.training.matmul,
+        model=prepared.family.model,
+        args=training_arguments(recipe, stage.name, stage.position, str(into.partial)),
+        train_dataset=encoded,
+        data_collator=context.collate,
+    )
+
+
+def _validation(
+    prepared: Prepared, stage: PlannedStage, examples: int, listener: Listener, gone_on_from: Checkpoint | None
+) -> Validation | None:
+    """What measures the validation loss while a stage is trained on so many examples, if the recipe says so."""
+    recipe, family = prepared.recipe, prepared.family
+    chosen = recipe.training.evaluate_every
+    if chosen is None:
+        return None
+    every = math.ceil(examples / recipe.training.batch_size) if chosen == "epoch" else chosen
+    split = recipe.evaluation.model_copy(update={"split": "validation"})
+    examiner = Examiner(prepared.learned(stage), recipe.model_copy(update={"evaluation": split}))
+    measure = partial(examiner.loss, family, stage.learned)
+    return Validation(recipe.training, every, measure, family.model, listener, gone_on_from)
 
 
 def _go_on(context: Context, strategies: Sequence[Strategy], checkpoint: Checkpoint) -> None:
@@ -161,6 +201,12 @@ class _Logged(Listener):
 
     def stepped(self, step: int) -> None:
         self._listener.stepped(step)
+
+    def validated(self, step: int, loss: float, best_step: int) -> None:
+        self._write(
+            event="validated", time=now(), task=self._task, step=step, validation_loss=loss, best_step=best_step
+        )
+        self._listener.validated(step, loss, best_step)
 
     def logged(self, terms: Mapping[str, float]) -> None:
         self._write(event="step", task=self._task, **terms)

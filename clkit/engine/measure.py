@@ -200,7 +200,7 @@ class _Measured(Stages):
             prepared.family.see(self._answerable(prepared.seen(index)))
             # Another tokenizer may read, and cut, the same prompts otherwise.
             self._examiner = Examiner(prepared.tasks, self._recipe, self._between_batches)
-        return Fitted(len(prepared.examples(planned)), 0, 0.0, 0.0)
+        return Fitted(len(prepared.examples(planned)), 0, 0, None, 0.0, 0.0)
 
     def _evaluate(self, stage_name: str, tested: Sequence[str], stage: Path) -> dict[str, Any]:
         known = self._answerable(tested) if stage_name in self._models else tested

@@ -65,6 +65,8 @@ class Prepared:
                 learned = replace(task, train=task.train.select(range(1))) if task.name in finished else task
                 shown = self._checked(learned, "train", tested=False)
                 self._examples[task.name] = task_examples(learned, shown)
+                if self.recipe.training.evaluate_every is not None and task.name not in finished:
+                    self._checked(task, "validation", tested=False)
             tested = self._checked(task, self.recipe.evaluation.split, tested=True)
             shown = shown or tested
             self._samples.append((shown.prompts[0], shown.answers[0]))
@@ -172,15 +174,20 @@ def label_counts(task: Task) -> dict[str, int]:
 
 
 def without_effect(recipe: Recipe, tasks: Sequence[Task]) -> Iterator[str]:
-    """A remark on settings that change nothing, with these tasks or here; most such are refused with the recipe."""
+    """A remark on settings that change nothing, with these tasks or here, or more than one may think.
+
+    Most that change nothing are refused with the recipe.
+    """
     asked = recipe.evaluation.max_new_tokens
     writes = recipe.objective.kind == "text_to_text" and all(task.labels is not None for task in tasks)
     if writes and asked != EvaluationSection().max_new_tokens:
         yield "evaluation.max_new_tokens: has no effect, since each answer may be as long as its task's longest label"
-    if recipe.evaluation.split == "test":
+    if recipe.evaluation.split == "test" and recipe.training.evaluate_every is None:
         aside = sum(len(task.validation) for task in tasks if task.validation is not None)
         if aside:
             yield f"data.validation_share: {aside:,} training rows are set aside, and nothing is tested on them"
+    if recipe.evaluation.split == "validation" and recipe.training.keep == "best":
+        yield "training.keep: best chooses by the split that is tested on (evaluation.split), so scores are flattering"
     matmul, device = recipe.training.matmul, processes().device
     if matmul != "highest" and not is_rounded(matmul, device):
         yield f"training.matmul: '{matmul}' has no effect on this machine ({device.type})"

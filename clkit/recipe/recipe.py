@@ -88,6 +88,8 @@ class Recipe(Section):
             yield f"training.batch_size: {self.training.batch_size} is no multiple of training.micro_batch_size {micro}"
         if self.evaluation.split == "validation" and self.data.validation_share == 0:
             yield "evaluation.split: 'validation' needs data.validation_share above 0"
+        if self.training.evaluate_every is not None and self.data.validation_share == 0:
+            yield "training.evaluate_every: needs data.validation_share above 0"
         yield from self._contradictions_of_protocol()
         yield from self._contradictions_of_objective()
         trained = None if self.protocol == "zero_shot" else self.tuning

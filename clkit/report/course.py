@@ -37,6 +37,7 @@ class Course(Listener):
         step, steps: optimizer steps of this stage, done and in all.
         testing: the task that is tested now, and how many of how many of its examples are answered.
         terms: what was logged last.
+        validation: the validation loss as it was measured last in this stage, and the step of the lowest so far.
         rows: the scores so far, by stage and task.
     """
 
@@ -47,6 +48,7 @@ class Course(Listener):
         self.step = self.steps = 0
         self.testing: tuple[str, int, int] | None = None
         self.terms: Mapping[str, float] = {}
+        self.validation: tuple[float, int] | None = None
         self.rows: dict[str, dict[str, float | None]] = {}
         self._finished: set[str] = set()
         self._steps, self._tests, self._general = Pace(), Pace(), Pace()
@@ -60,6 +62,7 @@ class Course(Listener):
 
     def task_started(self, task: str, index: int, steps: int) -> None:
         self.stage, self.steps, self.step, self._first, self.testing = task, steps, 0, 0, None
+        self.validation = None
         self._began = self._stepped = self.clock()
 
     def resumed(self, step: int) -> None:
@@ -70,6 +73,9 @@ class Course(Listener):
 
     def logged(self, terms: Mapping[str, float]) -> None:
         self.terms = terms
+
+    def validated(self, step: int, loss: float, best_step: int) -> None:
+        self.validation = loss, best_step
 
     def evaluating(self, task: str, examples: int) -> None:
         self.testing, self.terms = (task, 0, examples), {}

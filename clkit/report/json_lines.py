@@ -49,6 +49,10 @@ class JsonLines(Course):
         super().logged(terms)
         self.tell("step", task=self.stage, **terms, seconds_left=self.left())
 
+    def validated(self, step: int, loss: float, best_step: int) -> None:
+        super().validated(step, loss, best_step)
+        self.tell("validated", task=self.stage, step=step, validation_loss=loss, best_step=best_step)
+
     def evaluating(self, task: str, examples: int) -> None:
         super().evaluating(task, examples)
         self.tell("testing", task=task, examples=examples)

@@ -64,8 +64,16 @@ def evaluated_text(metric: str, stage: str, row: Mapping[str, float | None], sec
 
 def step_text(course: Course) -> str:
     """How far a stage is, as a line."""
-    parts = [f"{course.stage} step {course.step}/{course.steps}", terms_text(course.terms), pace_text(course)]
-    return "  ".join(part for part in parts if part)
+    return f"{course.stage} step {course.step}/{course.steps}  {told_text(course)}".strip()
+
+
+def told_text(course: Course) -> str:
+    """What is known of a stage at work: loss terms, validation loss, pace."""
+    validation = ""
+    if course.validation is not None:
+        loss, best = course.validation
+        validation = f"validation_loss {loss:.3g}" + (f" (lowest at step {best})" if best else "")
+    return "  ".join(part for part in (terms_text(course.terms), validation, pace_text(course)) if part)
 
 
 def pace_text(course: Course) -> str:
@@ -94,8 +102,7 @@ def course_view(course: Course, width: int) -> RenderableType:
         grid.add_row(Text(what, style="bold"), ProgressBar(max(total, 1), done), f"{done}/{total}")
     parts: list[RenderableType] = [grid]
     if course.plan is not None:
-        told = [terms_text(course.terms), pace_text(course)]
-        parts.append(Text("  ".join(part for part in told if part), style="dim"))
+        parts.append(Text(told_text(course), style="dim"))
         if (matrix := course.matrix()) is not None:
             parts.append(matrix_table(matrix, width))
     return Group(*parts)

@@ -114,6 +114,8 @@ class Watched:
                     course.task_started(event["task"], 0, course.plan.steps[event["task"]] if course.plan else 0)
                 course.step = event["step"]
                 course.logged({key: value for key, value in event.items() if isinstance(value, int | float)})
+            case "validated":
+                course.validated(event["step"], float(event["validation_loss"]), event["best_step"])
             case "evaluated" if course.plan is not None:
                 if event["stage"] == course.stage:
                     self._time -= event["seconds"]

@@ -222,7 +222,11 @@ class Strategy:
         """The optimizer has stepped."""
 
     def after_task(self, context: Context) -> None:
-        """The task is learned; the model is not yet evaluated or saved."""
+        """The task is learned; the model is not yet evaluated or saved.
+
+        It has the weights that are kept: with `training.keep: best`, those of an earlier step. `context.step` and what
+        was gathered from step to step are of all steps.
+        """
 
     def remarks(self, family: Family, tasks: int) -> Iterator[str]:
         """What the user should know of what it does to this model, or cannot do; shown before the run, a line each."""

@@ -129,6 +129,13 @@ class Examiner:
             lengths, lambda batch: family.scores([prompts[index] for index in batch], task), listener or Listener()
         )
 
+    def loss(self, family: Family, task_names: Sequence[str]) -> float:
+        """Σ −log p / Σ tokens over the examples of all these tasks, in nats per token, whatever they are scored by."""
+        family.model.to(processes().device).eval()
+        found = [self._likelihoods(family, self._tasks[name], Listener()) for name in task_names]
+        nll, tokens = ([number for one in found for number in getattr(one, of)] for of in ("nll", "tokens"))
+        return Likelihoods("", nll, tokens).loss
+
     def _answers(self, family: Family, task: Task, listener: Listener) -> Answers:
         evaluation = self._recipe.evaluation
         prompts, lengths = self._prepare(task, family)

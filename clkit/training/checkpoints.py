@@ -6,6 +6,7 @@
       .partial/checkpoint-300/   one that is being written
       200/                       optimizer steps finished on this task
         model.safetensors        the parameters in training, by name
+        kept.safetensors         with training.keep: best, those of the best step so far
         optimizer.pt scheduler.pt rng_state.pth trainer_state.json ...       as the Trainer writes and reads them
         strategies.json strategies.safetensors                               what strategies keep inside a task
         done.json                the engine's own state and the manifest, written last
@@ -157,7 +158,7 @@ class CheckpointCallback(TrainerCallback):
         stop, due = self._agree(self._interruption.signal is not None, self._due_by_the_clock())
         if stop:
             self._interruption.join()
-        if state.global_step >= state.max_steps:
+        if state.global_step >= state.max_steps or control.should_training_stop:
             return  # the stage itself is saved next
         steps = self._section.checkpoint_steps
         if stop or due or (steps is not None and state.global_step % steps == 0):

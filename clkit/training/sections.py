@@ -95,6 +95,20 @@ class TrainingSection(Section):
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations in the backward pass: less memory, more time."
     )
+    evaluate_every: Annotated[int, Field(ge=1)] | Literal["epoch"] | None = Field(
+        None,
+        description="While a task is trained, measure the loss on its validation split after every so many optimizer "
+        "steps, or after every `epoch`, and after the last step; null: never. Needs `data.validation_share`.",
+    )
+    keep: Literal["last", "best"] = Field(
+        "last",
+        description="Whose weights a task ends with, and with them what strategies take from it: those of the `last` "
+        "step, or those with the `best` (lowest) validation loss. `best` holds a copy of what is trained in main "
+        "memory and in checkpoints.",
+    )
+    patience: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="End a task's training after so many measurements in a row without a lower validation loss."
+    )
     on_nan: Annotated[Literal["stop", "skip"], NOT_THE_RESULT] = Field(
         "stop",
         description="A loss or gradient that is not finite: `stop` the run, or `skip` that step's update, which the "
@@ -112,6 +126,9 @@ class TrainingSection(Section):
         betas = type(self).model_fields["adam_betas"].default
         if self.adam_betas != betas and not self.optimizer.removeprefix("paged_").startswith(("adamw", "lion")):
             raise ValueError(f"adam_betas: optimizer: {self.optimizer} has none; leave it at {betas}")
+        if self.evaluate_every is None and (self.keep == "best" or self.patience is not None):
+            key = "keep: best" if self.keep == "best" else "patience"
+            raise ValueError(f"evaluate_every: {key} needs a validation loss; set it to a number of steps, or to epoch")
         return self
 
 

@@ -16,7 +16,7 @@ SMALL, WIDE, SQUARE = (224, 132), (520, 170), (340, 316)
 #: Points of a term's line at most; where a run logged more, each is the mean of its neighbours.
 POINTS = 240
 #: What a line of the log says beside the terms of the loss and the strategies' own values.
-BESIDE = frozenset({"event", "task", "stage", "step", "learning_rate", "grad_norm", "skipped"})
+BESIDE = frozenset({"event", "task", "stage", "step", "learning_rate", "grad_norm", "skipped", "best_step"})
 
 
 def _span(matrix: AccuracyMatrix) -> tuple[float, float]:
@@ -136,7 +136,7 @@ def term_plots(log: Iterable[Mapping[str, Any]]) -> list[Plot]:
     for line in log:
         task, event = line.get("task"), line.get("event")
         # The last line of a task is seldom of its last step, so where the next one begins is told by its beginning.
-        step = line.get({"task_started": "steps", "step": "step"}.get(str(event), ""))
+        step = line.get({"task_started": "steps", "step": "step", "validated": "step"}.get(str(event), ""))
         if not isinstance(task, str) or type(step) is not int:
             continue
         at = starts.setdefault(task, last) + step
