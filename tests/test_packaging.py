@@ -43,7 +43,7 @@ def test_the_wheel_has_the_whole_package_and_the_recipes(built: Path) -> None:
     assert recipes | package_files() <= names
     weights = {name for name in names if name.endswith("model.safetensors")}
     assert len(weights) >= 3
-    assert {"clkit/py.typed", "clkit/models/embedded/held_out.txt"} <= names
+    assert {"clkit/py.typed", "clkit/tasks/prose.txt"} <= names
     assert not [name for name in names if not name.startswith(("clkit/", "clkit-"))]
     assert size < 8_000_000
 

@@ -16,6 +16,7 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
+from clkit.engine.further import FurtherTasks, further_tasks
 from clkit.errors import ClkitError, UsageError
 from clkit.general.section import BUILTIN
 from clkit.models.chain import chain_of
@@ -43,33 +44,39 @@ _WHOLE, _BLOCK, _BLOCKS = 4 << 30, 1 << 20, 512
 _COLUMNS = ("text", "answer", "turns")
 
 
-def what_is_read(recipe: Recipe, tasks: Sequence[Task]) -> dict[str, Any]:
+def what_is_read(recipe: Recipe, tasks: Sequence[Task], further: FurtherTasks) -> dict[str, Any]:
     """The fingerprints of all that a run of the recipe reads.
 
     Args:
-        tasks: of the recipe, as loaded.
+        tasks, further: of the recipe, as loaded.
     """
     found = model_read(recipe.model)
     for task in tasks:
         found |= task_read(task)
+    for task in further.values():
+        found |= task_read(task, "strategies")
     texts = recipe.general.texts if recipe.general else None
     if texts not in (None, BUILTIN):
         found["general.texts"] = _of_file(Path(str(texts)))
     return found
 
 
-def task_read(task: Task) -> dict[str, Any]:
-    """The fingerprints of a task's splits, and its labels."""
+def task_read(task: Task, section: str = "tasks") -> dict[str, Any]:
+    """The fingerprints of a task's splits, and its labels.
+
+    Args:
+        section: of the recipe that names it.
+    """
     splits = {"train": task.train, "validation": task.validation, "test": task.test}
     found: dict[str, Any] = {}
     for split, dataset in splits.items():
-        if dataset is not None:
+        if dataset:  # of further data nothing is tested
             digest = _hash()
             for batch in dataset.select_columns([name for name in _COLUMNS if name in dataset.column_names]).iter(1000):
                 digest.update(json.dumps(batch, sort_keys=True).encode())
-            found[f"tasks.{task.name}.{split}"] = f"{len(dataset)} examples, {digest.hexdigest()}"
+            found[f"{section}.{task.name}.{split}"] = f"{len(dataset)} examples, {digest.hexdigest()}"
     if task.labels is not None:
-        found[f"tasks.{task.name}.labels"] = list(task.labels)
+        found[f"{section}.{task.name}.labels"] = list(task.labels)
     return found
 
 
@@ -142,7 +149,8 @@ def _place(recipe: Recipe, key: str) -> str:
     if section == "model":
         return recipe.model.name
     name, _, split = rest.rpartition(".")
-    for task in recipe.task_recipes() if section == "tasks" else []:
+    known = {"tasks": recipe.task_recipes(), "strategies": recipe.further_data()}
+    for task in known.get(section, []):
         if task.name == name:
             values = task.source.model_dump(exclude={"kind"}, exclude_none=True)
             return str(values.get(split) or next(iter(values.values())))
@@ -190,6 +198,12 @@ def examine_read(run: RunFolder) -> Iterator[Checked]:
 
     parts: dict[str, Callable[[], Read]] = {"model.": partial(model_read, recipe.model)}
     parts |= {f"tasks.{task.name}.": partial(read_task, task) for task in recipe.task_recipes()}
+    if recipe.further_data():
+        parts["strategies."] = lambda: {
+            key: value
+            for task in further_tasks(recipe).values()
+            for key, value in task_read(task, "strategies").items()
+        }
     for only, read in parts.items():
         name = only.rstrip(".")
         known = {key: value for key, value in before.items() if key.startswith(only)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import torch
 from datasets import Dataset, concatenate_datasets
 
 from clkit.engine.fingerprints import Read, what_is_read
+from clkit.engine.further import FurtherTasks, further_examples, further_tasks, weights
 from clkit.engine.growing import Earlier
 from clkit.engine.limits import checked_texts
 from clkit.engine.protocols import PlannedStage, lineage, planned_stages, tests_first
@@ -51,12 +52,13 @@ class Prepared:
     general: General | None
     read: Read
     earlier: Earlier = field(default_factory=Earlier)
+    of_data: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self.stages = planned_stages(self.recipe)
         self._examples: dict[str, Dataset] = {}
         told = (chain_of(self.recipe.model).remark, self.family.chat and self.family.chat.remark)
-        self._remarks = [remark for remark in told if remark]
+        self._remarks = [*(remark for remark in told if remark), *self.of_data]
         self._samples: list[tuple[str, str]] = []
         finished = {name for stage in self.stages if self.earlier.finished.get(stage.name) for name in stage.learned}
         for task in self.tasks:
@@ -108,6 +110,11 @@ class Prepared:
             told = call(strategy, "remarks", self.family, len(self.tasks))
             yield from (f"{strategy.options.name}: {remark}" for remark in told)
 
+    def _weights(self, to_come: Collection[str]) -> Iterator[str]:
+        """What part further data have in what is learned, of the first stage to come."""
+        for stage in [stage for stage in self.stages if stage.name in to_come][:1]:
+            yield from weights(self.family, self.strategies, self.examples(stage), stage.name)
+
     def _memory(self) -> dict[str, int]:
         """Bytes by strategy; none where no task follows that what is kept would serve."""
         if len(self.tasks) < 2:
@@ -135,6 +142,7 @@ class Prepared:
                 *self._remarks,
                 *without_effect(self.recipe, self.tasks),
                 *few_steps(to_come),
+                *self._weights(to_come),
                 *self._remarks_of_strategies(),
             ],
             labels=[label_counts(task) for task in self.tasks],
@@ -220,7 +228,10 @@ def prepare(recipe: Recipe, earlier: Earlier | None = None) -> Prepared:
     general = General(recipe.general, recipe.evaluation.batch_size) if recipe.general else None
     tasks = load_tasks(recipe)
     family = load_learner(recipe, labels_of(tasks), earlier.loaded)
-    read = what_is_read(recipe, tasks)  # when a model of the hub is on this machine, and before rows are left out
+    further = further_tasks(recipe)
+    read = what_is_read(
+        recipe, tasks, further
+    )  # when a model of the hub is on this machine, and before rows are left out
     tasks = [without_unusable(task, family, recipe) for task in tasks]
     family.collator()  # which refuses a tokenizer without what the objective needs
     for task in tasks:
@@ -235,21 +246,31 @@ def prepare(recipe: Recipe, earlier: Earlier | None = None) -> Prepared:
         refuse_untrainable(family)
     if general is not None:
         general.check(family)
+    strategies, remarks = _strategies(recipe, family, further, len(tasks))
+    if earlier.loaded:
+        load_strategies(strategies, earlier.loaded[-1])
+    return Prepared(recipe, tasks, family, strategies, general, read, earlier, remarks)
+
+
+def _strategies(
+    recipe: Recipe, family: Family, further: FurtherTasks, tasks: int
+) -> tuple[list[Strategy], Sequence[str]]:
+    """The strategies with their data, checked against the model, and what the user should know of these data."""
     strategies: list[Strategy] = []
     for options in recipe.strategies:
         kind = load_strategy(options.name)
         if family.name not in kind.families:
             raise UsageError(f"strategies.{options.name}: does not work with {family.name} models")
         strategies.append(make(kind, options))
+    examples = further_examples(recipe, further, family)
     for strategy in strategies:
         strategy.steps = steps(recipe.training, strategies, strategy)
+        strategy.data = examples.data.get(strategy.options.name, {})
         try:
-            call(strategy, "check", family, len(tasks))
+            call(strategy, "check", family, tasks)
         except StrategyError as error:  # before the run, an option is wrong, not the run
             raise UsageError(str(error)) from error
-    if earlier.loaded:
-        load_strategies(strategies, earlier.loaded[-1])
-    return Prepared(recipe, tasks, family, strategies, general, read, earlier)
+    return strategies, examples.remarks
 
 
 def labels_of(tasks: Sequence[Task]) -> dict[str, tuple[str, ...]]:

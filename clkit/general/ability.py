@@ -16,7 +16,6 @@ from clkit.errors import DataError, ModelError
 from clkit.events import Listener
 from clkit.general.lm_eval import lm_eval_scores, load_lm_eval_tasks
 from clkit.general.section import BUILTIN, GeneralSection
-from clkit.models.embedded import held_out_text
 from clkit.models.family import Family
 from clkit.models.objective import Pretraining, TextToText
 from clkit.models.positions import positions
@@ -25,6 +24,7 @@ from clkit.processes import processes
 from clkit.results.scores import Likelihoods
 from clkit.tasks.blocks import blocks
 from clkit.tasks.records import text_lines
+from clkit.tasks.sources.prose import built_in_prose
 from clkit.testing.examiner import negative_log_likelihoods
 
 #: Tokens that the model reads at once, or fewer where it has no more positions: enough to predict from.
@@ -113,7 +113,7 @@ class General:
 
 def _text(source: str) -> str:
     if source == BUILTIN:
-        return held_out_text()
+        return built_in_prose()
     try:
         return "".join(text_lines(Path(source)))
     except DataError as error:

@@ -11,14 +11,18 @@ from datasets import Dataset
 
 from clkit.errors import DataError
 from clkit.models.family import Family, Generating
-from clkit.models.objective import Objective
+from clkit.models.objective import Objective, Pretraining
+from clkit.models.registry import known_families
 from clkit.results.answers import Comparison
 from clkit.section import code_points
 from clkit.tasks.blocks import blocks
 from clkit.tasks.conversations import NO_TURNS
 from clkit.tasks.prompts import build_prompt, fit_all
 from clkit.tasks.sections import PromptSection
-from clkit.tasks.task import Split, Task
+from clkit.tasks.task import Split, Task, string_columns
+
+#: Tokens of a block of plain text beside other examples, at most.
+TEXT_TOKENS = 256
 
 
 class Reading(Protocol):
@@ -103,11 +107,14 @@ def without_unusable(task: Task, family: Family, recipe: Reading) -> Task:
     return replace(task, **splits, dropped=dropped)
 
 
-def task_examples(task: Task, texts: Texts) -> Dataset:
-    """The examples as a table with the columns `prompt`, `answer` and `task`."""
-    return Dataset.from_dict(
-        {"prompt": texts.prompts, "answer": texts.answers, "task": [task.name] * len(texts.answers)}
-    )
+def task_examples(task: Task, texts: Texts, *, plain_text: bool = False) -> Dataset:
+    """The examples as a table with the columns `prompt`, `answer` and `task`.
+
+    Args:
+        plain_text: the answers are texts beside examples of another objective, which null in place of a prompt says.
+    """
+    prompts = [None] * len(texts.prompts) if plain_text else texts.prompts
+    return string_columns({"prompt": prompts, "answer": texts.answers, "task": [task.name] * len(prompts)})
 
 
 def refuse_unwritable_labels(family: Family, task: Task, by: Comparison) -> None:
@@ -136,5 +143,20 @@ def unwritable(family: Family, answers: Sequence[str], by: Comparison) -> list[t
 def encode(family: Family, examples: Dataset, chosen: Sequence[int] | None = None) -> Dataset:
     """The examples as the model reads them, one row each; ``chosen``: only these, in this order."""
     rows = examples if chosen is None else examples.select(chosen)
-    columns = (rows[name][:] for name in ("prompt", "answer", "task"))
-    return Dataset.from_dict(family.encode(*columns))
+    columns = [rows[name][:] for name in ("prompt", "answer", "task")]
+    plain = {index for index, prompt in enumerate(columns[0]) if prompt is None}
+    if not plain:
+        return Dataset.from_dict(family.encode(*columns))
+    texts = predicting(family).encode_texts([columns[1][index] for index in sorted(plain)])
+    own = [index for index in range(len(rows)) if index not in plain]
+    if not own:
+        return Dataset.from_dict(texts)
+    encoded = family.encode(*([column[index] for index in own] for column in columns))
+    placed = sorted(range(len(rows)), key=[*own, *sorted(plain)].__getitem__)
+    return Dataset.from_dict({name: [*encoded[name], *texts[name]] for name in encoded}).select(placed)
+
+
+def predicting(family: Family) -> Family:
+    """The same model, for plain text whatever the family's own objective is: as it was pre-trained."""
+    pretraining = known_families()[family.name]["pretraining"]
+    return pretraining(family.model, family.tokenizer, Pretraining(kind="pretraining", block_tokens=TEXT_TOKENS))

@@ -131,6 +131,14 @@ class Family(ABC):
             tasks: the name of each example's task, which classification needs.
         """
 
+    def encode_texts(self, texts: Sequence[str]) -> dict[str, list[Any]]:
+        """As `encode`, of plain texts that stand beside a task's examples, in the columns that these have.
+
+        Raises:
+            ModelError: the tokenizer lacks a token that this takes.
+        """
+        raise NotImplementedError  # only where another objective of the family reads and writes texts
+
     def probe(self, answers: Sequence[str] = ("a", "a b c d e"), tasks: Sequence[str] = ()) -> Batch:
         """A batch of two short examples of unequal length, as the collator makes it, where the model is."""
         columns = self.encode(["a b c d e f g h i", "a b"], answers, tasks)

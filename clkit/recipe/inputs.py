@@ -46,6 +46,10 @@ def missing_inputs(recipe: Recipe) -> list[str]:
     if recipe.general is not None:
         missing += _missing_general(recipe.general)
     plain_text = recipe.objective.kind == "pretraining"
+    for options in recipe.strategies:
+        for key, data in options.further_data().items():
+            wanted = data.as_task(options.name, key).wanted(plain_text=recipe.is_plain_text(data.source), tested=False)
+            missing += [f"strategies.{options.name}.{key}.source.{line}" for line in data.source.lacks(wanted)]
     folder = recipe.benchmark.folder if recipe.benchmark else None
     if folder is not None and not Path(folder).is_dir():
         return [*missing, f"benchmark.folder: no folder '{folder}'"]

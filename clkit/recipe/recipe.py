@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from clkit.general.section import GeneralSection
+from clkit.general.section import BUILTIN, GeneralSection
 from clkit.models.objective import METRICS_OF, Objective, TextToText
 from clkit.models.sections import FullTuning, ModelSection, Tuning
 from clkit.recipe.loading import load
@@ -19,8 +19,11 @@ from clkit.strategies.registry import check_composition
 from clkit.strategies.section import Strategies
 from clkit.tasks.benchmarks import benchmark_tasks
 from clkit.tasks.sections import BenchmarkSection, DataSection, Name, PromptSection, TaskRecipe
+from clkit.tasks.source import SourceSection
 from clkit.testing.section import EvaluationSection
 from clkit.training.sections import SavingSection, TrainingSection
+
+_READS_PLAIN_TEXT = "objective.kind: pretraining reads plain text; name its column with text"
 
 
 class Recipe(Section):
@@ -170,6 +173,35 @@ class Recipe(Section):
         for options in self.strategies:
             problems = options.contradictions(names, unlabelled)
             yield from (f"strategies.{options.name}.{problem}" for problem in problems)
+        yield from self._contradictions_of_further_data()
+
+    def _contradictions_of_further_data(self) -> Iterator[str]:
+        for options in self.strategies:
+            for key, data in options.further_data().items():
+                at, source = f"strategies.{options.name}.{key}", data.source
+                if self.objective.kind == "classification":
+                    yield f"{at}: objective.kind: classification learns nothing but the tasks' labels; leave it out"
+                if self.objective.kind == "pretraining" and source.holds_conversations:
+                    yield f"{at}.source.messages: {_READS_PLAIN_TEXT}"
+                measured = self.general.texts if self.general else None
+                builtin = measured == BUILTIN and source.kind == "prose"
+                if builtin or (measured is not None and measured in source.model_dump().values()):
+                    yield (
+                        f"{at}.source: general.texts measures what the model still knows on the same text, which it "
+                        "would learn anew; take another for one of them"
+                    )
+
+    def is_plain_text(self, source: SourceSection) -> bool:
+        """Whether the texts of that source alone are learned, without answers."""
+        return self.objective.kind == "pretraining" or source.unlabelled is not None
+
+    def further_data(self) -> list[TaskRecipe]:
+        """What strategies train on beside the tasks' data, as tasks."""
+        return [
+            data.as_task(options.name, key)
+            for options in self.strategies
+            for key, data in options.further_data().items()
+        ]
 
     def _unused_of_evaluation(self, why: str) -> Iterator[str]:
         default = EvaluationSection()
@@ -207,10 +239,9 @@ class Recipe(Section):
                     "objective.kind: pretraining, or name the column that holds them"
                 )
             if kind == "pretraining" and task.source.holds_conversations:
-                yield (
-                    f"tasks.{task.name}.source.messages: objective.kind: pretraining reads plain text; name its column "
-                    "with text"
-                )
+                yield f"tasks.{task.name}.source.messages: {_READS_PLAIN_TEXT}"
+            if task.source.untested:
+                yield f"tasks.{task.name}.source.{task.source.untested}"
 
     @property
     def run_path(self) -> Path:

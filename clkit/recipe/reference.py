@@ -50,12 +50,18 @@ def recipe_schema() -> JsonSchema:
 
 
 def field_reference(model: type[Section] = Recipe) -> str:
-    """All keys of a recipe as Markdown: one table per section with what is allowed, the default and the meaning."""
-    return "\n".join(_tables("Top level", "", linked_schema(model)))
+    """All keys of a recipe as Markdown: one table per section with what is allowed, the default and the meaning.
+
+    A section that stands at several places is told where it stands first.
+    """
+    found: dict[str, str] = {}
+    for title, table in _tables("Top level", "", linked_schema(model)):
+        found.setdefault(table, title)
+    return "\n".join(f"## {title}\n\n{table}" for table, title in found.items())
 
 
-def _tables(title: str, prefix: str, section: JsonSchema) -> Iterator[str]:
-    yield _table(title, section)
+def _tables(title: str, prefix: str, section: JsonSchema) -> Iterator[tuple[str, str]]:
+    yield title, _table(section)
     for key, schema in section["properties"].items():
         entries = resolved(schema).get("items") or resolved(schema).get("additionalProperties")
         described = alternatives(entries if isinstance(entries, dict) else schema)
@@ -70,9 +76,8 @@ def _tag(section: JsonSchema) -> str:
     return str(next(constants))
 
 
-def _table(title: str, section: JsonSchema) -> str:
-    head = ["| key | allowed | default | meaning |", "|---|---|---|---|"]
-    lines = [f"## {title}", "", section["description"], "", *head]
+def _table(section: JsonSchema) -> str:
+    lines = [section["description"], "", "| key | allowed | default | meaning |", "|---|---|---|---|"]
     for key, schema in section["properties"].items():
         cells = (f"`{key}`", _allowed(schema), _default(key, schema, section), schema["description"])
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")

@@ -24,8 +24,9 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
     """The recipe with a small model, a few examples of the sample's tasks, and one epoch each.
 
     Everything else stays as it is: strategies, tuning, schedule, precision, prompt, evaluation. What is said of single
-    tasks goes, since the tasks are others, and so does the model's chat template. Tests of lm-eval, whose data are on
-    the hub, are replaced by the loss on built-in text. The run is named `NAME-smoke`.
+    tasks goes, since the tasks are others, and so does the model's chat template. General data of `replay` are the
+    sample's. Tests of lm-eval, whose data are on the hub, are replaced by the loss on built-in text. The run is named
+    `NAME-smoke`.
     """
     values = recipe.model_dump()
     values["name"] = f"{recipe.name}-smoke"
@@ -33,11 +34,18 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
     values["model"], values["benchmark"] = {"name": stand_in(recipe)}, MINIATURE["benchmark"]
     values["prompt"]["chat_template"] = False  # the embedded models have none
     values["data"] |= {"train_per_label": None} | MINIATURE["data"]
-    values["strategies"] = [entry | ({"per_task": {}} if "per_task" in entry else {}) for entry in values["strategies"]]
+    values["strategies"] = [_in_miniature(entry) for entry in values["strategies"]]
     values["training"] |= {"micro_batch_size": None, "per_task": {}} | MINIATURE["training"]
     if values["general"] and values["general"]["lm_eval"]:
         values["general"] |= {"texts": BUILTIN, "lm_eval": None}
     return Recipe.model_validate(values)
+
+
+def _in_miniature(strategy: dict[str, Any]) -> dict[str, Any]:
+    changed: dict[str, Any] = {"per_task": {}} if "per_task" in strategy else {}
+    if strategy.get("general"):
+        changed["general"] = strategy["general"] | {"source": {"kind": "sample", "task": "reviews"}}
+    return strategy | changed
 
 
 def stand_in(recipe: Recipe) -> str:

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from clkit.errors import StrategyError
@@ -152,6 +153,9 @@ class Strategy:
     requires: ClassVar[Mapping[str, str]] = {}
     #: Set by the engine before `check`; unknown without it.
     steps: Steps | None = None
+    #: Set by the engine before `check`: what the options' `further_data` names, as `training_data` has examples. The
+    #: prompt is null where a row is plain text beside tasks that are none.
+    data: Mapping[str, Dataset] = MappingProxyType({})
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

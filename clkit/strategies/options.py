@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from clkit.section import Section
+from clkit.tasks.sections import AnySource, TaskRecipe
+
+
+class FurtherData(Section):
+    """Data that are no task's."""
+
+    source: AnySource = Field(
+        description="Where they come from, as `tasks.source`; only what is there to train on is read. Texts without "
+        "answers (`.txt`, `label: null`) are plain text, of which an example is a block of at most 256 tokens."
+    )
+    number: Annotated[int, Field(ge=1)] = Field(
+        10_000, description="At most so many rows of the source are used, drawn at random."
+    )
+
+    @model_validator(mode="after")
+    def _is_not_tested(self) -> FurtherData:
+        if getattr(self.source, "test", None) is not None:
+            raise ValueError("source.test: nothing is tested on these data; remove it")
+        return self
+
+    def as_task(self, strategy: str, key: str) -> TaskRecipe:
+        """The data as a task's, to be loaded like one; named by the strategy and the key of its options."""
+        return TaskRecipe(name=f"{strategy.rpartition(':')[2]}.{key}", source=self.source, answers="free")
 
 
 class StrategyOptions(Section):
@@ -27,6 +50,10 @@ class StrategyOptions(Section):
             unlabelled: of them those without labels: free-form answers, or texts to be pre-trained on.
         """
         yield from ()
+
+    def further_data(self) -> Mapping[str, FurtherData]:
+        """What the strategy trains on beside the tasks' data, by the key of these options; it becomes its `data`."""
+        return {}
 
 
 class LayerOptions(StrategyOptions):

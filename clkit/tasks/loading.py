@@ -48,6 +48,31 @@ def load_task(recipe: TaskRecipe, data: DataSection, seed: int, *, plain_text: b
     )
 
 
+def load_further(recipe: TaskRecipe, most: int, seed: int, *, plain_text: bool) -> Task:
+    """Data that are trained on beside the tasks' own, as a task of free answers without a test split.
+
+    Args:
+        most: rows, drawn at random.
+        plain_text: texts are wanted, without answers.
+
+    Raises:
+        DataError: they cannot be read, or nothing is left of them.
+    """
+    rows = recipe.source.read(recipe.wanted(plain_text=plain_text, tested=False)).train
+    split = _Split("train", rows, recipe.name, plain_text)
+    used = Draw(seed, recipe.name, "train").sample(split.indices, most)
+    return Task(
+        name=recipe.name,
+        group=recipe.name,
+        instruction=None,
+        labels=None,
+        drops=recipe.source.on_bad_record == "drop",
+        train=_dataset(rows, used, None),
+        test=_dataset(rows, [], None),
+        dropped=split.dropped,
+    )
+
+
 class Chosen(NamedTuple):
     """The rows of a task that are used, of each split with the label of each row; None where answers are free."""
 
@@ -72,6 +97,7 @@ def choose_rows(recipe: TaskRecipe, data: DataSection, seed: int, *, plain_text:
     source = recipe.source.read(recipe.wanted(plain_text=plain_text))
     declared = None if free else tuple(recipe.labels or source.labels or ())
     train = _Split("train", source.train, recipe.name, plain_text)
+    assert source.test is not None
     test = _Split("test", source.test, recipe.name, plain_text)
     labels = declared if free or declared else infer_labels(train.rows, train.indices, recipe.name)
     refuse_equal(labels or (), recipe.name)

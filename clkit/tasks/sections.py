@@ -83,10 +83,10 @@ class TaskRecipe(Section):
                 raise ValueError(f"labels: '{label}' is in source.missing too; remove it from one of the two")
         return self
 
-    def wanted(self, *, plain_text: bool) -> Wanted:
+    def wanted(self, *, plain_text: bool, tested: bool = True) -> Wanted:
         """What the task wants of its source."""
         labels = self.answers == "labels" and self.labels is None and not plain_text
-        return Wanted(self.name, labels, plain_text)
+        return Wanted(self.name, labels, plain_text, tested)
 
 
 class BenchmarkSection(Section):

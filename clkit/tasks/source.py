@@ -53,10 +53,15 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Source:
-    """What a source holds of a task. ``labels`` is None where the source does not say which labels there are."""
+    """What a source holds of a task.
+
+    Attributes:
+        test: None where it was not wanted.
+        labels: None where the source does not say which labels there are.
+    """
 
     train: Rows
-    test: Rows
+    test: Rows | None
     labels: tuple[str, ...] | None = None
 
 
@@ -185,11 +190,13 @@ class Wanted:
     Attributes:
         labels: the source must say which labels there are, if it has a place for them; the recipe does not.
         plain_text: only the texts are wanted, so that neither labels nor answers are needed.
+        tested: the test split is wanted too.
     """
 
     task: str
     labels: bool = True
     plain_text: bool = False
+    tested: bool = True
 
 
 class SourceSection(Section):
@@ -212,6 +219,11 @@ class SourceSection(Section):
     @property
     def unlabelled(self) -> str | None:
         """The key that would name the answers, where the source has none, so that only pretraining can use it."""
+        return None
+
+    @property
+    def untested(self) -> str | None:
+        """Where the source has no test split, so that it can be no task's: the key at fault and the reason."""
         return None
 
     @property

@@ -19,7 +19,6 @@ from clkit.errors import ClkitError, DataError, InterruptionError, ModelError
 from clkit.events import Listener
 from clkit.general.ability import BLOCK_TOKENS, General
 from clkit.general.section import GeneralSection
-from clkit.models.embedded import held_out_text
 from clkit.models.family import Family
 from clkit.models.loading import load_model
 from clkit.models.objective import Pretraining
@@ -29,6 +28,7 @@ from clkit.recipe.recipe import Recipe
 from clkit.run.doctor import examine, is_whole
 from clkit.run.folder import RunFolder
 from clkit.tasks.blocks import blocks
+from clkit.tasks.sources.prose import built_in_prose
 from tests.toy import toy_recipe
 
 TEXTS = {"texts": "builtin"}
@@ -86,7 +86,7 @@ class TestHeldOutLoss:
 
     def test_of_a_t5_is_that_of_masked_spans(self, tmp_path: Path, t5_tiny: Path) -> None:
         loaded = load(t5_tiny)
-        text = held_out_text()[:2000]
+        text = built_in_prose()[:2000]
         collate = loaded.collator()
         encoded = loaded.encode([""], blocks([text], loaded.tokenizer, BLOCK_TOKENS))
         batch = collate([{"input_ids": ids} for ids in encoded["input_ids"]])
@@ -153,7 +153,7 @@ class TestHeldOutLoss:
 
 
 def test_the_built_in_text_is_plain_english_prose() -> None:
-    text = held_out_text()
+    text = built_in_prose()
     assert text.isascii()
     assert 6_000 < len(text) < 10_000
     assert len(text.split()) > 1_200

@@ -25,3 +25,6 @@ class DecoderPretraining(Decoder):
         begin, texts = first_id(self.tokenizer), token_ids(self.tokenizer, answers)
         ids = [text if len(text) > 1 else [begin, *text] for text in texts]
         return {"input_ids": ids, "labels": [list(text) for text in ids]}
+
+    def encode_texts(self, texts: Sequence[str]) -> dict[str, list[Any]]:
+        return self.encode([], texts)

@@ -7,11 +7,10 @@ section 3.1.4 (arXiv 1910.10683).
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count, pairwise, takewhile
 from typing import Any, ClassVar
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from clkit.draws import drawn_from
@@ -47,17 +46,27 @@ class Seq2SeqPretraining(Seq2Seq):
         return {"input_ids": self.tokenizer(list(answers), add_special_tokens=False, truncation=False)["input_ids"]}
 
     def collator(self) -> Collator:
+        pad, corrupted = super().collator(), self._corruption()
+        return lambda examples: pad(corrupted([example["input_ids"] for example in examples]))
+
+    def encode_texts(self, texts: Sequence[str]) -> dict[str, list[Any]]:
+        """Each text's spans are drawn by itself, so that they are the same in every epoch."""
+        corrupted = self._corruption()
+        rows = [row for ids in self.encode([], texts)["input_ids"] for row in corrupted([ids])]
+        return {name: [row[name] for row in rows] for name in ("input_ids", "labels")}
+
+    def _corruption(self) -> Callable[[list[list[int]]], list[dict[str, Any]]]:
+        """What makes input and labels of the tokens of a batch of texts."""
         sentinels = self._sentinels()
         share, span_length = self._share_and_length()
-        pad, end = super().collator(), [self.tokenizer.eos_token_id]
+        end = [self.tokenizer.eos_token_id]
 
-        def collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-            texts = [example["input_ids"] for example in examples]
+        def corrupted(texts: list[list[int]]) -> list[dict[str, Any]]:
             draw = drawn_from(texts)
-            pairs = [corrupt(ids, sentinels, share, span_length, draw) for ids in texts]
-            return pad([{"input_ids": source + end, "labels": target + end} for source, target in pairs])
+            pairs = (corrupt(ids, sentinels, share, span_length, draw) for ids in texts)
+            return [{"input_ids": source + end, "labels": target + end} for source, target in pairs]
 
-        return collate
+        return corrupted
 
     def _share_and_length(self) -> tuple[float, float]:
         return self.objective.masked_share or MASKED_SHARE, self.objective.span_length or SPAN_LENGTH

@@ -1,4 +1,5 @@
-"""Replay: keep some examples of each finished task and mix them into the training data of the next ones.
+"""Replay: keep some examples of each finished task and mix them into the training data of the next ones, and general
+data, which are no task's, into those of all tasks.
 
 Chaudhry et al., "On Tiny Episodic Memories in Continual Learning", 2019 (arXiv 1902.10486). The defaults are the replay
 baseline of the MIGU paper (arXiv 2406.17245): 2 % of each earlier task's training data, each example once.
@@ -7,15 +8,13 @@ baseline of the MIGU paper (arXiv 2406.17245): 2 % of each earlier task's traini
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
-
-from pydantic import Field, model_validator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from clkit.draws import balanced_sample, reservoir_sample, sample, seeded
 from clkit.errors import StrategyError
 from clkit.strategies.contract import Context, Strategy
-from clkit.strategies.options import StrategyOptions
+from clkit.strategies.replay_options import ReplayOptions
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -23,77 +22,15 @@ if TYPE_CHECKING:
     from clkit.models.family import Family
 
 
-class ReplayOptions(StrategyOptions):
-    """Experience replay: some examples of each finished task are trained on again with the next tasks."""
-
-    name: Literal["replay"] = Field(description="Experience replay.")
-    share: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        0.02,
-        description="Share of each finished task's examples that is kept, at least one example; "
-        "in force where neither `number` nor `capacity` is given.",
-    )
-    number: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Examples that are kept of each finished task, all where it has fewer; replaces `share`."
-    )
-    selection: Literal["random", "balanced", "reservoir"] = Field(
-        "random",
-        description="How the kept examples are drawn: at `random`; `balanced`, as many of each answer as far as there "
-        "are; or by `reservoir` sampling, which gives every example of all finished tasks the same chance.",
-    )
-    capacity: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Examples that are kept of all finished tasks together, with `selection: reservoir`."
-    )
-    ratio: Annotated[float, Field(gt=0)] | None = Field(
-        None,
-        description="Replayed examples per example of the task at hand, repeated or drawn from the kept ones: "
-        "0.25 adds one to four. Without it, every kept example is replayed once.",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_share_gives_way(cls, value: Any) -> Any:
-        # Only to what is written: a `share` that is written beside another amount is a contradiction.
-        if isinstance(value, Mapping) and (value.get("number") is not None or value.get("selection") == "reservoir"):
-            return {"share": None, **value}
-        return value
-
-    @model_validator(mode="after")
-    def _one_amount(self) -> ReplayOptions:
-        if self.selection == "reservoir":
-            for key in ("share", "number"):
-                if getattr(self, key) is not None:
-                    raise ValueError(f"{key}: remove it; with selection: reservoir, capacity says how many are kept")
-            if self.capacity is None:
-                raise ValueError("capacity: missing; selection: reservoir needs to know how many examples are kept")
-            return self
-        if self.capacity is not None:
-            raise ValueError("capacity: remove it, or set selection: reservoir")
-        if self.share is not None and self.number is not None:
-            raise ValueError("number: remove it, or remove share; only one of them can say how many examples are kept")
-        if self.share is None and self.number is None:
-            raise ValueError("share: null leaves open how many examples are kept; give share or number")
-        return self
-
-    def contradictions(self, tasks: Sequence[str], unlabelled: Collection[str]) -> Iterator[str]:
-        if self.selection == "balanced" and unlabelled:
-            yield (
-                "selection: balanced keeps as many examples of each label, and task "
-                f"'{min(unlabelled, key=tasks.index)}' has no labels; use random"
-            )
-
-    def kept_of(self, examples: int) -> int:
-        """How many of a finished task's examples `share` or `number` keeps: at least one, at most all."""
-        wanted = self.number or round((self.share or 0.0) * examples)
-        return min(max(wanted, 1), examples)
-
-
 class Replay(Strategy):
-    """Trains on each task's own examples, all of them once per epoch, and beside them on some of finished tasks.
+    """Trains on each task's own examples, all of them once per epoch, and beside them on some of finished tasks and
+    of general data.
 
-    When a task is finished, some of its own examples, never replayed ones, go into the buffer: prompt and answer as
-    they were trained on. The next tasks' training data are their own examples and those drawn from the buffer,
-    shuffled. So `strategies.json` of every finished task holds training texts; `clkit forget-data` takes them out.
-    Every draw is seeded by the recipe's seed, the task's place and the purpose: the same in all processes and resumed.
+    When a task is finished, some of its own examples, never replayed or general ones, go into the buffer: prompt and
+    answer as they were trained on. The next tasks' training data are their own examples and those drawn from the
+    buffer, shuffled. So `strategies.json` of every finished task holds training texts; `clkit forget-data` takes them
+    out. Every draw is seeded by the recipe's seed, the task's place and the purpose: the same in all processes and
+    resumed.
     """
 
     name: ClassVar[str] = "replay"
@@ -105,32 +42,47 @@ class Replay(Strategy):
         self._buffer: list[dict[str, Any]] = []  # {"task": its name, "example": value by column}
         self._seen = 0  # examples of all finished tasks
         self._own: Dataset | None = None
-        self._replayed_share = 0.0
+        self._shares: dict[str, float] = {}
 
     def remarks(self, family: Family, tasks: int) -> Iterator[str]:
-        if tasks == 1:
+        if tasks == 1 and self.options.keeps:
             yield "there is no earlier task to replay, so it changes nothing"
 
     def replayed(self, examples: Sequence[int]) -> int:
         *finished, own = examples
-        if not finished:
-            return 0
         capacity = self.options.capacity
         kept = sum(map(self.options.kept_of, finished)) if capacity is None else min(capacity, sum(finished))
-        return self._amount(kept, own)
+        return self._amount(kept, own) + self._general_amount(own)
 
     def training_data(self, context: Context, dataset: Dataset) -> Dataset:
+        from datasets import concatenate_datasets  # takes a second, which reading a recipe should not cost
+
         self._own = dataset
-        if context.task_index == 0 or (self._seen and not self._buffer):  # which `forget_data` left empty
-            return dataset
+        parts = {"replay_share": self._replayed(context, dataset), "general_share": self._general(context, dataset)}
+        mixed = concatenate_datasets([dataset, *(part for part in parts.values() if part is not None)])
+        self._shares = {name: len(part) / len(mixed) for name, part in parts.items() if part is not None}
+        return mixed if self._shares else dataset
+
+    def _general(self, context: Context, dataset: Dataset) -> Dataset | None:
+        """The general examples that stand beside a task's own."""
+        if self.options.general is None:
+            return None
+        general = self.data["general"]
+        return general.select(self._draw(context, self._general_amount(len(dataset)), len(general), "general"))
+
+    def _replayed(self, context: Context, dataset: Dataset) -> Dataset | None:
+        """The examples of finished tasks that stand beside a task's own."""
+        if context.task_index == 0 or not self.options.keeps or (self._seen and not self._buffer):  # by `forget_data`
+            return None
         if not self._buffer:
             raise StrategyError(
                 f"strategies.replay: no finished task left an example to replay with task '{context.task.name}'; "
                 "check that the tasks before it have training data"
             )
-        from datasets import Dataset, concatenate_datasets  # takes a second, which reading a recipe should not cost
+        from datasets import Dataset
 
-        kept = [self._buffer[index] for index in self._draw(context, len(dataset))]
+        amount = self._amount(len(self._buffer), len(dataset))
+        kept = [self._buffer[index] for index in self._draw(context, amount, len(self._buffer), "mix")]
         columns = sorted(dataset.column_names)
         for row in kept:
             if sorted(row["example"]) != columns:
@@ -139,13 +91,10 @@ class Replay(Strategy):
                     f"{', '.join(sorted(row['example']))}, those of task '{context.task.name}' {', '.join(columns)}; "
                     "all tasks need the same"
                 )
-        self._replayed_share = len(kept) / (len(dataset) + len(kept))
-        replayed = Dataset.from_list([row["example"] for row in kept], features=dataset.features)
-        return concatenate_datasets([dataset, replayed])
+        return Dataset.from_list([row["example"] for row in kept], features=dataset.features)
 
     def before_step(self, context: Context) -> None:
-        if self._replayed_share > 0:
-            context.log(replay_share=self._replayed_share)
+        context.log(**self._shares)
 
     def after_task(self, context: Context) -> None:
         if self._own is None:
@@ -165,6 +114,8 @@ class Replay(Strategy):
         self._seen += len(own)
 
     def kept(self) -> str:
+        if not self._buffer:
+            return "no examples"
         return f"{len(self._buffer):,} examples of {', '.join(dict.fromkeys(row['task'] for row in self._buffer))}"
 
     def state_dict(self) -> dict[str, Any]:
@@ -190,11 +141,15 @@ class Replay(Strategy):
         return balanced_sample(own["answer"][:], count, rng)
 
     def _amount(self, kept: int, own: int) -> int:
-        return kept if self.options.ratio is None else max(1, round(self.options.ratio * own))
+        """How many examples of finished tasks, of which so many are kept, stand beside ``own`` ones."""
+        return kept if self.options.ratio is None or not kept else max(1, round(self.options.ratio * own))
 
-    def _draw(self, context: Context, own: int) -> list[int]:
-        """Which places of the buffer are replayed beside ``own`` examples: whole repetitions and a draw of the rest."""
-        kept = len(self._buffer)
-        repetitions, rest = divmod(self._amount(kept, own), kept)
-        drawn = sample(kept, rest, seeded("replay", context.seed, context.task_index, "mix"))
-        return [*range(kept)] * repetitions + drawn
+    def _general_amount(self, own: int) -> int:
+        general = self.options.general
+        return 0 if general is None else max(1, round(general.ratio * own))
+
+    def _draw(self, context: Context, amount: int, there: int, purpose: str) -> list[int]:
+        """Which of the examples that are there make up that amount: whole repetitions and a draw of the rest."""
+        repetitions, rest = divmod(amount, there)
+        drawn = sample(there, rest, seeded("replay", context.seed, context.task_index, purpose))
+        return [*range(there)] * repetitions + drawn

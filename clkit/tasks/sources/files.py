@@ -37,9 +37,11 @@ class FilesSource(SourceSection):
         "files; all but Parquet also compressed by gzip (`.csv.gz`)."
     )
     train: DataPath = Field(description="File to train on.")
-    test: DataPath = Field(description="File to test on.")
+    test: DataPath | None = Field(None, description="File to test on; every task needs one.")
     text: str = Field("text", description=TEXT)
-    label: str = Field("label", description="Column that holds the label or the answer; pretraining reads none.")
+    label: str | None = Field(
+        "label", description="Column that holds the label or the answer; null for plain text, as pretraining reads it."
+    )
     messages: str | None = Field(None, description=MESSAGES + " JSON or Parquet.")
     label_names: LabelNames = Field(None, description=LABEL_NAMES)
     delimiter: str | None = Field(
@@ -52,11 +54,11 @@ class FilesSource(SourceSection):
     def _has_one_kind_of_input(self) -> FilesSource:
         own = {key: None if value == key else value for key, value in (("text", self.text), ("label", self.label))}
         refuse_beside_messages(self.messages, **own, label_names=self.label_names)
-        if self.delimiter is not None and not {kind_of_file(Path(file)) for file in (self.train, self.test)} & {
+        if self.delimiter is not None and not {kind_of_file(Path(file)) for file in self._files.values()} & {
             *DELIMITERS
         }:
             raise ValueError("delimiter: it is for .csv and .tsv files, and none is given; remove it")
-        if self._plain == ["train", "test"]:
+        if self._plain == [*self._files]:
             missing = self.missing or None
             columns = {**own, "messages": self.messages, "missing": missing, "label_names": self.label_names}
             useless = next((key for key, value in columns.items() if value is not None), None)
@@ -65,29 +67,38 @@ class FilesSource(SourceSection):
         return self
 
     @property
+    def _files(self) -> dict[str, Path]:
+        """The files by their use."""
+        return {use: Path(file) for use, file in (("train", self.train), ("test", self.test)) if file is not None}
+
+    @property
     def _plain(self) -> list[str]:
         """The uses of files that hold nothing but text."""
-        return [use for use in ("train", "test") if kind_of_file(Path(getattr(self, use))) == ".txt"]
+        return [use for use, file in self._files.items() if kind_of_file(file) == ".txt"]
 
     @property
     def unlabelled(self) -> str | None:
-        return next(iter(self._plain), None)
+        none = "label" if self.label is None and self.messages is None else None
+        return next(iter(self._plain), none)
+
+    @property
+    def untested(self) -> str | None:
+        return "test: missing (needed: file to test on)" if self.test is None else None
 
     def lacks(self, wanted: Wanted) -> list[str]:
-        files = {use: Path(getattr(self, use)) for use in ("train", "test")}
         return [
             fault
-            for use, path in files.items()
+            for use, path in self._files.items()
             for fault in self.faults(use, path, lambda most, path=path: self._rows(path, wanted, most))  # type: ignore[misc]
         ]
 
     def size(self) -> int:
-        return sum(Path(file).stat().st_size for file in (self.train, self.test))
+        return sum(file.stat().st_size for file in self._files.values())
 
     def read(self, wanted: Wanted) -> Source:
-        train, test = (self._rows(Path(file), wanted) for file in (self.train, self.test))
+        rows = {use: self._rows(file, wanted) for use, file in self._files.items() if wanted.tested or use == "train"}
         names = names_by_value(self.label_names)
-        return Source(train, test, tuple(dict.fromkeys(names.values())) if names else None)
+        return Source(rows["train"], rows.get("test"), tuple(dict.fromkeys(names.values())) if names else None)
 
     def _rows(self, path: Path, wanted: Wanted, most: int | None = None) -> ReadRows:
         columns = self.columns(wanted, self.text, self.label, self.messages, names_by_value(self.label_names))

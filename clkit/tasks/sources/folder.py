@@ -28,7 +28,7 @@ class FolderSource(SourceSection):
         if not Path(self.folder).is_dir():
             return [f"folder: no folder '{self.folder}'"]
         found = []
-        for name in (*_SPLITS, _LABELS) if wanted.labels else _SPLITS:
+        for name in (*self._splits(wanted), *((_LABELS,) if wanted.labels else ())):
             file = self._file(name)
             if not file.exists():
                 found.append(f"folder: no file '{name}' in '{self.folder}'")
@@ -44,8 +44,11 @@ class FolderSource(SourceSection):
     def read(self, wanted: Wanted) -> Source:
         if not Path(self.folder).is_dir():
             raise DataError(f"{self.folder}: no such folder; it must hold train.json, test.json and labels.json")
-        train, test = (self._rows(self._file(name), wanted) for name in _SPLITS)
-        return Source(train, test, _labels(self._file(_LABELS)) if wanted.labels else None)
+        train, *test = (self._rows(self._file(name), wanted) for name in self._splits(wanted))
+        return Source(train, next(iter(test), None), _labels(self._file(_LABELS)) if wanted.labels else None)
+
+    def _splits(self, wanted: Wanted) -> tuple[str, ...]:
+        return _SPLITS if wanted.tested else _SPLITS[:1]
 
     def _rows(self, path: Path, wanted: Wanted, most: int | None = None) -> ReadRows:
         return self.rows(islice(json_records(path), most), self.columns(wanted, "sentence", "label"), str(path))

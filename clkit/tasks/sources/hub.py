@@ -84,7 +84,7 @@ class HubSource(SourceSection):
         def answers(split: str) -> Callable[[int | None], object]:
             return lambda most: self._rows(split, wanted, most)[0].answers
 
-        splits = dict.fromkeys((self.train_split, self.test_split))
+        splits = dict.fromkeys(self._splits(wanted))
         found = (fault for split in splits for fault in self.faults("dataset", folder, answers(split)))
         return list(dict.fromkeys(found))  # both may be parts of one split
 
@@ -96,8 +96,12 @@ class HubSource(SourceSection):
         """The rows, downloaded where they are not in the cache."""
         if Path(self.dataset).is_absolute() and (fault := _no_folder(Path(self.dataset))):
             raise DataError(f"tasks.{wanted.task}.source.dataset: {fault}")
-        (train, names), (test, _) = (self._rows(split, wanted) for split in (self.train_split, self.test_split))
-        return Source(train, test, tuple(dict.fromkeys(names.values())) if names else None)
+        (train, names), *test = (self._rows(split, wanted) for split in self._splits(wanted))
+        labels = tuple(dict.fromkeys(names.values())) if names else None
+        return Source(train, next((rows for rows, _ in test), None), labels)
+
+    def _splits(self, wanted: Wanted) -> tuple[str, ...]:
+        return (self.train_split, self.test_split) if wanted.tested else (self.train_split,)
 
     def _rows(self, split: str, wanted: Wanted, most: int | None = None) -> tuple[Rows, dict[str, str] | None]:
         """The rows of a split, and the names of its labels.

@@ -81,7 +81,7 @@ class SampleSource(SourceSection):
             raise DataError(f"tasks.{wanted.task}.source.{line}")
         columns = self.columns(wanted, "text", "label")
         train, test = (self.rows(self._records(split), columns, self.task) for split in ("train", "test"))
-        return Source(train, test, sample_tasks()[self.task].labels)
+        return Source(train, test if wanted.tested else None, sample_tasks()[self.task].labels)
 
     def _records(self, split: str) -> Records:
         for row, (text, label) in enumerate(sample_rows(self.task, split)):

@@ -22,9 +22,10 @@ from clkit.draws import balanced_sample, reservoir_sample, sample
 from clkit.errors import RecipeError, StrategyError
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.written import recipe_yaml
-from clkit.strategies.builtin.replay import Replay, ReplayOptions
+from clkit.strategies.builtin.replay import Replay
 from clkit.strategies.contract import Context
 from clkit.strategies.registry import load_strategy
+from clkit.strategies.replay_options import ReplayOptions
 
 # --- draws --------------------------------------------------------------------------------------------------------
 
@@ -319,6 +320,55 @@ def test_all_columns_and_their_types_survive() -> None:
     assert trained.features == features
 
 
+# --- general data -------------------------------------------------------------------------------------------------
+
+GENERAL: dict[str, Any] = {"source": {"kind": "prose"}, "ratio": 0.25}
+each_general = pytest.mark.parametrize(
+    "amount", [{"share": None}, {"number": 7}, {"selection": "reservoir", "capacity": 9}], ids=["alone", "7", "9"]
+)
+
+
+def with_general(examples: int = 30, **values: Any) -> Replay:
+    strategy = Replay(options(general=GENERAL | values.pop("general", {}), **values))
+    strategy.data = {"general": own_data(99, examples)}
+    return strategy
+
+
+@each_general
+def test_general_examples_stand_beside_those_of_every_task_and_never_enter_the_buffer(amount: dict[str, Any]) -> None:
+    strategy, plain = with_general(**amount), Replay(options(**amount)) if amount != {"share": None} else None
+    known, sizes, drawn = own_data(99, 30).to_list(), [20, 3, 41], []
+    for index, size in enumerate(sizes):
+        own = own_data(index, size)
+        trained = learn(strategy, index, own).to_list()
+        others = learn(plain, index, own).to_list() if plain else own.to_list()
+        assert trained[: len(others)] == others  # the same as without them, and the general ones behind
+        general = trained[len(others) :]
+        assert all(row in known for row in general)
+        assert len(general) == len({row["prompt"] for row in general}) == max(1, round(0.25 * size))
+        assert len(trained) - size == strategy.replayed(sizes[: index + 1])
+        drawn.append({row["prompt"] for row in general})
+    assert drawn[0] != drawn[2]
+    assert "task99" not in json.dumps(strategy.state_dict())
+    assert bool(kept(strategy)) is (plain is not None)
+
+
+def test_few_general_examples_are_repeated_as_a_whole() -> None:
+    trained = learn(with_general(3, share=None, general={"ratio": 0.8}), 0, own_data(0, 10))
+    times = Counter(trained["prompt"][10:]).values()
+    assert sorted(times) == [2, 3, 3]
+
+
+def test_general_examples_are_logged_apart() -> None:
+    strategy = with_general(share=0.25)
+    for index, expected in enumerate([{"general_share": 5 / 25}, {"general_share": 0.2, "replay_share": 5 / 30}]):
+        where = context(index)
+        mixed = len(strategy.training_data(where, own_data(index, 20)))
+        strategy.before_step(where)
+        strategy.after_task(where)
+        assert where.take_terms() == pytest.approx(expected | {"general_share": 5 / mixed})
+
+
 # --- seeds and state ----------------------------------------------------------------------------------------------
 
 
@@ -462,6 +512,10 @@ def written(folder: Path, entry: str) -> Path:
         (", share: 1.1", "share: 1.1 is out of range (allowed: a number above 0, up to 1 or null)"),
         (", number: 0", "number: 0 is out of range (allowed: a whole number from 1 or null)"),
         (", ratio: 0", "ratio: 0 is out of range (allowed: a number above 0 or null)"),
+        (", share: null, ratio: 1, general: {source: {kind: prose}}", "ratio: share: null keeps no examples of fin"),
+        (", share: null, selection: balanced, general: {source: {kind: prose}}", "selection: share: null keeps no"),
+        (", general: {ratio: 0.1}", "general.source: missing (needed: where they come from"),
+        (", general: {source: {kind: files, test: a, train: b}}", "general.source.test: nothing is tested on these"),
     ],
 )
 def test_amounts_that_cannot_work_are_refused(tmp_path: Path, entry: str, problem: str) -> None:
