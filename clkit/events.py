@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from clkit.results.kinds import MetricName, Protocol
@@ -101,3 +102,16 @@ class Listener:
 
     def finished(self) -> None:
         """The run ended, well or badly. Give the terminal back."""
+
+
+class Listeners(Listener):
+    """Several listeners as one: each hears everything, in this order."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        for event in (name for name in vars(Listener) if not name.startswith("_")):
+            setattr(self, event, partial(_tell, listeners, event))
+
+
+def _tell(listeners: Sequence[Listener], event: str, *about: Any) -> None:
+    for listener in listeners:
+        getattr(listener, event)(*about)

@@ -26,7 +26,7 @@ from clkit.models.layers import embeds_by_its_layer, refuse_untrainable
 from clkit.models.loading import describe, load_model
 from clkit.models.precision import is_rounded
 from clkit.processes import processes
-from clkit.recipe.inputs import load_tasks
+from clkit.recipe.inputs import load_tasks, missing_trackers
 from clkit.recipe.recipe import Recipe
 from clkit.run.layout import ZERO_SHOT
 from clkit.strategies.contract import Strategy
@@ -34,7 +34,7 @@ from clkit.strategies.hooks import call, make
 from clkit.strategies.registry import load_strategy
 from clkit.tasks.task import Split, Task
 from clkit.testing.section import EvaluationSection
-from clkit.training.arguments import check_training, steps, task_steps
+from clkit.training.arguments import check_training, chosen_precision, steps, task_steps
 from clkit.training.state import kept_by, load_strategies
 
 #: Optimizer steps; a stage of fewer gets a remark.
@@ -196,6 +196,8 @@ def without_effect(recipe: Recipe, tasks: Sequence[Task]) -> Iterator[str]:
             yield f"data.validation_share: {aside:,} training rows are set aside, and nothing is tested on them"
     if recipe.evaluation.split == "validation" and recipe.training.keep == "best":
         yield "training.keep: best chooses by the split that is tested on (evaluation.split), so scores are flattering"
+    if recipe.training.precision == "auto":
+        yield f"training.precision: auto is {chosen_precision(recipe.training)} on this machine"
     matmul, device = recipe.training.matmul, processes().device
     if matmul != "highest" and not is_rounded(matmul, device):
         yield f"training.matmul: '{matmul}' has no effect on this machine ({device.type})"
@@ -223,6 +225,8 @@ def prepare(recipe: Recipe, earlier: Earlier | None = None) -> Prepared:
             this machine does not support the precision.
     """
     earlier = earlier or Earlier()
+    for problem in missing_trackers(recipe.training.report_to):
+        raise UsageError(problem)
     if recipe.protocol != "zero_shot":
         check_training(recipe)
     general = General(recipe.general, recipe.evaluation.batch_size) if recipe.general else None

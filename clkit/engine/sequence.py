@@ -26,8 +26,9 @@ from clkit.engine.resuming import (
 )
 from clkit.engine.stages import Stages, Start, carry_out
 from clkit.engine.surroundings import repeatable_and_quiet
+from clkit.engine.tracking import Tracking
 from clkit.errors import RunError
-from clkit.events import Listener, Plan
+from clkit.events import Listener, Listeners, Plan
 from clkit.processes import processes
 from clkit.recipe.inputs import paths_read
 from clkit.recipe.recipe import Recipe
@@ -36,6 +37,7 @@ from clkit.run.environment import changed_versions, environment
 from clkit.run.folder import RunFolder
 from clkit.run.layout import GROWING, ZERO_SHOT, check_links
 from clkit.run.lock import locked
+from clkit.training.arguments import chosen_precision
 
 
 def train(
@@ -130,12 +132,17 @@ def _train(recipe: Recipe, path: Path, listener: Listener, *, resume: bool, over
     process.wait_for_everyone()
     if process.is_main_process:
         now = environment(recipe.seed, sys.argv)
+        if recipe.training.precision == "auto":  # a remark is made where a run goes on with another one
+            now["versions"]["training.precision"] = chosen_precision(recipe.training)
         if earlier is not None:
             go_on(earlier, start, now, listener)
         else:
             RunFolder.create(path, recipe_yaml(recipe), {**now, "read": start.prepared.read}, overwrite=overwrite)
     process.wait_for_everyone()
-    return carry_out(partial(Stages, start), RunFolder.open(path), listener)
+    folder = RunFolder.open(path)
+    if process.is_main_process and recipe.training.report_to:
+        listener = Listeners(listener, Tracking(recipe, folder, listener))
+    return carry_out(partial(Stages, start), folder, listener)
 
 
 def _tell_of_lost_log(run: RunFolder, listener: Listener) -> None:

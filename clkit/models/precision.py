@@ -33,3 +33,14 @@ def is_rounded(precision: str, device: torch.device) -> bool:
         exact = factor @ factor
     with matrix_products(precision):
         return not torch.equal(factor @ factor, exact)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies matrices in bfloat16 by units of its own: GPUs since Ampere, CPUs with AMX.
+
+    On such a CPU, with one thread, forward and backward pass together take 0.65 of a float32 step at the shapes of
+    SmolLM2-135M, and 1.2 at 64 units, where casting costs more than it saves. What other CPUs have is slower than this.
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()

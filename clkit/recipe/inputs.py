@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from clkit.recipe.recipe import Recipe
 from clkit.tasks.loading import choose_rows, load_task
 from clkit.tasks.sections import TaskRecipe
 from clkit.tasks.task import Task
-from clkit.training.sections import PACKAGE_OF
+from clkit.training.sections import PACKAGE_OF, TrackerName
 
 #: Bytes of data whose every row is looked at before anything is loaded: 100,000 rows of 100 characters, read in 0.7 s.
 #: Of what goes beyond them only the beginnings of the files are.
@@ -43,6 +43,7 @@ def missing_inputs(recipe: Recipe) -> list[str]:
             f"training.optimizer: {recipe.training.optimizer} needs {package}, which is not installed: "
             f"`pip install {package}`"
         )
+    missing += missing_trackers(recipe.training.report_to)
     if recipe.general is not None:
         missing += _missing_general(recipe.general)
     plain_text = recipe.objective.kind == "pretraining"
@@ -62,6 +63,15 @@ def missing_inputs(recipe: Recipe) -> list[str]:
             room -= size
             missing += _row_problems(task, recipe, plain_text)
     return missing
+
+
+def missing_trackers(named: Sequence[TrackerName]) -> list[str]:
+    """One line for each experiment tracker that is not installed."""
+    return [
+        f"training.report_to: {name} is not installed: `pip install 'clkit[{name}]'`"
+        for name in named
+        if find_spec(name) is None
+    ]
 
 
 def _row_problems(task: TaskRecipe, recipe: Recipe, plain_text: bool) -> Iterator[str]:

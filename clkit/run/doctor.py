@@ -20,6 +20,7 @@ from clkit.run.layout import (
     RECIPE,
     RUN_FILES,
     TASKS,
+    TRACKERS,
     leftovers,
 )
 from clkit.run.lock import LOCK_FILE, LOCK_FILES, Holder
@@ -214,7 +215,7 @@ def _others(run: RunFolder) -> Iterator[Checked]:
         yield Checked(path.relative_to(run.path).as_posix(), "unknown", "left behind by a kill; --resume removes it")
     known = {stage.path for stage in run.stage_folders()} | {*left}
     tasks = run.path / TASKS
-    entries = [entry for entry in run.path.iterdir() if entry.name not in (*RUN_FILES, TASKS, INSPECT)]
+    entries = [entry for entry in run.path.iterdir() if entry.name not in (*RUN_FILES, TASKS, INSPECT, TRACKERS)]
     entries += tasks.iterdir() if tasks.is_dir() else []
     for entry in sorted(entry for entry in entries if entry not in known):
         yield Checked(entry.relative_to(run.path).as_posix(), "unknown")

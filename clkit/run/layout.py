@@ -11,6 +11,7 @@
       filled.json               scores that were measured later, where there are any (`clkit.run.filled`)
       matrix.json metrics.json  exports: the scores of the stages' done.json, and what follows from them
       inspect/                  what `clkit inspect-magnitudes` measured
+      trackers/                 what experiment trackers wrote, in forms of their own (`training.report_to`)
       tasks/00-zero-shot/       predictions.jsonl, done.json
       tasks/01-dbpedia/         the model or adapter, predictions.jsonl, and done.json, which is written last
                                 and seals the other files (`clkit.run.seal`); 01-all-tasks/ where all tasks are learned
@@ -34,15 +35,17 @@ from clkit.run.seal import CHECKPOINTS, DONE_FILE, MODEL_PARTS, STATE_FILES, Don
 
 RECIPE, ENVIRONMENT, LOG = "recipe.yaml", "env.json", "log.jsonl"
 MATRIX, METRICS = EXPORTS = ("matrix.json", "metrics.json")
-TASKS, INSPECT, FILLED = "tasks", "inspect", "filled.json"
+TASKS, INSPECT, TRACKERS, FILLED = "tasks", "inspect", "trackers", "filled.json"
 #: The number of this layout, in `env.json`. Its key is what tells a run from a folder of the user's.
 FORMAT = 1
 #: In `env.json` while the run's recipe is replaced by one with further tasks: the SHA-256 of that.
 GROWING = "growing"
 #: In `env.json` the tasks whose texts were taken out and when (in `done.json` too); the one whose texts are just now.
 FORGOTTEN, FORGETTING = "forgotten", "forgetting"
+#: In `env.json` which trackers follow the run, each with what it calls the run.
+TRACKED = "tracked"
 #: Keys of `env.json` that hold objects.
-OBJECTS = ("read", "versions", "former_recipes", FORGOTTEN)
+OBJECTS = ("read", "versions", "former_recipes", FORGOTTEN, TRACKED)
 #: In `env.json` of a run without training (`clkit measure`): the models that were measured, and their fingerprints.
 MEASURED = "measured"
 ZERO_SHOT = "zero-shot"
@@ -262,6 +265,8 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _is_own(run: Path, path: Path) -> bool:
     first, *below = path.relative_to(run).parts
+    if first == TRACKERS and not (run / first).is_symlink():
+        return True
     if path.is_symlink():
         return False
     if path.is_dir():

@@ -13,6 +13,7 @@ from transformers import Trainer, TrainingArguments
 
 from clkit.draws import seeded
 from clkit.errors import RecipeError, UsageError, first_line
+from clkit.models.precision import has_bfloat16
 from clkit.processes import processes
 from clkit.strategies.contract import Steps, Strategy
 from clkit.training.sections import ROW_OPTIMIZER, TrainingSection
@@ -59,6 +60,13 @@ def task_value(recipe: Trained, task: str, key: str) -> float:
 def task_steps(recipe: Trained, task: str, examples: int) -> int:
     """Optimizer steps that the task's training takes; the last batch of an epoch may be smaller."""
     return math.ceil(math.ceil(examples / recipe.training.batch_size) * task_value(recipe, task, "epochs"))
+
+
+def chosen_precision(training: TrainingSection) -> str:
+    """The precision of training on this machine."""
+    if training.precision != "auto":
+        return training.precision
+    return "bf16" if has_bfloat16(processes().device) else "fp32"
 
 
 def check_training(recipe: Trained) -> None:
@@ -127,7 +135,7 @@ def training_arguments(recipe: Trained, task: str, index: int, output: str) -> T
         "max_grad_norm": training.max_grad_norm,
         "label_smoothing_factor": training.label_smoothing,
         "neftune_noise_alpha": training.neftune_alpha,
-        "bf16": training.precision == "bf16",
+        "bf16": chosen_precision(training) == "bf16",
         "fp16": training.precision == "fp16",
         "activation_checkpointing": training.gradient_checkpointing,
         "activation_checkpointing_kwargs": {"use_reentrant": False} if training.gradient_checkpointing else None,

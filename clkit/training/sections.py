@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from clkit.section import NOT_THE_RESULT, Section
 
@@ -30,6 +30,9 @@ PACKAGE_OF: Mapping[str, str] = dict.fromkeys(
     ("adamw_8bit", "adamw_bnb_8bit", "paged_adamw_32bit", "paged_adamw_8bit", "lion_32bit", "lion_8bit"),
     "bitsandbytes",
 )
+
+#: Experiment trackers; each has the name of its package, and of the extra that installs it.
+TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
 #: The one whose step can leave rows of a weight alone (`RowAdamW`).
 ROW_OPTIMIZER: OptimizerName = "adamw_torch_fused"
@@ -73,8 +76,10 @@ class TrainingSection(Section):
         [0.9, 0.999], description="β1 and β2 of AdamW or Lion."
     )
     max_grad_norm: Annotated[float, Field(ge=0)] = Field(1.0, description="Clip the gradient's norm to this; 0: never.")
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32", description="`fp32`, or mixed precision in training; fp16 needs an accelerator. Tests are in float32."
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = Field(
+        "fp32",
+        description="`fp32`, or mixed precision in training; fp16 needs an accelerator. `auto`: bf16 where the device "
+        "has units for it (GPUs since Ampere, CPUs with AMX), else fp32; `env.json` says which. Tests are in float32.",
     )
     matmul: Literal["highest", "high", "medium"] = Field(
         "highest",
@@ -117,9 +122,21 @@ class TrainingSection(Section):
     log_every: Annotated[int, Field(ge=1), NOT_THE_RESULT] = Field(
         10, description="Optimizer steps between two lines of the log. May differ on `--resume`."
     )
+    report_to: Annotated[list[TrackerName], NOT_THE_RESULT] = Field(
+        [],
+        description="Experiment trackers that follow the run: settings, loss terms, scores and metrics of each stage. "
+        "Each needs its extra (`pip install 'clkit[wandb]'`). May differ on `--resume`.",
+    )
     per_task: dict[str, TaskTraining] = Field(
         {}, description="Other epochs or learning rates for single tasks, by name."
     )
+
+    @field_validator("report_to")
+    @classmethod
+    def _each_once(cls, value: list[TrackerName]) -> list[TrackerName]:
+        if len({*value}) < len(value):
+            raise ValueError("name each tracker once")
+        return value
 
     @model_validator(mode="after")
     def _every_setting_counts(self) -> TrainingSection:

@@ -13,15 +13,17 @@ import torch
 from safetensors.torch import load_file
 from transformers.utils import is_bitsandbytes_available
 
-from clkit.engine.prepare import prepare
+from clkit.engine.prepare import prepare, without_effect
 from clkit.engine.sequence import train
 from clkit.errors import RecipeError, UsageError
 from clkit.recipe import inputs
 from clkit.recipe.inputs import missing_inputs
+from clkit.run.folder import RunFolder
 from clkit.training import arguments
-from clkit.training.arguments import batch_split, task_seed
+from clkit.training.arguments import batch_split, task_seed, training_arguments
 from clkit.training.sections import PACKAGE_OF, OptimizerName
-from tests.toy import toy_recipe
+from tests.interrupting import Heard, stop
+from tests.toy import ToyRecipe, toy_recipe
 
 
 @pytest.mark.parametrize(
@@ -124,3 +126,24 @@ def test_masked_rows_stay_where_they_are_whatever_the_optimizer(tmp_path: Path, 
 
 def test_each_task_and_seed_has_its_own_draw() -> None:
     assert len({task_seed(seed, index) for seed in range(20) for index in range(20)}) == 400
+
+
+@pytest.mark.parametrize(("has", "chosen"), [(True, "bf16"), (False, "fp32")])
+def test_the_precision_is_the_machines(has: bool, chosen: str, toy: ToyRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arguments, "has_bfloat16", lambda device: has)
+    recipe = toy(training={"precision": "auto"})
+    assert training_arguments(recipe, "first", 0, "out").bf16 is has
+    assert f"training.precision: auto is {chosen} on this machine" in without_effect(recipe, [])
+
+
+def test_going_on_with_another_precision_is_told(
+    toy: ToyRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = toy(training={"precision": "auto", "epochs": 1.0}, evaluation={"tasks": "final", "zero_shot": False})
+    monkeypatch.setattr(arguments, "has_bfloat16", lambda device: True)
+    stop(recipe, tmp_path / "run", "first", 2)
+    assert RunFolder.open(tmp_path / "run").environment()["versions"]["training.precision"] == "bf16"
+    monkeypatch.setattr(arguments, "has_bfloat16", lambda device: False)
+    heard = Heard()
+    train(recipe, tmp_path / "run", resume=True, listener=heard)
+    assert "other versions than when the run began: training.precision fp32 (was bf16)" in heard.remarks
