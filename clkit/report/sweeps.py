@@ -113,7 +113,7 @@ class SweepProgress(SweepListener):
             )
             return
         tried = ", ".join(f"{rate:g}: {100 * one.average:.1f}" for rate, one in sorted(choice.tried.items()))
-        end = "; it is the last of the list, so one beyond may be better" if choice.is_at_the_end else ""
+        end = f"; a {choice.beyond} one may be better, and was not tried" if choice.beyond else ""
         self.noted(f"{method}: rate {choice.rate:g} (validation: {tried}){end}")
 
     def finished(self) -> None:

@@ -26,9 +26,10 @@ class Choice(NamedTuple):
     tried: Mapping[float, Tried]
 
     @property
-    def is_at_the_end(self) -> bool:
-        """Whether rates beyond those that were tried may be better."""
-        return len(self.tried) > 1 and self.rate in (min(self.tried), max(self.tried))
+    def beyond(self) -> str:
+        """Which rates may be better that were not tried, `lower` or `higher`; empty where the best lies between two."""
+        ends = {min(self.tried): "lower", max(self.tried): "higher"} if len(self.tried) > 1 else {}
+        return ends.get(self.rate, "")
 
 
 def choose_rates(planned: PlannedSuite, folder: Path) -> dict[str, Choice]:

@@ -117,10 +117,7 @@ def test_rates_are_chosen_by_the_average_on_validation_before_anything_is_tested
     assert {method: choice.rate for method, choice in outcome.rates.items()} == {"plain": 1e-3, "masked": 1e-4}
     assert [run.recipe.training.learning_rate for run in outcome.runs] == [1e-3, 1e-4, 1e-3, 1e-4]
     assert {run.recipe.evaluation.split for run in outcome.runs} == {"test"}
-    assert {method: choice.is_at_the_end for method, choice in outcome.rates.items()} == {
-        "plain": False,
-        "masked": True,
-    }
+    assert {method: choice.beyond for method, choice in outcome.rates.items()} == {"plain": "", "masked": "lower"}
     assert swept(by_rate, RATED)[1] == []
 
 
