@@ -171,7 +171,8 @@ def comparison_tables(compared: Sequence[Comparison]) -> Iterator[RenderableType
 def _about(one: Comparison) -> str:
     """Which pairs a comparison is over, and what must be known to read it."""
     n = len(one.pairs)
-    said = [f"{one.method} against {one.against}: {n} pairs; they differ in {', '.join(one.differs_in)}"]
+    pairs = "1 pair" if n == 1 else f"{n} pairs"
+    said = [f"{one.method} against {one.against}: {pairs}; they differ in {', '.join(one.differs_in)}"]
     seeds: dict[str, list[str]] = {}
     for shared in sorted((run.shared for run, _ in one.pairs), key=lambda shared: (len(str(shared.seed)), str(shared))):
         seeds.setdefault(", ".join(shared.order), []).append(str(shared.seed))

@@ -109,7 +109,8 @@ def _tests(one: Comparison) -> Tests:
         label = name_of(name, one.scored_by).replace("_", " ")
         rows.append([label, *values, difference, interval, *tested])
     n = len(one.pairs)
-    about = f"{n} pairs of runs with the same seeds and order; they differ in {', '.join(one.differs_in)}."
+    pairs = "1 pair" if n == 1 else f"{n} pairs"
+    about = f"{pairs} of runs with the same seeds and order; they differ in {', '.join(one.differs_in)}."
     if n >= FEWEST and smallest_p(n) > 0.05:
         about += f" Of {n} pairs p is never below {smallest_p(n):.3f}."
     if any(metric.interval and metric.interval.cut for metric in one.metrics.values()):
