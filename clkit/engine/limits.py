@@ -13,7 +13,8 @@ from itertools import repeat
 
 from clkit.errors import DataError, ModelError
 from clkit.models.examples import Texts, task_texts, unwritable
-from clkit.models.family import IGNORED, Family, Generating
+from clkit.models.family import Family, Generating
+from clkit.models.lengths import sizes
 from clkit.models.positions import positions
 from clkit.recipe.recipe import Recipe
 from clkit.results.answers import refuse_equal
@@ -70,7 +71,7 @@ class _Limits:
     tested: bool
 
     def remarks(self) -> Iterator[str]:
-        for remark in (self._learned, self._cut, self._spelt, self._misspelt, self._too_long):
+        for remark in (self._learned, self._cut, self._cut_answers, self._spelt, self._misspelt, self._too_long):
             count, said = remark()
             if count:
                 share = count / len(self.texts.prompts)
@@ -92,8 +93,18 @@ class _Limits:
         return sum(text in learned for text in _inputs(self.task, self.split)), "stand in the training examples too"
 
     def _cut(self) -> tuple[int, str]:
-        longest = self.recipe.prompt.max_tokens
-        return self.texts.cut, f"have prompts longer than prompt.max_tokens ({longest}), cut at the sentence's end"
+        section = self.recipe.prompt
+        whole = section.max_conversation_tokens if self.split == "train" and self.task.labels is None else None
+        beyond = f" or prompt.max_conversation_tokens ({whole})" if whole else ""
+        turns = "oldest turns and the " if "turns" in self.task.split(self.split).column_names else ""
+        return self.texts.cut, (
+            f"have prompts longer than prompt.max_tokens ({section.max_tokens}){beyond}, cut at the {turns}sentence's "
+            "end"
+        )
+
+    def _cut_answers(self) -> tuple[int, str]:
+        longest = self.recipe.prompt.max_answer_tokens
+        return self.texts.cut_answers, f"have answers longer than prompt.max_answer_tokens ({longest}), cut at the end"
 
     def _spelt(self) -> tuple[int, str]:
         """Inputs that spell tokens with a meaning of their own, such as the end of a turn."""
@@ -200,9 +211,9 @@ class _Limits:
 
     def _sizes(self, joined: bool) -> list[tuple[int, int]]:
         """Tokens of each prompt, and of its answer where that is read with it."""
-        columns = self.family.encode(self.texts.prompts, self.texts.answers, [self.task.name] * len(self.texts.prompts))
-        learned = [sum(label != IGNORED for label in labels) if joined else 0 for labels in columns["labels"]]
-        return [(len(ids) - tokens, tokens) for ids, tokens in zip(columns["input_ids"], learned, strict=True)]
+        tasks = [self.task.name] * len(self.texts.prompts)
+        found = sizes(self.family, self.texts.prompts, self.texts.answers, tasks)
+        return [(prompt, answer if joined else 0) for prompt, answer in found]
 
 
 def _inputs(task: Task, split: Split) -> Iterator[str]:

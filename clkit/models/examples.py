@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import repeat
 from typing import NamedTuple, Protocol
 
 from datasets import Dataset
 
 from clkit.errors import DataError
 from clkit.models.family import Family, Generating
+from clkit.models.lengths import Examples, Lengths
 from clkit.models.objective import Objective, Pretraining
 from clkit.models.registry import known_families
 from clkit.results.answers import Comparison
 from clkit.section import code_points
 from clkit.tasks.blocks import blocks
 from clkit.tasks.conversations import NO_TURNS
-from clkit.tasks.prompts import build_prompt, fit_all
+from clkit.tasks.prompts import Limit, build_prompt
 from clkit.tasks.sections import PromptSection
 from clkit.tasks.task import Split, Task, string_columns
 
@@ -41,60 +41,110 @@ class Texts(NamedTuple):
     Attributes:
         prompts: each shortened to fit; of a conversation, with all that stands before the answer.
         answers: for pretraining, blocks of text, which answer no prompt.
-        cut: how many prompts were shortened.
+        cut, cut_answers: how many prompts and answers were shortened.
     """
 
     prompts: list[str]
     answers: list[str]
     cut: int = 0
+    cut_answers: int = 0
 
 
 def task_texts(task: Task, split: Split, family: Family, recipe: Reading) -> Texts:
     """The examples of a split.
 
     Raises:
-        DataError: a prompt is too long however much it is shortened, the chat template does not hold a conversation, or
-            the texts for pretraining hold no word.
+        DataError: an example is too long where that is an error, or a prompt however much it is shortened, the chat
+            template does not hold a conversation, or the texts for pretraining hold no word.
     """
     rows = task.split(split)
     if recipe.objective.kind != "pretraining":
-        return _texts(task, rows, family, recipe)
+        own = _Rows(task, rows, family, recipe, learned=split == "train")
+        if recipe.prompt.on_too_long == "error":
+            own.refuse_too_long()
+        return own.texts()
     answers = blocks(rows["text"], family.tokenizer, recipe.objective.block_tokens)
     if not answers:
         raise DataError(f"task '{task.name}': the texts of the {split} split hold no word; choose another")
     return Texts([""] * len(answers), answers)
 
 
-def _texts(task: Task, rows: Dataset, family: Family, recipe: Reading) -> Texts:
-    turns, places = (
-        rows[name] if name in rows.column_names else repeat(default)
-        for name, default in (("turns", NO_TURNS), ("place", ""))
-    )
-    columns = zip(rows["text"], turns, places, strict=False)
-    prompts = [build_prompt(task, text, recipe.prompt, said, place) for text, said, place in columns]
-    answers = rows["answer"][:]
-    if family.chat is not None:
-        prompts, answers = family.chat.frame(prompts, answers, f"task '{task.name}'")
-    fitted = fit_all(prompts, family.tokenizer, recipe.prompt.max_tokens, framed=family.chat is not None)
-    return Texts(fitted, answers, sum(str(whole) != text for whole, text in zip(prompts, fitted, strict=True)))
+class _Rows:
+    """Rows of a task as prompts and answers, and what is too long of them."""
+
+    def __init__(self, task: Task, rows: Dataset, family: Family, recipe: Reading, *, learned: bool) -> None:
+        self._task, self._family, self._section = task, family, recipe.prompt
+        self._text, answers = rows["text"][:], rows["answer"][:]
+        self._turns, self._places = (
+            rows[name][:] if name in rows.column_names else [default] * len(rows)
+            for name, default in (("turns", NO_TURNS), ("place", ""))
+        )
+        self._plain_answers = answers
+        # A label is never cut: `Lengths` has nothing to say of it.
+        self._lengths = Lengths(family, recipe.prompt, learned=learned and task.labels is None)
+        self.whole = self._framed(range(len(rows)), self._turns)
+
+    def _framed(self, indices: Sequence[int], turns: Sequence[str]) -> Examples:
+        prompts = [
+            build_prompt(self._task, self._text[index], self._section, said, self._places[index])
+            for index, said in zip(indices, turns, strict=True)
+        ]
+        answers = [self._plain_answers[index] for index in indices]
+        if self._family.chat is not None:
+            prompts, answers = self._family.chat.frame(prompts, answers, f"task '{self._task.name}'")
+        return Examples(prompts, answers)
+
+    def too_long(self) -> Iterator[tuple[int, Limit, int]]:
+        return self._lengths.too_long(self.whole)
+
+    def refuse_too_long(self) -> None:
+        for index, limit, tokens in self.too_long():
+            place = self._places[index] or f"task '{self._task.name}'"
+            raise DataError(
+                f"{place}: {limit.key}: the {limit.what} takes {tokens:,} tokens, more than {limit.tokens:,}; shorten "
+                "it, raise the limit, or set prompt.on_too_long to shorten or drop"
+            )
+
+    def texts(self) -> Texts:
+        short = self._lengths.shortened(self.whole, self._turns, lambda *rows: self._framed(*rows).prompts)
+        prompts = [str(prompt) for prompt in short.prompts]
+        cut = sum(str(whole) != prompt for whole, prompt in zip(self.whole.prompts, prompts, strict=True))
+        cut_answers = sum(whole != answer for whole, answer in zip(self.whole.answers, short.answers, strict=True))
+        return Texts(prompts, list(short.answers), cut, cut_answers)
 
 
 def without_unusable(task: Task, family: Family, recipe: Reading) -> Task:
-    """The task without the rows that make no prompt, where such are to be dropped: their turns are not what the chat
-    template can render, say, or too long.
+    """The task without the rows that make no prompt, where such are to be dropped (their turns are not what the chat
+    template can render, say), and without training examples that are too long, where these are.
 
     Raises:
         DataError: that leaves none.
     """
-    if not task.drops or recipe.objective.kind == "pretraining":
+    if recipe.objective.kind == "pretraining":
         return task
+    if task.drops:
+        task = _without_broken(task, family, recipe)
+    if recipe.prompt.on_too_long != "drop":
+        return task
+    long = {index: limit for index, limit, _ in _Rows(task, task.train, family, recipe, learned=True).too_long()}
+    if len(long) == len(task.train):
+        raise DataError(
+            f"task '{task.name}': all {len(long):,} training examples are longer than {long[0].key} "
+            f"({long[0].tokens:,}); raise it, or set prompt.on_too_long to shorten"
+        )
+    kept = [index for index in range(len(task.train)) if index not in long]
+    counted = {"too long train": len(long)} if long else {}
+    return replace(task, train=task.train.select(kept), dropped={**task.dropped, **counted}) if long else task
+
+
+def _without_broken(task: Task, family: Family, recipe: Reading) -> Task:
     dropped = dict(task.dropped)
     splits = {name: rows for name in ("train", "validation", "test") if (rows := getattr(task, name)) is not None}
     for name, rows in splits.items():
         fault, kept = None, []
         for index in range(len(rows)):
             try:
-                _texts(task, rows.select([index]), family, recipe)
+                _Rows(task, rows.select([index]), family, recipe, learned=name == "train").texts()
             except DataError as error:
                 fault = fault or error
             else:

@@ -228,6 +228,9 @@ class Recipe(Section):
                         f"tasks.{task.name}.instruction: has no place in prompt.style: text, which is the sentence "
                         "alone; remove it, or set prompt.style: paper"
                     )
+        for key in ("max_answer_tokens", "max_conversation_tokens"):
+            if getattr(self.prompt, key) is not None and free is None and not self.further_data():
+                yield f"prompt.{key}: has no effect, since all answers are labels; leave it out, or set answers: free"
         if free is not None and kind == "classification":
             yield f"tasks.{free}.answers: 'free' does not fit objective.kind: classification, which chooses a label"
         if free is not None and self.metric == "macro_f1":

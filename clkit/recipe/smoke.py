@@ -32,7 +32,8 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
     values["name"] = f"{recipe.name}-smoke"
     values["tasks"] = None
     values["model"], values["benchmark"] = {"name": stand_in(recipe)}, MINIATURE["benchmark"]
-    values["prompt"]["chat_template"] = False  # the embedded models have none
+    # The embedded models have no template, and the sample's answers are labels.
+    values["prompt"] |= {"chat_template": False, "max_answer_tokens": None, "max_conversation_tokens": None}
     values["data"] |= {"train_per_label": None} | MINIATURE["data"]
     values["strategies"] = [_in_miniature(entry) for entry in values["strategies"]]
     values["training"] |= {"micro_batch_size": None, "per_task": {}} | MINIATURE["training"]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from clkit.errors import DataError
 from clkit.tasks.conversations import NO_TURNS
@@ -64,34 +64,45 @@ def build_prompt(task: Task, text: str, section: PromptSection, turns: str = NO_
     return Prompt(before, text if section.chat_template else text.strip(), "", turns, place)
 
 
-def fit_all(prompts: Sequence[Prompt], tokenizer: Any, max_tokens: int, *, framed: bool = False) -> list[str]:
-    """The prompts, the sentence of each cut short where the whole is longer than ``max_tokens``, special ones included.
+class Limit(NamedTuple):
+    """How many tokens a part of an example may take, and the recipe's key that says so."""
 
-    Args:
-        framed: by a chat template, so that the tokenizer adds no special tokens.
+    key: str
+    tokens: int
+    what: str
+
+    def excess(self, sizes: Sequence[int]) -> list[int]:
+        """By how many tokens each of these sizes is too large."""
+        return [size - self.tokens for size in sizes]
+
+
+#: By how many tokens each of these texts is too long, which are made of the prompts with these indices.
+Excess = Callable[[Sequence[int], Sequence[str]], Sequence[int]]
+
+
+def fit(prompts: Sequence[Prompt], tokenizer: Any, excess_of: Excess, limit: Limit) -> list[Prompt]:
+    """The prompts, the sentence of each cut short where the whole is too long.
 
     Raises:
         DataError: one is too long even without its sentence.
     """
-    fitted: list[str] = []
+    fitted: list[Prompt] = []
     for start in range(0, len(prompts), _BATCH):
-        fitted += _fit_batch(prompts[start : start + _BATCH], tokenizer, max_tokens, framed)
+        fitted += _fit_batch(prompts[start : start + _BATCH], start, tokenizer, excess_of, limit)
     return fitted
 
 
-def _fit_batch(prompts: Sequence[Prompt], tokenizer: Any, max_tokens: int, framed: bool) -> list[str]:
+def _fit_batch(prompts: Sequence[Prompt], start: int, tokenizer: Any, excess_of: Excess, limit: Limit) -> list[Prompt]:
     """Drop as many tokens off a sentence's end as there are too many, and again until the result really fits.
 
     Once is nearly always enough, but the pieces at the cut may become other tokens than they were inside the whole.
     """
 
-    def excess_of(texts: list[str]) -> list[int]:
-        # verbose=False: the warning that a sequence is longer than the model takes is what is being dealt with here.
-        found = tokenizer(texts, add_special_tokens=not framed, verbose=False)["input_ids"]
-        return [len(ids) - max_tokens for ids in found]
+    def excess_now(indices: Sequence[int]) -> Sequence[int]:
+        return excess_of([start + index for index in indices], [str(fitted[index]) for index in indices])
 
-    fitted = [str(prompt) for prompt in prompts]
-    excess = dict(enumerate(excess_of(fitted)))
+    fitted = list(prompts)
+    excess = dict(enumerate(excess_now(range(len(prompts)))))
     long = [index for index in excess if excess[index] > 0]
     cuts = dict(zip(long, _cuts([prompts[index] for index in long], tokenizer), strict=True))
     kept = {index: len(cuts[index]) for index in long}
@@ -100,14 +111,15 @@ def _fit_batch(prompts: Sequence[Prompt], tokenizer: Any, max_tokens: int, frame
             prompt = prompts[index]
             if kept[index] == 0:
                 at = f"{prompt.place}: " if prompt.place else ""
+                without = " even without its sentence" if limit.what != "answer" else ""
                 raise DataError(
-                    f"{at}prompt.max_tokens: {max_tokens} tokens do not hold the prompt {fitted[index][:60]!r}... "
-                    f"even without its sentence; set it to {max_tokens + excess[index]} or more"
+                    f"{at}{limit.key}: {limit.tokens} tokens do not hold the {limit.what} "
+                    f"{str(fitted[index])[:60]!r}...{without}; set it to {limit.tokens + excess[index]} or more"
                 )
             kept[index] = max(kept[index] - excess[index], 0)
             cut = cuts[index][kept[index]] if kept[index] else 0
-            fitted[index] = str(Prompt(prompt.before, prompt.text[:cut].rstrip(), prompt.after))
-        excess.update(zip(long, excess_of([fitted[index] for index in long]), strict=True))
+            fitted[index] = replace(prompt, text=prompt.text[:cut].rstrip())
+        excess.update(zip(long, excess_now(long), strict=True))
         long = [index for index in long if excess[index] > 0]
     return fitted
 

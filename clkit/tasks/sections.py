@@ -120,7 +120,24 @@ class PromptSection(Section):
         "They tell the model which task it sees, at test time too.",
     )
     max_tokens: Annotated[int, Field(ge=16)] = Field(
-        512, description="Longest prompt in tokens; a longer one loses the end of its sentence, never its instruction."
+        512,
+        description="Longest prompt in tokens, in training and tests. Shortened, it loses the oldest turns of its "
+        "conversation and then the end of its sentence, never its instruction.",
+    )
+    max_answer_tokens: Annotated[int, Field(ge=2)] | None = Field(
+        None,
+        description="Longest free answer that is learned, in tokens, its end included; shortened, it loses its end. "
+        "Null: any length.",
+    )
+    max_conversation_tokens: Annotated[int, Field(ge=16)] | None = Field(
+        None,
+        description="Longest prompt and free answer together that are learned, in tokens; shortened, it loses what a "
+        "prompt loses. Null: any length.",
+    )
+    on_too_long: Literal["error", "shorten", "drop"] = Field(
+        "shorten",
+        description="What to do with a longer one: stop, with its file and line; shorten it; or leave the training "
+        "example out and count it. Of tests none is left out: there `drop` shortens prompts.",
     )
 
 

@@ -268,7 +268,7 @@ def test_prompts_stand_in_the_models_chat_template(toy_llama: Path, toy_t5: Path
     shutil.copytree(toy_llama, tmp_path / "chat")
     template = "<s> {% for turn in messages %}{{ turn.role }}: {{ turn.content }} w9 </s> {% endfor %}"
     (tmp_path / "chat" / "chat_template.jinja").write_text(template + "{% if add_generation_prompt %}w8\n{% endif %}")
-    loaded, (prompts, answers, _) = texts(tmp_path / "chat")
+    loaded, (prompts, answers, *_) = texts(tmp_path / "chat")
     assert all(prompt.startswith("<s> user: Option: w1, w2 \nw") for prompt in prompts)
     # As the whole conversation has it, not as the template's prompt for generation.
     assert all(prompt.endswith("\nAnswer: w9 </s> assistant: ") for prompt in prompts)
@@ -331,8 +331,10 @@ def test_a_conversation_that_makes_no_prompt_is_named_or_dropped(toy_llama: Path
         task_texts(task, "train", family, recipe)
     task, recipe, family = prepared("drop")
     usable = without_unusable(task, family, recipe)
-    assert [place.rsplit(":")[-1] for place in usable.train["place"]] == ["1", "3"]
-    assert usable.dropped == {"unusable train": 2, "unusable test": 2}
+    assert [place.rsplit(":")[-1] for place in usable.train["place"]] == ["1", "3", "4"]
+    assert usable.dropped == {"unusable train": 1, "unusable test": 1}
+    # Of the last one the oldest turns do not fit, and leave it.
+    assert len(set(task_texts(usable, "test", family, recipe).prompts)) == 1
 
 
 # --- plain text ---------------------------------------------------------------------------------------------------

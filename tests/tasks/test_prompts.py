@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from clkit.errors import DataError
 from clkit.tasks.benchmarks import benchmark_tasks
 from clkit.tasks.loading import load_task
-from clkit.tasks.prompts import Prompt, build_prompt, fit_all
+from clkit.tasks.prompts import Limit, Prompt, build_prompt, fit
 from clkit.tasks.sections import DataSection, PromptSection
 from clkit.tasks.task import Task
 
@@ -81,6 +82,17 @@ def test_turns_before_the_sentence_have_lines_of_their_own() -> None:
         str(build_prompt(task(), "And?", PromptSection(), TURNS))
         == f"Which one?\nOption: yes, no \n{said}And?\nAnswer:"
     )
+
+
+def fit_all(prompts: list[Prompt], tokenizer: Any, most: int, *, framed: bool = False) -> list[str]:
+    """Prompts of at most so many tokens, special ones included; a template has written them where they are framed."""
+    limit = Limit("prompt.max_tokens", most, "prompt")
+
+    def excess(indices: Sequence[int], texts: Sequence[str]) -> list[int]:
+        assert [str(prompts[index])[:1] for index in indices] == [text[:1] for text in texts]
+        return limit.excess([len(ids) for ids in tokenizer(texts, add_special_tokens=not framed)["input_ids"]])
+
+    return [str(prompt) for prompt in fit(prompts, tokenizer, excess, limit)]
 
 
 def test_a_framed_prompt_is_counted_without_what_the_tokenizer_adds(tokenizer: Any) -> None:
