@@ -64,6 +64,8 @@ def further_examples(recipe: Recipe, tasks: FurtherTasks, family: Family) -> Fur
         try:
             task = without_unusable(task, family, way)
             texts, told = checked_texts(family, way, task, "train", tested=False)
+            if recipe.learns_all_turns and texts.learned is None:  # the columns are those of the tasks' examples
+                texts = texts._replace(learned=[[] for _ in texts.prompts])
             examples = task_examples(task, texts, plain_text=not own_way)
             encode(family, examples, range(1))  # which refuses a tokenizer without what plain text needs
         except ClkitError as error:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from clkit.errors import DataError, ModelError, first_line
 from clkit.tasks.conversations import NO_TURNS
 from clkit.tasks.prompts import Prompt
+
+#: Where in a rendered conversation something is learned: from which letter, and up to which.
+Spans = list[tuple[int, int]]
 
 KEY = "prompt.chat_template"
 NO_CHAT_TEMPLATE = (
@@ -19,6 +25,8 @@ NO_CHAT_TEMPLATE = (
 _ASKED, _ANSWERED = "clkit0asked0clkit", "clkit0answered0clkit"
 #: Beginnings of answers: the tokens that stand before each of them are the prompt's.
 _BEGINNINGS = ("a", "0")
+#: What a template has around the assistant's turns that says what is learned of them.
+_MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 #: Letters of a difference that are shown.
 _SHOWN = 40
 
@@ -55,17 +63,25 @@ class ChatTemplate:
         self.end_id: int = found
         self.remark = self._generation_remark(before, after)
 
-    def frame(self, prompts: Sequence[Prompt], answers: Sequence[str], where: str) -> tuple[list[Prompt], list[str]]:
+    def frame(
+        self, prompts: Sequence[Prompt], answers: Sequence[str], where: str, *, all_turns: bool = False
+    ) -> tuple[list[Prompt], list[str]]:
         """The prompts within the template, each up to its answer, and the answers as the template writes them.
 
         Special tokens such as the one that begins a sequence are written out as text.
 
         Args:
             where: what the conversations are of, for an error.
+            all_turns: mark in the prompts what is learned of them (`Prompt.learned`).
 
         Raises:
             DataError: the template cannot hold a conversation, or not so that its prompt is the same for any answer.
         """
+        if all_turns and not self._tokenizer.is_fast:
+            raise DataError(
+                f"{where}: objective.loss_on: all_turns needs to know where in a text its tokens stand, and a "
+                f"{type(self._tokenizer).__name__} does not say; use loss_on: last"
+            )
         framed, written = [], []
         for prompt, answer in zip(prompts, answers, strict=True):
             at = prompt.place or where
@@ -81,7 +97,13 @@ class ChatTemplate:
             head = f"{before}{prompt}{after}"
             if end != self.end or not (whole.startswith(head) and whole[len(head) :].endswith(end)):
                 raise DataError(f"{at}: {KEY}: {_difference(whole, f'{head}{answer}{self.end}')}")
-            framed.append(Prompt(before + prompt.before, prompt.text, prompt.after + after, place=prompt.place))
+            made = Prompt(before + prompt.before, prompt.text, prompt.after + after, place=prompt.place)
+            if all_turns:
+                spans = self._assistants(prompt.turns, str(prompt), answer, whole, at)
+                own = [(first, last) for first, last in spans if last <= len(before)]
+                begun = next((first for first, last in spans if first < len(head) < last), len(head))
+                made = replace(made, learned=tuple(own), learned_end=len(head) - begun)
+            framed.append(made)
             written.append(whole[len(head) : len(whole) - len(end)])
         return framed, written
 
@@ -105,6 +127,93 @@ class ChatTemplate:
         wholes = self._ids([prompt + answer + self.end for prompt, answer in zip(prompts, answers, strict=True)])
         seams = [_alike(*pair) for pair in zip(self.prompt_ids(prompts), wholes, strict=True)]
         return [(whole[:seam], whole[seam:]) for whole, seam in zip(wholes, seams, strict=True)]
+
+    def also_learned(
+        self, prompts: Sequence[str], answers: Sequence[str], learned: Sequence[Sequence[Sequence[int]]]
+    ) -> list[list[bool | None]]:
+        """Which tokens of each conversation are learned beside its last answer, which of that are not (False), and of
+        which nothing is said (None).
+
+        Args:
+            learned: where in each prompt something is learned (`Prompt.all_learned`).
+        """
+        texts = [prompt + answer + self.end for prompt, answer in zip(prompts, answers, strict=True)]
+        places = self._tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        found = []
+        for prompt, answer, spans, tokens in zip(prompts, answers, learned, places["offset_mapping"], strict=True):
+            end = len(prompt) + len(answer) + self._learned_end
+            marks: list[bool | None] = []
+            for first, last in tokens:
+                inside = any(first < until and begin < last for begin, until in spans)
+                marks.append(inside or (None if first < end else False))
+            found.append(marks)
+        return found
+
+    @cached_property
+    def _marked(self) -> bool:
+        return _MARKS.search(self._tokenizer.get_chat_template()) is not None
+
+    @cached_property
+    def _learned_end(self) -> int:
+        """How many letters of what ends the last answer are learned."""
+        if not self._marked:
+            return len(self.end)
+        whole = self._render(NO_TURNS, _ASKED, _ANSWERED)
+        _, last = self._marks(NO_TURNS, _ASKED, _ANSWERED)[-1]
+        return max(last - whole.index(_ANSWERED) - len(_ANSWERED), 0)
+
+    def _assistants(self, turns: str, asked: str, answer: str, whole: str, at: str) -> Spans:
+        """Where the assistant's turns stand in a conversation, what ends them included.
+
+        Raises:
+            DataError: the template marks nothing of it, or hides where a turn is.
+        """
+        if self._marked:
+            found = [(first, last) for first, last in self._marks(turns, asked, answer) if first < last]
+            if not found:
+                raise DataError(
+                    f"{at}: objective.loss_on: the chat template marks nothing of this conversation by "
+                    "{% generation %}, so nothing would be learned; correct the data or the template"
+                )
+            return found
+        found, said = [], json.loads(turns)
+        for index, turn in enumerate(said):
+            if turn["role"] != "assistant" or not turn["content"].strip():
+                continue
+            marked = json.dumps([*said[:index], {**turn, "content": _ANSWERED}, *said[index + 1 :]])
+            before, _, after = self._render(marked, asked, answer).partition(_ANSWERED)
+            if not (whole.startswith(before) and whole.endswith(after)) or len(before) + len(after) > len(whole):
+                raise DataError(
+                    f"{at}: objective.loss_on: the chat template does not show where the assistant's turn "
+                    f"{turn['content'][:_SHOWN]!r} stands; use loss_on: last, or a template with {{% generation %}}"
+                )
+            alike = _alike(after, self.end)  # perhaps only a part of its last token
+            ended = max((last for last in self._ends_of_tokens if last <= alike), default=0)
+            found.append((len(before), len(whole) - len(after) + ended))
+        return found
+
+    @cached_property
+    def _ends_of_tokens(self) -> list[int]:
+        """Behind which letters of what ends an answer a token ends."""
+        places = self._tokenizer(self.end, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        return [last for _, last in places]
+
+    def _marks(self, turns: str, asked: str, answer: str) -> Spans:
+        """What the template itself marks as the assistant's."""
+        from transformers.utils.chat_template_utils import render_jinja_template  # which a check does without
+
+        conversation = [
+            *json.loads(turns),
+            {"role": "user", "content": asked},
+            {"role": "assistant", "content": answer},
+        ]
+        _, found = render_jinja_template(
+            [conversation],
+            chat_template=self._tokenizer.get_chat_template(),
+            return_assistant_tokens_mask=True,
+            **self._tokenizer.special_tokens_map,
+        )
+        return [(first, last) for first, last in found[0]]
 
     def _end_of_turn(self) -> int | None:
         special = {*self._tokenizer.all_special_ids, *self._tokenizer.added_tokens_decoder}

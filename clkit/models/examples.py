@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from datasets import Dataset
+from datasets import Dataset, Features, List, Value, concatenate_datasets
 
 from clkit.errors import DataError
 from clkit.models.family import Family, Generating
@@ -42,12 +42,14 @@ class Texts(NamedTuple):
         prompts: each shortened to fit; of a conversation, with all that stands before the answer.
         answers: for pretraining, blocks of text, which answer no prompt.
         cut, cut_answers: how many prompts and answers were shortened.
+        learned: where in each prompt turns are learned too; None where only answers are.
     """
 
     prompts: list[str]
     answers: list[str]
     cut: int = 0
     cut_answers: int = 0
+    learned: list[list[tuple[int, int]]] | None = None
 
 
 def task_texts(task: Task, split: Split, family: Family, recipe: Reading) -> Texts:
@@ -82,6 +84,8 @@ class _Rows:
         self._plain_answers = answers
         # A label is never cut: `Lengths` has nothing to say of it.
         self._lengths = Lengths(family, recipe.prompt, learned=learned and task.labels is None)
+        objective = recipe.objective
+        self._all_turns = learned and objective.kind == "text_to_text" and objective.loss_on == "all_turns"
         self.whole = self._framed(range(len(rows)), self._turns)
 
     def _framed(self, indices: Sequence[int], turns: Sequence[str]) -> Examples:
@@ -91,7 +95,8 @@ class _Rows:
         ]
         answers = [self._plain_answers[index] for index in indices]
         if self._family.chat is not None:
-            prompts, answers = self._family.chat.frame(prompts, answers, f"task '{self._task.name}'")
+            where = f"task '{self._task.name}'"
+            prompts, answers = self._family.chat.frame(prompts, answers, where, all_turns=self._all_turns)
         return Examples(prompts, answers)
 
     def too_long(self) -> Iterator[tuple[int, Limit, int]]:
@@ -110,7 +115,8 @@ class _Rows:
         prompts = [str(prompt) for prompt in short.prompts]
         cut = sum(str(whole) != prompt for whole, prompt in zip(self.whole.prompts, prompts, strict=True))
         cut_answers = sum(whole != answer for whole, answer in zip(self.whole.answers, short.answers, strict=True))
-        return Texts(prompts, list(short.answers), cut, cut_answers)
+        learned = [prompt.all_learned() for prompt in short.prompts] if self._all_turns else None
+        return Texts(prompts, list(short.answers), cut, cut_answers, learned)
 
 
 def without_unusable(task: Task, family: Family, recipe: Reading) -> Task:
@@ -158,13 +164,17 @@ def _without_broken(task: Task, family: Family, recipe: Reading) -> Task:
 
 
 def task_examples(task: Task, texts: Texts, *, plain_text: bool = False) -> Dataset:
-    """The examples as a table with the columns `prompt`, `answer` and `task`.
+    """The examples as a table with the columns `prompt`, `answer` and `task`, and `learned` where there is such.
 
     Args:
         plain_text: the answers are texts beside examples of another objective, which null in place of a prompt says.
     """
     prompts = [None] * len(texts.prompts) if plain_text else texts.prompts
-    return string_columns({"prompt": prompts, "answer": texts.answers, "task": [task.name] * len(prompts)})
+    table = string_columns({"prompt": prompts, "answer": texts.answers, "task": [task.name] * len(prompts)})
+    if texts.learned is None:
+        return table
+    spans = Features({"learned": List(List(Value("int64")))})
+    return concatenate_datasets([table, Dataset.from_dict({"learned": texts.learned}, features=spans)], axis=1)
 
 
 def refuse_unwritable_labels(family: Family, task: Task, by: Comparison) -> None:
@@ -195,15 +205,23 @@ def encode(family: Family, examples: Dataset, chosen: Sequence[int] | None = Non
     rows = examples if chosen is None else examples.select(chosen)
     columns = [rows[name][:] for name in ("prompt", "answer", "task")]
     plain = {index for index, prompt in enumerate(columns[0]) if prompt is None}
+    learned = rows["learned"][:] if "learned" in rows.column_names else None
+
+    def encoded(indices: Sequence[int]) -> dict[str, list[Any]]:
+        prompts, answers, tasks = ([column[index] for index in indices] for column in columns)
+        made = family.encode(prompts, answers, tasks)
+        if learned is not None:
+            family.learn_turns(made, prompts, answers, [learned[index] for index in indices])
+        return made
+
     if not plain:
-        return Dataset.from_dict(family.encode(*columns))
+        return Dataset.from_dict(encoded(range(len(rows))))
     texts = predicting(family).encode_texts([columns[1][index] for index in sorted(plain)])
     own = [index for index in range(len(rows)) if index not in plain]
     if not own:
         return Dataset.from_dict(texts)
-    encoded = family.encode(*([column[index] for index in own] for column in columns))
     placed = sorted(range(len(rows)), key=[*own, *sorted(plain)].__getitem__)
-    return Dataset.from_dict({name: [*encoded[name], *texts[name]] for name in encoded}).select(placed)
+    return Dataset.from_dict({name: [*rest, *texts[name]] for name, rest in encoded(own).items()}).select(placed)
 
 
 def predicting(family: Family) -> Family:

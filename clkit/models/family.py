@@ -139,6 +139,20 @@ class Family(ABC):
         """
         raise NotImplementedError  # only where another objective of the family reads and writes texts
 
+    def learn_turns(
+        self,
+        columns: dict[str, list[Any]],
+        prompts: Sequence[str],
+        answers: Sequence[str],
+        learned: Sequence[Sequence[Sequence[int]]],
+    ) -> None:
+        """Put labels where turns before the last answer are learned too, in what `encode` made of these examples.
+
+        Args:
+            learned: from which letter and up to which, in each prompt.
+        """
+        raise NotImplementedError  # only a decoder has turns
+
     def probe(self, answers: Sequence[str] = ("a", "a b c d e"), tasks: Sequence[str] = ()) -> Batch:
         """A batch of two short examples of unequal length, as the collator makes it, where the model is."""
         columns = self.encode(["a b c d e f g h i", "a b"], answers, tasks)

@@ -16,6 +16,12 @@ class TextToText(Section):
     kind: Literal["text_to_text"] = Field(
         "text_to_text", description="Write the answer to a prompt; encoder-decoder and decoder models."
     )
+    loss_on: Literal["last", "all_turns"] = Field(
+        "last",
+        description="What is learned of a conversation: its `last` answer, or `all_turns` of the assistant's, for "
+        "which `prompt.chat_template` must be true: what the template marks by `{% generation %}` or, where it marks "
+        "nothing, each turn's text with what ends it. Tests ask for the last answer.",
+    )
 
 
 class Classification(Section):

@@ -146,6 +146,11 @@ class Recipe(Section):
             yield from self._unused_of_evaluation(f"evaluation.metric: {self.metric}")
         if kind == "classification" and self.prompt.chat_template:
             yield "prompt.chat_template: classification has no turns of a user and an assistant; set it to false"
+        if self.learns_all_turns and not self.prompt.chat_template:
+            yield (
+                "objective.loss_on: all_turns learns the assistant's turns of the tokenizer's chat template; set "
+                "prompt.chat_template: true"
+            )
         if self.prompt.task_name and self.prompt.style == "text":
             yield "prompt.task_name: these lines belong to prompt.style: paper; set it to false"
 
@@ -190,6 +195,11 @@ class Recipe(Section):
                         f"{at}.source: general.texts measures what the model still knows on the same text, which it "
                         "would learn anew; take another for one of them"
                     )
+
+    @property
+    def learns_all_turns(self) -> bool:
+        """Whether the loss is on all turns of the assistant's."""
+        return self.objective.kind == "text_to_text" and self.objective.loss_on == "all_turns"
 
     def is_plain_text(self, source: SourceSection) -> bool:
         """Whether the texts of that source alone are learned, without answers."""

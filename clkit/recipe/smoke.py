@@ -33,6 +33,7 @@ def smoke_recipe(recipe: Recipe) -> Recipe:
     values["tasks"] = None
     values["model"], values["benchmark"] = {"name": stand_in(recipe)}, MINIATURE["benchmark"]
     # The embedded models have no template, and the sample's answers are labels.
+    values["objective"] |= {"loss_on": "last"} if recipe.learns_all_turns else {}
     values["prompt"] |= {"chat_template": False, "max_answer_tokens": None, "max_conversation_tokens": None}
     values["data"] |= {"train_per_label": None} | MINIATURE["data"]
     values["strategies"] = [_in_miniature(entry) for entry in values["strategies"]]

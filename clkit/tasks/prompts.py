@@ -22,6 +22,8 @@ class Prompt:
     Attributes:
         turns: what was said before, as a JSON list of {role, content}, as far as it does not stand in ``before``.
         place: of the row in the data, for errors.
+        learned: where in ``before`` turns stand that are learned too, as first and last letter but one.
+        learned_end: how many letters at the prompt's end are learned too.
     """
 
     before: str
@@ -29,9 +31,16 @@ class Prompt:
     after: str
     turns: str = NO_TURNS
     place: str = ""
+    learned: tuple[tuple[int, int], ...] = ()
+    learned_end: int = 0
 
     def __str__(self) -> str:
         return self.before + self.text + self.after
+
+    def all_learned(self) -> list[tuple[int, int]]:
+        """Where in the whole prompt something is learned."""
+        size = len(str(self))
+        return [*self.learned, *([(size - self.learned_end, size)] if self.learned_end else [])]
 
     def stripped(self) -> Prompt:
         """Without white space around the whole."""

@@ -67,6 +67,20 @@ class Decoder(Generating):
             "labels": [[IGNORED] * len(head) + tail for head, tail in pairs],
         }
 
+    def learn_turns(
+        self,
+        columns: dict[str, list[Any]],
+        prompts: Sequence[str],
+        answers: Sequence[str],
+        learned: Sequence[Sequence[Sequence[int]]],
+    ) -> None:
+        assert self.chat is not None
+        marks = self.chat.also_learned(prompts, answers, learned)
+        for ids, labels, marked in zip(columns["input_ids"], columns["labels"], marks, strict=True):
+            for at, mark in enumerate(marked):
+                if mark is not None:
+                    labels[at] = ids[at] if mark else IGNORED
+
     def collator(self) -> Collator:
         """Pads on the right. Labels are shifted by one, since the logits at a token are for the token after it.
 
