@@ -7,6 +7,8 @@ tells the median and the quartiles of the pairs' ratios.
 
 `--only` takes parts of the names of shapes and strategies, such as `t5-base` or `t5-base/migu`. `--memory` tells the
 peak memory of three steps instead, of each in a process of its own. `--profile` tells where a step's time goes.
+`--commands MODEL CL_BENCHMARK` measures whole commands instead: start-up, the quickstart, order 1 of the paper beside
+the way of the published research code (`released.py`), and its tests alone.
 
 With one thread, the time is that of the processor, which other processes change little; with more, that of the clock.
 
@@ -26,6 +28,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,6 +50,7 @@ from transformers import (  # noqa: E402
     T5ForConditionalGeneration,
     TrainingArguments,
 )
+from whole_commands import table  # noqa: E402
 
 from clkit.events import Listener  # noqa: E402
 from clkit.models.adapters import add_adapter  # noqa: E402
@@ -266,6 +270,8 @@ def main() -> None:
     parser.add_argument("--precision", choices=["fp32", "bf16", "medium"], default="fp32", help="medium: of matmul")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--commands", nargs=2, type=Path, metavar=("MODEL", "CL_BENCHMARK"))
+    parser.add_argument("--examples", nargs=2, type=int, default=(16, 24), help="of --commands: trained, tested a task")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     transformers.logging.set_verbosity_error()
@@ -280,6 +286,11 @@ def main() -> None:
         f"{device}, {torch.get_num_threads()} of {os.cpu_count()} threads, load {os.getloadavg()[0]:.1f}, {versions}, "
         f"{arguments.pairs} pairs, batch {BATCH} × {SOURCE}\n"
     )
+    if arguments.commands:
+        model, data = arguments.commands
+        for line in table(model, data, arguments.pairs, arguments.examples, arguments.only):
+            print(line, flush=True)
+        return
     chosen = [(shape, case) for shape in SHAPES for case in CASES]
     chosen = [one for one in chosen if any(part in "/".join(one) for part in arguments.only)]
     if arguments.memory:

@@ -60,6 +60,8 @@ class Prepared:
         told = (chain_of(self.recipe.model).remark, self.family.chat and self.family.chat.remark)
         self._remarks = [*(remark for remark in told if remark), *self.of_data]
         self._samples: list[tuple[str, str]] = []
+        #: What each task is tested on.
+        self.texts: dict[str, Texts] = {}
         finished = {name for stage in self.stages if self.earlier.finished.get(stage.name) for name in stage.learned}
         for task in self.tasks:
             shown = None
@@ -69,8 +71,8 @@ class Prepared:
                 self._examples[task.name] = task_examples(learned, shown)
                 if self.recipe.training.evaluate_every is not None and task.name not in finished:
                     self._checked(task, "validation", tested=False)
-            tested = self._checked(task, self.recipe.evaluation.split, tested=True)
-            shown = shown or tested
+            self.texts[task.name] = self._checked(task, self.recipe.evaluation.split, tested=True)
+            shown = shown or self.texts[task.name]
             self._samples.append((shown.prompts[0], shown.answers[0]))
 
     def _checked(self, task: Task, split: Split, *, tested: bool) -> Texts:

@@ -21,7 +21,7 @@ from clkit.models.loading import save_model
 from clkit.processes import processes
 from clkit.results.kinds import UNBOUNDED
 from clkit.results.matrix import AccuracyMatrix
-from clkit.results.scores import chance_rows
+from clkit.results.scores import Tested, chance_rows
 from clkit.run.atomic import now, write_jsonl
 from clkit.run.folder import RunFolder
 from clkit.run.layout import PREDICTIONS, ZERO_SHOT
@@ -58,7 +58,7 @@ class Stages:
         self._recipe = recipe = prepared.recipe
         names = [task.name for task in prepared.tasks]
         self._between_batches = partial(interruption.check, "while testing")
-        self._examiner = Examiner(prepared.tasks, recipe, self._between_batches)
+        self._examiner = Examiner(prepared.tasks, recipe, self._between_batches, prepared.texts)
         self._header = AccuracyMatrix(
             tasks=names,
             metric=recipe.metric,
@@ -135,11 +135,12 @@ class Stages:
     def _evaluate(self, stage_name: str, tested: Sequence[str], stage: Path) -> dict[str, Any]:
         """What `done.json` says of an evaluation: the row of the matrix, and those of the other metrics."""
         started = time.monotonic()
-        outcomes = []
+        outcomes: list[Tested] = []
+        found: dict[str, dict[str, float]] = {}
         for name in tested:
             outcomes.append(self._examiner.test(self._prepared.family, name, self._listener))
-            self._listener.scored(stage_name, name, outcomes[-1].scores.get(self._recipe.metric))
-        found = {outcome.task: outcome.scores for outcome in outcomes}
+            found[name] = outcomes[-1].scores
+            self._listener.scored(stage_name, name, found[name].get(self._recipe.metric))
         names = [task.name for task in self._prepared.tasks]
         metrics = dict.fromkeys(metric for scores in found.values() for metric in scores)
         rows = {metric: [found.get(name, {}).get(metric) for name in names] for metric in metrics}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -79,6 +80,7 @@ class Family(ABC):
         self.trained_whole: Sequence[str] = ()
         #: What a user should know of the model before it is trained, in a few words each.
         self.remarks: Sequence[str] = ()
+        self._tokens: dict[str, Sequence[int]] = {}
 
     @classmethod
     @abstractmethod
@@ -217,6 +219,17 @@ class Family(ABC):
             ModelError: the objective has no answers.
         """
         raise ModelError("objective.kind: pretraining has no answers; set evaluation.metric to perplexity or loss")
+
+    def prompt_ids(self, prompts: Sequence[str]) -> list[Sequence[int]]:
+        """The tokens by which the model is asked each prompt; read once, since tests ask the same after each stage."""
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._tokens]
+        if new:
+            self._tokens.update(zip(new, (array("i", ids) for ids in self._prompt_ids(new)), strict=True))
+        return [self._tokens[prompt] for prompt in prompts]
+
+    def _prompt_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        ids: list[list[int]] = self.tokenizer(list(prompts), truncation=False)["input_ids"]
+        return ids
 
     def decoder_start(self) -> int | None:
         """The token that the decoder of an encoder-decoder model begins with."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,7 @@ class RowGradients:
     checkpointing repeats then goes through the same function, with the same rows. Outside a step, nothing changes.
 
     Args:
-        sites: those that `refusal` finds nothing against.
+        sites: those that `refusals` finds nothing against.
         whole: give the weight a gradient of its own shape, zero in the other rows, as a reduction over processes needs;
             otherwise it gets none, and `take` gives the rows'.
     """
@@ -69,14 +70,19 @@ class RowGradients:
         self._layers = {}
 
 
-def refusal(site: RowSite, model: nn.Module) -> str:
-    """Why the gradient of single rows of this weight cannot be computed by itself; nothing where it can."""
+def refusals(sites: Sequence[RowSite], model: nn.Module) -> dict[str, str]:
+    """Why the gradients of single rows of some weights cannot be computed by themselves, by the names of the sites."""
+    owners = Counter(id(one) for module in model.modules() for one in module.parameters(recurse=False))
+    found = {site.name: _refusal(site, owners[id(site.weight)]) for site in sites}
+    return {name: why for name, why in found.items() if why}
+
+
+def _refusal(site: RowSite, owners: int) -> str:
     plain = type(site.module).forward is nn.Linear.forward and "forward" not in vars(site.module)
     if not plain or site.module._parameters.get("weight") is not site.weight:
         return "they belong to layers of another kind than a plain linear one"
     if site.weight.dtype != torch.float32:
         return "they are not of float32"
-    owners = sum(site.weight is one for module in model.modules() for one in module.parameters(recurse=False))
     return "they are tied to other modules'" if owners > 1 else ""
 
 

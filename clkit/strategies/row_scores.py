@@ -1,9 +1,10 @@
-"""What MIGU chooses rows by: the magnitudes of a step's outputs, or what its controls put in their place."""
+"""How MIGU chooses rows: by the magnitudes of a step's outputs, or what its controls put in their place."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -12,8 +13,8 @@ from clkit.draws import torch_seeded
 from clkit.errors import StrategyError
 from clkit.models.family import Family
 from clkit.models.layers import RowSite, row_sites, select_layers
-from clkit.models.magnitudes import MagnitudeCollector, check_layers, not_called
-from clkit.models.rows import refusal
+from clkit.models.magnitudes import MagnitudeCollector, check_layers, divided_rows, not_called
+from clkit.models.rows import RowGradients, refusals
 from clkit.strategies.contract import Context, Steps
 
 
@@ -37,7 +38,7 @@ def work(model: nn.Module, sites: Sequence[RowSite], steps: Steps, update: bool)
     if steps.micro_batches > 1:
         yield "computes whole gradients and masks them: rows are known after the step's last micro-batch"
         return
-    whole = Counter(filter(None, (refusal(site, model) for site in sites)))
+    whole = Counter(refusals(sites, model).values())
     if some := len(sites) - whole.total():
         yield f"computes gradients of kept rows only, in {some:,} of {len(sites):,} weights"
     if some and update:
@@ -47,20 +48,40 @@ def work(model: nn.Module, sites: Sequence[RowSite], steps: Steps, update: bool)
         yield f"computes whole gradients and masks them, in {count:,} of {len(sites):,} weights: {why}"
 
 
-class RowScores:
-    """A score for each row of each site, anew in each optimizer step.
+class Choosing(Protocol):
+    """What MIGU's options say of how rows are chosen."""
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def count_padding(self) -> bool: ...
+
+    @property
+    def threshold(self) -> float: ...
+
+    @property
+    def hold(self) -> int: ...
+
+
+class RowChoice:
+    """The rows of each site that an optimizer step keeps: by a score of each, anew in the steps in which that is due.
 
     Args:
-        source, count_padding: as in MIGU's options.
+        options: MIGU's.
     """
 
-    def __init__(self, family: Family, sites: Sequence[RowSite], source: str, count_padding: bool) -> None:
-        self._sites, self._source = sites, source
+    def __init__(self, family: Family, sites: Sequence[RowSite], options: Choosing) -> None:
+        self._sites, self._source = sites, options.source
+        self._threshold, self._hold = options.threshold, options.hold
+        self._divided: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._gradients = RowGradients([], whole=False)
+        #: Those that had no output in the forward passes of this step.
         self._uncalled: list[RowSite] = []
         self._collector: MagnitudeCollector | None = None
-        if source not in ("random", "fixed_random"):
+        if options.source not in ("random", "fixed_random"):
             layer_of = {site.name: site.layer for site in sites}
-            mask = None if count_padding else lambda site, batch: family.token_mask(layer_of[site], batch)
+            mask = None if options.count_padding else lambda site, batch: family.token_mask(layer_of[site], batch)
             self._collector = MagnitudeCollector(
                 {site.name: site.module for site in sites},
                 mask,
@@ -77,14 +98,24 @@ class RowScores:
             weights = {site.name: site.weight for site in self._sites}
             check_layers(family, self._collector, "strategies.migu.layers", weights)
 
-    def notice(self) -> None:
-        """Take note of the weights that a backward pass reaches, for `refuse_uncalled`."""
-        if self._collector is not None:
-            self._collector.notice(site.weight for site in self._sites)
+    def begin(self, context: Context, known_early: bool) -> None:
+        """A task begins.
 
-    def open(self, batch: Mapping[str, torch.Tensor]) -> None:
+        Args:
+            known_early: `divide` is called before the step's only backward pass, which is then to compute the gradients
+                of the kept rows alone, where that is possible.
+        """
+        if self._collector is not None:  # for `refuse_uncalled`
+            self._collector.notice(site.weight for site in self._sites)
+        if known_early:
+            refused = refusals(self._sites, context.model)
+            alone = [site for site in self._sites if site.name not in refused]
+            self._gradients = RowGradients(alone, whole=context.num_processes > 1)
+
+    def open(self, context: Context, batch: Mapping[str, torch.Tensor]) -> None:
         """A forward pass over ``batch`` begins."""
-        if self._collector is not None:
+        self._gradients.begin()
+        if self._collector is not None and self._is_due(context):
             self._collector.open(batch)
 
     def close(self) -> None:
@@ -92,7 +123,42 @@ class RowScores:
         if self._collector is not None:
             self._collector.close()
 
-    def take(self, context: Context) -> list[torch.Tensor]:
+    def _is_due(self, context: Context) -> bool:
+        return context.step % self._hold == 0
+
+    def divide(self, context: Context) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """The rows of each site that this step keeps, ascending, and those that it masks."""
+        if self._is_due(context):
+            with torch.no_grad():
+                self._divided = [divided_rows(score, self._threshold) for score in self._take(context)]
+        for site, (kept, _) in zip(self._sites, self._divided, strict=True):
+            self._gradients.choose(site.name, kept)
+        return self._divided
+
+    def gradient(self, site: RowSite) -> torch.Tensor | None:
+        """That of the kept rows, as `RowGradients.take` gives it."""
+        return self._gradients.take(site.name)
+
+    def held(self) -> dict[str, torch.Tensor]:
+        """The kept rows of each site, by name, if they outlast a step."""
+        held = zip(self._sites, self._divided, strict=True) if self._hold > 1 and self._divided else ()
+        return {site.name: kept for site, (kept, _) in held}
+
+    def hold(self, kept: Mapping[str, torch.Tensor]) -> None:
+        """Go on with what `held` gave.
+
+        Raises:
+            KeyError: it names other sites.
+        """
+        if kept and kept.keys() != (names := {site.name for site in self._sites}):
+            raise KeyError(f"rows of {min(kept.keys() ^ names)} are held, or trained, and not both")
+        self._divided = []
+        for site in self._sites if kept else ():
+            rows = kept[site.name].to(site.weight.device)
+            masked = torch.ones(site.rows, dtype=torch.bool, device=rows.device).index_fill_(0, rows, False)
+            self._divided.append((rows, masked.nonzero().flatten()))
+
+    def _take(self, context: Context) -> list[torch.Tensor]:
         """The scores of the forward passes since this was called last, over all processes; for each site, d_out."""
         if self._collector is None:
             return self._random(context)
@@ -120,11 +186,13 @@ class RowScores:
         """
         reached = self._collector.reached() if self._collector is not None else set()
         uncalled = next((site.layer for site in self._uncalled if id(site.weight) in reached), None)
+        self._uncalled = []
         if uncalled:
             raise StrategyError(f"strategies.migu.layers: {not_called(uncalled)}")
 
     def remove(self) -> None:
-        """Take the hooks off the layers."""
+        """Leave the layers as they were."""
+        self._gradients.remove()
         if self._collector is not None:
             self._collector.remove()
 

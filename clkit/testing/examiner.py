@@ -11,7 +11,7 @@ from datasets import Dataset
 from torch.nn import functional
 
 from clkit.events import Listener
-from clkit.models.examples import Reading, encode, task_examples, task_texts
+from clkit.models.examples import Reading, Texts, encode, task_examples, task_texts
 from clkit.models.family import IGNORED, Family
 from clkit.processes import processes
 from clkit.results.kinds import OVERLAPS, UNBOUNDED, MetricName
@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 #: A batch ends where the next example is shorter than this share of its longest: a small batch costs less than padding.
 SIMILAR = 0.75
+#: How many times as many examples a batch of short ones may have: what is written of each takes memory too.
+MORE = 4
 
 
 class Examination(Reading, Protocol):
@@ -37,17 +39,22 @@ class Examination(Reading, Protocol):
 
 
 def batches_of_similar_length(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Indices in batches of at most ``size``, the longest first: if memory does not suffice, that shows at once.
+    """Indices in batches, the longest first: if memory does not suffice, that shows at once.
 
-    Within a batch no length is below `SIMILAR` times the longest, so at most a quarter of it is padding.
+    A batch has at most ``size`` examples or, of shorter ones, as many as have no more tokens than ``size`` of the
+    longest, up to `MORE` times ``size``. Within it no length is below `SIMILAR` times its longest, so at most a quarter
+    is padding.
     """
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        current = batches[-1] if batches else []
-        if current and len(current) < size and lengths[index] >= SIMILAR * lengths[current[0]]:
-            current.append(index)
+    most = longest = 0
+    for index in order:
+        if batches and len(batches[-1]) < most and lengths[index] >= SIMILAR * longest:
+            batches[-1].append(index)
         else:
             batches.append([index])
+            longest = lengths[index]
+            most = min(size * lengths[order[0]] // max(longest, 1), MORE * size)
     return batches
 
 
@@ -68,12 +75,6 @@ def negative_log_likelihoods(family: Family, batch: Mapping[str, torch.Tensor]) 
     return list(zip(torch.stack(measured).tolist(), (labels != IGNORED).sum(dim=1).tolist(), strict=True))
 
 
-def _traces(rows: Dataset) -> list[dict[str, Any]]:
-    """Where each row stands in the data, and its text."""
-    traces: list[dict[str, Any]] = rows.select_columns(["place", "text"]).to_list()
-    return traces
-
-
 class Examiner:
     """Tests a model on any of the tasks, as often as wanted; prompts are built once.
 
@@ -82,13 +83,20 @@ class Examiner:
     Args:
         recipe: whose prompt, objective and evaluation are used.
         between_batches: called before each batch; it may raise, to stop the test there.
+        texts: of the tasks' test examples, as far as they are made already.
     """
 
-    def __init__(self, tasks: Sequence[Task], recipe: Examination, between_batches: Callable[[], None] = lambda: None):
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        recipe: Examination,
+        between_batches: Callable[[], None] = lambda: None,
+        texts: Mapping[str, Texts] | None = None,
+    ) -> None:
         self._tasks = {task.name: task for task in tasks}
         self._recipe = recipe
         self._between_batches = between_batches
-        self._prompts: dict[str, tuple[list[str], list[int]]] = {}
+        self._texts = dict(texts or {})
         self._encoded: dict[str, Dataset] = {}
         self._rows: dict[str, list[dict[str, Any]]] = {}
 
@@ -123,10 +131,12 @@ class Examiner:
     def scores(self, family: Family, task_name: str, listener: Listener | None = None) -> list[dict[str, float]]:
         """The probability of each label, of every example of a task that has labels."""
         task = self._tasks[task_name]
-        prompts, lengths = self._prepare(task, family)
+        prompts = self._made(task, family).prompts
         family.model.to(processes().device).eval()
         return self._over_batches(
-            lengths, lambda batch: family.scores([prompts[index] for index in batch], task), listener or Listener()
+            family.prompt_ids(prompts),
+            lambda batch: family.scores([prompts[index] for index in batch], task),
+            listener or Listener(),
         )
 
     def loss(self, family: Family, task_names: Sequence[str]) -> float:
@@ -138,7 +148,7 @@ class Examiner:
 
     def _answers(self, family: Family, task: Task, listener: Listener) -> Answers:
         evaluation = self._recipe.evaluation
-        prompts, lengths = self._prepare(task, family)
+        prompts = self._made(task, family).prompts
         listener.evaluating(task.name, len(prompts))
 
         both = evaluation.answer == "both" and task.labels is not None
@@ -149,17 +159,20 @@ class Examiner:
             first = family.answer(some, task, rank=rank, max_new_tokens=evaluation.max_new_tokens)
             return list(zip(first, family.answer(some, task, rank=True) if both else first, strict=True))
 
-        answered = self._over_batches(lengths, answer, listener)
+        answered = self._over_batches(family.prompt_ids(prompts), answer, listener)
         predictions, ranked = ([pair[way] for pair in answered] for way in (0, 1))
-        rows = task.split(evaluation.split)
+        return self._outcome(task, predictions, ranked if both else None)
+
+    def _outcome(self, task: Task, predictions: Sequence[str], ranked: Sequence[str] | None) -> Answers:
+        rows = task.split(self._recipe.evaluation.split)
         return Answers(
             task.name,
             predictions,
             rows["answer"][:],
             task.labels,
-            _traces(rows),
-            ranked if both else None,
-            evaluation.comparison,
+            self._traces(task.name, rows),
+            ranked,
+            self._recipe.evaluation.comparison,
             overlap=self._recipe.metric in OVERLAPS,
         )
 
@@ -172,26 +185,34 @@ class Examiner:
             rows = collate([encoded[index] for index in batch])
             return negative_log_likelihoods(family, rows)
 
-        measured = self._over_batches([len(ids) for ids in encoded["input_ids"]], measure, listener)
+        measured = self._over_batches(encoded["input_ids"][:], measure, listener)
         rows = self._rows[task.name]
         return Likelihoods(task.name, [nll for nll, _ in measured], [tokens for _, tokens in measured], rows)
 
     def _encode(self, family: Family, task: Task) -> Dataset:
         """The task's examples as the model reads them."""
         if task.name not in self._encoded:
-            texts = task_texts(task, self._recipe.evaluation.split, family, self._recipe)
+            texts = self._made(task, family)
             self._encoded[task.name] = encode(family, task_examples(task, texts))
             rows = task.split(self._recipe.evaluation.split)
             if self._recipe.objective.kind == "pretraining":
                 begun = rows.select(begins(rows["text"][:], texts.answers))
                 rows = Dataset.from_dict({"place": begun["place"][:], "text": texts.answers})
-            self._rows[task.name] = _traces(rows)
+            self._traces(task.name, rows)
         return self._encoded[task.name]
 
-    def _over_batches(self, lengths: Sequence[int], of: Callable[[list[int]], list[T]], listener: Listener) -> list[T]:
-        """``of`` each batch of indices, put together in the order of the examples."""
+    def _traces(self, name: str, rows: Dataset) -> list[dict[str, Any]]:
+        """Where each row stands in the data, and its text."""
+        if name not in self._rows:
+            self._rows[name] = rows.select_columns(["place", "text"]).to_list()
+        return self._rows[name]
+
+    def _over_batches(
+        self, ids: Sequence[Sequence[int]], of: Callable[[list[int]], list[T]], listener: Listener
+    ) -> list[T]:
+        """``of`` each batch of indices, put together in the order of the examples, which have these tokens."""
         state = processes()
-        batches = batches_of_similar_length(lengths, self._recipe.evaluation.batch_size)
+        batches = batches_of_similar_length([*map(len, ids)], self._recipe.evaluation.batch_size)
         found: list[tuple[int, T]] = []
         for batch in batches[state.process_index :: state.num_processes]:
             self._between_batches()
@@ -201,9 +222,7 @@ class Examiner:
             found = gather_object(found)
         return [one for _, one in sorted(found, key=lambda pair: pair[0])]
 
-    def _prepare(self, task: Task, family: Family) -> tuple[list[str], list[int]]:
-        """The task's prompts, and the length of each in tokens."""
-        if task.name not in self._prompts:
-            prompts = task_texts(task, self._recipe.evaluation.split, family, self._recipe).prompts
-            self._prompts[task.name] = prompts, [len(ids) for ids in family.tokenizer(prompts)["input_ids"]]
-        return self._prompts[task.name]
+    def _made(self, task: Task, family: Family) -> Texts:
+        if task.name not in self._texts:
+            self._texts[task.name] = task_texts(task, self._recipe.evaluation.split, family, self._recipe)
+        return self._texts[task.name]

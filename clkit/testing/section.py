@@ -43,7 +43,9 @@ class EvaluationSection(Section):
         False, description="Compare answers that are numbers by value: 1,000 is 1000.0. Concerns whole answers."
     )
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        64, description="Examples of similar length per batch, at most."
+        64,
+        description="Examples of similar length per batch, at most, where they are as long as a task's longest; of "
+        "shorter ones, as many as have no more tokens in all, up to four times that number.",
     )
     max_new_tokens: Annotated[int, Field(ge=1)] = Field(
         50, description="Longest free-form answer in tokens; tasks with labels stop after their longest label."

@@ -29,3 +29,10 @@ class TestMIGURandom(TestMIGU):
 class TestMIGUPersistentRandom(TestMIGU):
     entry: ClassVar = {**TestMIGU.entry, "source": "persistent_random"}
     settings: ClassVar = ("seq2seq",)
+
+
+class TestMIGUHeld(TestMIGU):
+    """Stopped after four steps, in the middle of rows that are held for three."""
+
+    entry: ClassVar = {**TestMIGU.entry, "mask": "update", "hold": 3}
+    settings: ClassVar = ("seq2seq",)

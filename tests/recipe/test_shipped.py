@@ -101,6 +101,7 @@ def test_the_orders_share_the_papers_settings(order: int) -> None:
         "layers": ["attention", "feed_forward"],
         "partial": False,
         "count_padding": True,
+        "hold": 1,
         "first_task": "unmasked",
         "source": "magnitude",
     }

@@ -72,6 +72,6 @@ def test_a_strategy_that_cannot_be_made_or_does_not_take_what_it_is_given() -> N
 
 def test_an_error_of_a_built_in_strategy_asks_for_a_report() -> None:
     broken = MIGU(MIGUOptions(name="migu"))
-    broken._scores = object()  # type: ignore[assignment]
+    broken._rows = object()  # type: ignore[assignment]
     with pytest.raises(StrategyError, match=r"^strategy MIGU, before_step \(.*migu.py:\d+\): .*please report it"):
         call(broken, "before_step", None)

@@ -145,15 +145,11 @@ class Classifier(Encoder):
 
     def encode(self, prompts: Sequence[str], answers: Sequence[str], tasks: Sequence[str] = ()) -> dict[str, list[Any]]:
         rows = [[self._row[pair]] for pair in zip(tasks, answers, strict=True)]
-        return {"input_ids": self._ids(prompts), "labels": rows}
+        return {"input_ids": self._prompt_ids(prompts), "labels": rows}
 
     def probe(self, answers: Sequence[str] = (), tasks: Sequence[str] = ()) -> Batch:
         task, label = next(iter(self._row))
         return super().probe([label] * 2, [task] * 2)
-
-    def _ids(self, prompts: Sequence[str]) -> list[list[int]]:
-        ids: list[list[int]] = self.tokenizer(list(prompts), truncation=False)["input_ids"]
-        return ids
 
     def collator(self) -> Collator:
         def collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -215,7 +211,7 @@ class Classifier(Encoder):
 
     def _logits(self, prompts: Sequence[str], rows: Sequence[int]) -> torch.Tensor:
         """z(x) of these rows: float32, prompts × rows."""
-        batch = self.pad(self._ids(prompts))
+        batch = self.pad(self.prompt_ids(prompts))
         inputs = {name: tensor.to(self.model.device) for name, tensor in batch.items()}
         with self._rows.with_more([*self._row_of_name][len(self._rows) : max(rows) + 1]):
             logits: torch.Tensor = self.model(**inputs).logits.float()

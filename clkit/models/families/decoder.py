@@ -45,6 +45,10 @@ class Decoder(Generating):
         ("Wqkv",),
     )
 
+    def __init__(self, *made: Any, **by_name: Any) -> None:
+        super().__init__(*made, **by_name)
+        self._answers: dict[tuple[str, str], list[int] | None] = {}
+
     @classmethod
     def recognises(cls, config: Any) -> bool:
         if config.is_encoder_decoder:
@@ -91,8 +95,8 @@ class Decoder(Generating):
         chooses = "logits_to_keep" in self._forward_parameters()
 
         def collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-            ids, mask = _padded([example["input_ids"] for example in examples], pad)
-            labels, _ = _padded([[*example["labels"][1:], IGNORED] for example in examples], IGNORED)
+            ids, mask = padded([example["input_ids"] for example in examples], pad)
+            labels, _ = padded([[*example["labels"][1:], IGNORED] for example in examples], IGNORED)
             batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
             if chooses:
                 kept = (labels != IGNORED).any(dim=0).nonzero().flatten()
@@ -108,7 +112,7 @@ class Decoder(Generating):
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
-        ids, mask = self._left_padded(self._prompt_ids(prompts))
+        ids, mask = self._left_padded(self.prompt_ids(prompts))
         with greedily(self, max_new_tokens) as ends:
             whole = self.model.generate(input_ids=ids, attention_mask=mask)
         texts = texts_written(self.tokenizer, whole[:, ids.shape[1] :].tolist(), ends)
@@ -121,18 +125,17 @@ class Decoder(Generating):
         if "past_key_values" not in self._forward_parameters():  # such as Mamba, which keeps a state instead
             return torch.stack([self._log_likelihood_of_whole(prompts, answer) for answer in answers], dim=1)
         pad, device = pad_id(self.tokenizer), self.model.device
-        prompt_ids = self._prompt_ids(prompts)
-        ids, mask = self._left_padded(prompt_ids)
+        ids, mask = self._left_padded(self.prompt_ids(prompts))
         # The prompts are read once, whatever the number of answers.
         arguments = self._accepted(position_ids=_positions(mask), logits_to_keep=1)
         read = self.model(input_ids=ids, attention_mask=mask, use_cache=True, **arguments)
         scores = []
         for answer in answers:
-            heads, tails = zip(*self._pairs(prompts, [answer] * len(prompts)), strict=True)
-            if list(heads) != prompt_ids:  # white space at an answer's beginning that joined the end of the prompt
+            tails = self._answer_ids(prompts, answer)
+            if tails is None:  # white space at an answer's beginning that joined the end of the prompt
                 scores.append(self._log_likelihood_of_whole(prompts, answer))
                 continue
-            target, known = (part.to(device) for part in _padded(tails, pad))
+            target, known = (part.to(device) for part in padded(tails, pad))
             logits = read.logits[:, -1:]
             if target.shape[1] > 1:
                 both = torch.cat([mask, known[:, :-1]], dim=1)
@@ -170,6 +173,8 @@ class Decoder(Generating):
 
     def converse(self, wanted: bool) -> None:
         self.chat = ChatTemplate(self.tokenizer) if wanted else None
+        self._tokens.clear()
+        self._answers.clear()
 
     def _behind(self, prompt: str, answers: Sequence[str]) -> list[tuple[list[int], list[int]]]:
         """The tokens of each answer behind some prompt."""
@@ -212,10 +217,17 @@ class Decoder(Generating):
             found.append((head or [first_id(self.tokenizer)], [*tail, self.tokenizer.eos_token_id]))
         return found
 
+    def _answer_ids(self, prompts: Sequence[str], answer: str) -> list[list[int]] | None:
+        """The tokens of an answer behind each prompt, read once; None where a prompt is read otherwise with it."""
+        new = [prompt for prompt in dict.fromkeys(prompts) if (prompt, answer) not in self._answers]
+        pairs = zip(new, self.prompt_ids(new), self._pairs(new, [answer] * len(new)), strict=True)
+        self._answers |= {(prompt, answer): tail if list(ids) == head else None for prompt, ids, (head, tail) in pairs}
+        found = [tail for prompt in prompts if (tail := self._answers[prompt, answer]) is not None]
+        return found if len(found) == len(prompts) else None
+
     def _left_padded(self, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
         """The tokens of prompts behind their padding, and 1 where they are tokens; on the model's device."""
-        padded = _padded(rows, pad_id(self.tokenizer), left=True)
-        return [part.to(self.model.device) for part in padded]
+        return [part.to(self.model.device) for part in padded(rows, pad_id(self.tokenizer), left=True)]
 
     def _accepted(self, **arguments: Any) -> dict[str, Any]:
         """Those of the arguments that the model knows. Bloom, for one, goes by the mask and has no positions."""
@@ -250,7 +262,7 @@ def first_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return chosen
 
 
-def _padded(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+def padded(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """The rows filled up to one length, and 1 where they are themselves; both batch × sequence."""
     width = max(map(len, rows))
     filled = torch.full((len(rows), width), value)

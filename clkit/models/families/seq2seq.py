@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -9,12 +10,12 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch.nn import functional
-from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, PreTrainedTokenizerBase
+from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, EncoderDecoderCache, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
-from clkit.models.families.decoder import BLOCK_ROLES
+from clkit.models.families.decoder import BLOCK_ROLES, padded
 from clkit.models.family import IGNORED, Batch, Collator, Generating, LabelsOfTasks
-from clkit.models.greedy import end_ids, greedily, texts_written
+from clkit.models.greedy import end_ids, greedily, pad_id, texts_written
 from clkit.models.objective import Objective
 from clkit.models.weights import Weights
 
@@ -62,7 +63,7 @@ class Seq2Seq(Generating):
     def encode(self, prompts: Sequence[str], answers: Sequence[str], tasks: Sequence[str] = ()) -> dict[str, list[Any]]:
         # Prompts already fit; truncation would cut off "Answer:", so it stays off.
         return {
-            "input_ids": self.tokenizer(list(prompts), truncation=False)["input_ids"],
+            "input_ids": self._prompt_ids(prompts),
             "labels": self._target_ids(answers),
         }
 
@@ -113,18 +114,24 @@ class Seq2Seq(Generating):
 
     @torch.inference_mode()
     def log_likelihood(self, prompts: Sequence[str], answers: Sequence[str]) -> torch.Tensor:
-        model, source = self.model, self._source(prompts)
-        encoded = self._encoded(source)
+        source = self._source(prompts)
+        read = {"encoder_outputs": self._encoded(source), "attention_mask": source["attention_mask"], "use_cache": True}
+        known: EncoderDecoderCache | None = None
         scores = []
         for ids in self._target_ids(answers):  # one decoder pass per label over the whole batch of prompts
-            repeated = torch.tensor(ids, device=model.device).expand(len(prompts), -1)
-            logits = model(
-                encoder_outputs=encoded,
-                attention_mask=source["attention_mask"],
-                decoder_input_ids=self._decoder_inputs(repeated),
-                use_cache=False,
-            ).logits.float()
-            losses = functional.cross_entropy(logits.transpose(1, 2), repeated, ignore_index=IGNORED, reduction="none")
+            repeated = torch.tensor(ids, device=self.model.device).expand(len(prompts), -1)
+            inputs = self._decoder_inputs(repeated)
+            if known is None:  # all answers begin with the same token
+                begun = self.model(decoder_input_ids=inputs[:, :1], **read)
+                known = begun.past_key_values
+            # The encoder's output is projected to keys and values once, and what a pass appends is for it alone.
+            own = EncoderDecoderCache(copy.deepcopy(known.self_attention_cache), known.cross_attention_cache)
+            logits = [begun.logits]
+            if len(ids) > 1:
+                logits.append(self.model(decoder_input_ids=inputs[:, 1:], past_key_values=own, **read).logits)
+            losses = functional.cross_entropy(
+                torch.cat(logits, dim=1).float().transpose(1, 2), repeated, reduction="none"
+            )
             scores.append(-losses.sum(dim=1))
         return torch.stack(scores, dim=1)
 
@@ -142,18 +149,22 @@ class Seq2Seq(Generating):
 
     def _source(self, prompts: Sequence[str]) -> Batch:
         """The prompts as the encoder reads them, on the model's device."""
-        batch: Batch = self.tokenizer(list(prompts), padding=True, return_tensors="pt").to(self.model.device)
-        return batch
+        left = self.tokenizer.padding_side == "left"
+        ids, mask = padded(self.prompt_ids(prompts), pad_id(self.tokenizer), left)
+        return {"input_ids": ids.to(self.model.device), "attention_mask": mask.to(self.model.device)}
 
     def _encoded(self, source: Batch) -> BaseModelOutput:
         """The encoder's last hidden state, batch × sequence × d_model.
 
         Encoder and decoder want batches of different sizes on a CPU: a decoding step costs nearly the same for many
-        examples as for few, while the encoder is fastest when its activations stay in the processor's cache.
+        examples as for few, while the encoder is fastest when its activations stay in the processor's cache. What all
+        rows of a part have as padding is left out of it.
         """
-        ids = source["input_ids"]
-        rows = max(CPU_TOKENS // ids.shape[1], 1) if self.model.device.type == "cpu" else len(ids)
-        parts = zip(torch.split(ids, rows), torch.split(source["attention_mask"], rows), strict=True)
-        encoder = self.model.get_encoder()
-        states = [encoder(input_ids=part, attention_mask=mask).last_hidden_state for part, mask in parts]
+        ids, encoder, states = source["input_ids"], self.model.get_encoder(), []
+        whole = ids.shape[1]
+        rows = max(CPU_TOKENS // whole, 1) if self.model.device.type == "cpu" else len(ids)
+        for part, mask in zip(torch.split(ids, rows), torch.split(source["attention_mask"], rows), strict=True):
+            width = int(mask.any(dim=0).nonzero().max()) + 1
+            state = encoder(input_ids=part[:, :width], attention_mask=mask[:, :width]).last_hidden_state
+            states.append(functional.pad(state, (0, 0, 0, whole - width)))
         return BaseModelOutput(last_hidden_state=torch.cat(states))

@@ -6,7 +6,7 @@ Du et al., "Unlocking Continual Learning Abilities in Language Models", EMNLP 20
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -44,6 +44,11 @@ class MIGUOptions(LayerOptions):
     count_padding: bool = Field(
         False, description="Count padding positions in the magnitudes, as the published code does."
     )
+    hold: Annotated[int, Field(ge=1)] = Field(
+        1,
+        description="Optimizer steps for which a choice of rows holds. They are chosen by the outputs of the first of "
+        "these steps; the published method chooses anew in each.",
+    )
     first_task: Literal["unmasked", "masked"] = Field(
         "unmasked", description="Whether the first task is masked; the published code leaves it unmasked."
     )
@@ -59,6 +64,8 @@ class MIGUOptions(LayerOptions):
     def _ignores_nothing(self) -> MIGUOptions:
         if self.count_padding and self.source in ("random", "fixed_random"):
             raise ValueError(f"count_padding: has no effect with source: {self.source}; remove it")
+        if self.hold > 1 and self.source == "fixed_random":
+            raise ValueError("hold: has no effect with source: fixed_random, whose rows never change; remove it")
         return self
 
 
@@ -66,7 +73,8 @@ class MIGU(Strategy):
     """W ← W − lr · M ⊙ ∇W (paper eq. 6), M_i = 1 for the rows i with the largest magnitude n_i of the step.
 
     Magnitudes are summed over all micro-batches and processes of the optimizer step. The mask is applied before the
-    gradient's norm is clipped, so that the clipped norm is that of the update really made.
+    gradient's norm is clipped, so that the clipped norm is that of the update really made. With ``hold: K``
+    rows are chosen in the steps 0, K, 2K, ... of a task; the others mask as the one before, whatever their outputs.
 
     ``mask: gradient`` is eq. 6 to the letter: it masks the gradient of the weight, and not that of the bias. Under
     AdamW, first moments and decoupled weight decay go on moving rows whose gradient is zero. ``mask: update`` restores
@@ -85,8 +93,7 @@ class MIGU(Strategy):
     def __init__(self, options: MIGUOptions) -> None:
         super().__init__(options)
         self._sites: list[layers.RowSite] = []
-        self._scores: row_scores.RowScores | None = None
-        self._gradients: rows.RowGradients | None = None
+        self._rows: row_scores.RowChoice | None = None
         #: The kept and the masked rows of each site in this step, once they are known.
         self._divided: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._frozen: list[tuple[torch.nn.Parameter, int, torch.Tensor, torch.Tensor]] = []
@@ -102,7 +109,7 @@ class MIGU(Strategy):
         if not self.options.partial:
             found = groups.coverage(family, (site.weight for site in sites))
             groups.refuse_partial(found, self.options.layers, "strategies.migu", "would be updated unmasked")
-        self._score(family, sites).check(family)
+        row_scores.RowChoice(family, sites, self.options).check(family)
 
     def remarks(self, family: Family, tasks: int) -> Iterator[str]:
         if tasks == 1 and self.options.first_task == "unmasked":
@@ -122,49 +129,35 @@ class MIGU(Strategy):
         """Whether the step's rows are known before its only backward pass."""
         return self.steps is not None and self.steps.micro_batches == 1
 
-    def _score(self, family: Family, sites: Sequence[layers.RowSite]) -> row_scores.RowScores:
-        return row_scores.RowScores(family, sites, self.options.source, self.options.count_padding)
-
     def before_task(self, context: Context) -> None:
         if context.task_index == 0 and self.options.first_task == "unmasked":
             return
         self._sites = row_scores.trained_sites(context.family, self.options.layers)
-        self._scores = self._score(context.family, self._sites)
-        self._scores.notice()
-        chosen = [site for site in self._sites if self._known_early and not rows.refusal(site, context.model)]
-        self._gradients = rows.RowGradients(chosen, whole=context.num_processes > 1)
+        self._rows = row_scores.RowChoice(context.family, self._sites, self.options)
+        self._rows.begin(context, self._known_early)
 
     def before_forward(self, context: Context, batch: Mapping[str, torch.Tensor]) -> None:
-        if self._scores is not None and self._gradients is not None:
-            self._scores.open(batch)
-            self._gradients.begin()
+        if self._rows is not None:
+            self._rows.open(context, batch)
 
     def after_forward(self, context: Context, batch: Mapping[str, torch.Tensor]) -> None:
-        if self._scores is not None:
-            self._scores.close()
+        if self._rows is not None:
+            self._rows.close()
             if self._known_early:
-                self._divide(context, self._scores)
-
-    def _divide(self, context: Context, scores: row_scores.RowScores) -> None:
-        with torch.no_grad():
-            self._divided = [magnitudes.divided_rows(one, self.options.threshold) for one in scores.take(context)]
-        for site, (kept, _) in zip(self._sites, self._divided, strict=True):
-            if self._gradients is not None:
-                self._gradients.choose(site.name, kept)
+                self._divided = self._rows.divide(context)
 
     def before_step(self, context: Context) -> None:
-        if self._scores is None:
+        if self._rows is None:
             return
-        if not self._divided:
-            self._divide(context, self._scores)
-        self._scores.refuse_uncalled()
+        if not self._known_early:
+            self._divided = self._rows.divide(context)
+        self._rows.refuse_uncalled()
         masked = 0
         with torch.no_grad():
             for site, (kept, left_out) in zip(self._sites, self._divided, strict=True):
                 self._mask(context, site, kept, left_out)
                 masked += left_out.numel()
         context.log(migu_masked_share=masked / sum(site.rows for site in self._sites))
-        self._divided = []
 
     def _mask(self, context: Context, site: layers.RowSite, kept: torch.Tensor, masked: torch.Tensor) -> None:
         weight, update = site.weight, self.options.mask == "update"
@@ -172,7 +165,7 @@ class MIGU(Strategy):
             # Faster than writing zeros into scattered rows.
             keep = weight.grad.new_ones(site.rows).index_fill_(0, masked, 0)
             weight.grad.mul_(keep.unsqueeze(1 - site.axis))
-        gradient = self._gradients.take(site.name) if self._gradients is not None else None
+        gradient = self._rows.gradient(site) if self._rows is not None else None
         if gradient is not None and self.steps is not None and not self.steps.whole_gradients:
             if weight.grad is not None:  # a penalty's
                 gradient += weight.grad.index_select(0, kept)
@@ -193,7 +186,15 @@ class MIGU(Strategy):
         self._frozen.clear()
 
     def after_task(self, context: Context) -> None:
-        if self._scores is not None and self._gradients is not None:
-            self._scores.remove()
-            self._gradients.remove()
-        self._scores, self._gradients, self._sites = None, None, []
+        if self._rows is not None:
+            self._rows.remove()
+        self._rows, self._sites = None, []
+
+    def task_state_dict(self) -> dict[str, torch.Tensor]:
+        return self._rows.held() if self._rows is not None else {}
+
+    def load_task_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
+        if self._rows is not None:
+            self._rows.hold(state)
+        else:
+            super().load_task_state_dict(state)

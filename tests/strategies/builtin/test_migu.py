@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from clkit.models.layers import linear_layers, row_sites, select_layers
 from clkit.models.magnitudes import masked_rows, rows_masked
 from clkit.models.sections import FullTuning, LoraTuning, Tuning
 from clkit.strategies.builtin.migu import MIGU, MIGUOptions
-from clkit.strategies.contract import Context
+from clkit.strategies.contract import Context, Steps
 from tests.models.test_layers import write_gpt2
 from tests.strategies.loaded import load_toy
 
@@ -304,6 +305,39 @@ def test_controls_keep_their_rows_from_step_to_step_as_they_say(toy_t5: Path) ->
     assert shared["persistent_random"] == shared["magnitude"] != all_of_them
     assert steps["persistent_random"] != steps["magnitude"]
     assert sum(map(sum, shared["random"])) < sum(map(sum, shared["magnitude"]))
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_rows_are_held_for_as_many_steps_and_no_more(toy_t5: Path, micro_batches: int) -> None:
+    """They are those of steps 0, 3 and 6 of a run that chooses in each step."""
+    chosen = {hold: held_rows(toy_t5, hold, micro_batches) for hold in (1, 3)}
+    assert chosen[3] == [chosen[1][3 * (number // 3)] for number in range(8)]
+    assert all(one != other for one, other in itertools.pairwise(chosen[1]))
+
+
+def held_rows(folder: Path, hold: int, micro_batches: int) -> list[list[set[int]]]:
+    """The rows masked, by layer, in eight steps of a task over other batches, in which no weight moves."""
+    loaded = load_toy(folder)
+    strategy = MIGU(MIGUOptions(name="migu", hold=hold))
+    strategy.steps = Steps(micro_batches, 1, "rows are looked at in whole gradients")
+    strategy.before_task(context(loaded))
+    found = []
+    for number in range(8):
+        step(
+            loaded,
+            strategy,
+            [batch(loaded, 10 * number + one) for one in range(micro_batches)],
+            context(loaded, step=number),
+        )
+        found.append([zero_rows(site.weight) for site in strategy._sites])
+        loaded.model.zero_grad()
+    strategy.after_task(context(loaded))
+    return found
+
+
+def test_held_rows_need_rows_that_change() -> None:
+    with pytest.raises(ValueError, match="hold: has no effect with source: fixed_random"):
+        MIGUOptions(name="migu", hold=2, source="fixed_random")
 
 
 def test_smallest_updates_the_rows_that_magnitude_masks_first(toy_t5: Path) -> None:
