@@ -29,6 +29,9 @@ def evaluate(
         bool, typer.Option("--fill", help="Measure what the matrix lacks and saved stages still tell, and keep it.")
     ] = False,
     accept_changes: AcceptChanges = False,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Test the saved model although the run has tested it so on the same data.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print scores as JSON.")] = False,
 ) -> None:
     """Test the model of a finished stage, on the run's tasks or on others.
@@ -66,7 +69,7 @@ def evaluate(
             matrix([folder.path], as_json=as_json)
             return
         tested = test_stage(
-            folder, stage=stage, tasks=task, recipe=recipe, accept_changes=accept_changes, listener=listener
+            folder, stage=stage, tasks=task, recipe=recipe, accept_changes=accept_changes, anew=anew, listener=listener
         )
     if save is not None:
         write_jsonl(save, (record for outcome in tested for record in outcome.records()))

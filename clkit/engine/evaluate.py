@@ -18,7 +18,8 @@ from clkit.recipe.recipe import Recipe
 from clkit.results.scores import Tested
 from clkit.run.doctor import damage_beside, refuse_damage
 from clkit.run.folder import RunFolder, Stage
-from clkit.run.layout import MEASURED, ZERO_SHOT
+from clkit.run.layout import MEASURED, PREDICTIONS, ZERO_SHOT
+from clkit.run.scores import read_records
 from clkit.run.seal import MODEL_PARTS
 from clkit.section import did_you_mean
 from clkit.tasks.loading import load_task
@@ -35,6 +36,7 @@ def evaluate(
     recipe: Recipe | None = None,
     accept_changes: bool = False,
     same_data: bool = False,
+    anew: bool = True,
     listener: Listener | None = None,
 ) -> list[Tested]:
     """Test the model as it was after a stage of a run.
@@ -46,6 +48,8 @@ def evaluate(
         recipe: where tasks, prompt, data and evaluation come from; the run's own recipe where None.
         accept_changes: test although the starting model, below the stage's adapter, is not the one that the run read.
         same_data: refuse test data that are not those of the run, rather than remark on them.
+        anew: test also where the run itself tested the same model by the same recipe on the same data, and keeps the
+            answers.
 
     Raises:
         RunError: the stage was not finished, is damaged, or its model was not kept.
@@ -59,7 +63,7 @@ def evaluate(
         ours, theirs = (one.objective.model_dump(mode="json", exclude_none=True) for one in (own, recipe))
         raise UsageError(f"objective: the run's is {ours}, that of '{recipe.name}' is {theirs}; both need the same")
     chosen = {name: task_named(recipe, name) for name in tasks or [task.name for task in recipe.task_recipes()]}
-    family = load_stage(folder, own, stage, accept_changes=accept_changes, listener=listener)
+    stages = learned_stages(folder, stage, own, accept_changes=accept_changes, listener=listener)
     read = folder.environment().get("read", {})
     plain_text = recipe.objective.kind == "pretraining"
     examined = [load_task(chosen[name], recipe.data, recipe.seed, plain_text=plain_text) for name in chosen]
@@ -70,13 +74,31 @@ def evaluate(
                 if same_data:
                     raise UsageError(f"{remark}; put it back")
                 listener.noted(remark)
+                anew = True
+    if not anew and recipe == own and (known := _tested_before(folder, stage, Examiner(examined, recipe), [*chosen])):
+        listener.noted("tested by the run itself, on the same data; --anew tests the saved model once more")
+        return known
+    family = load_learned(folder, own, stages)
     family.converse(recipe.prompt.chat_template)
     examined = [without_unusable(task, family, recipe) for task in examined]
+    texts = {}
     for task in examined:
-        for remark in checked_texts(family, recipe, task, recipe.evaluation.split, tested=True)[1]:
+        texts[task.name], remarks = checked_texts(family, recipe, task, recipe.evaluation.split, tested=True)
+        for remark in remarks:
             listener.noted(remark)
-    examiner = Examiner(examined, recipe)
+    examiner = Examiner(examined, recipe, texts=texts)
     return [examiner.test(family, task.name, listener) for task in examined]
+
+
+def _tested_before(run: RunFolder, stage: str | None, examiner: Examiner, tasks: Sequence[str]) -> list[Tested] | None:
+    """What the run's own test of a stage gave; None where it does not hold that of all these tasks."""
+    found = _find(run.stages(), stage)
+    if found is None:
+        return None
+    refuse_damage(run, [found.folder], [PREDICTIONS])
+    records = read_records(found.folder)
+    known: list[Tested] = [outcome for task in tasks if (outcome := examiner.read_back(task, records.get(task, [])))]
+    return known if len(known) == len(tasks) else None
 
 
 def task_named(recipe: Recipe, name: str) -> TaskRecipe:

@@ -25,6 +25,7 @@ from clkit.results.scores import Tested, chance_rows
 from clkit.run.atomic import now, write_jsonl
 from clkit.run.folder import RunFolder
 from clkit.run.layout import PREDICTIONS, ZERO_SHOT
+from clkit.run.scores import read_records
 from clkit.testing.examiner import Examiner
 from clkit.training.interruption import Interruption
 from clkit.training.state import save_strategies
@@ -137,18 +138,20 @@ class Stages:
         started = time.monotonic()
         outcomes: list[Tested] = []
         found: dict[str, dict[str, float]] = {}
+        before = read_records(stage) if processes().num_processes == 1 else {}  # of a test that was interrupted
         for name in tested:
-            outcomes.append(self._examiner.test(self._prepared.family, name, self._listener))
+            known = self._examiner.read_back(name, before.get(name, []))
+            outcomes.append(known or self._examiner.test(self._prepared.family, name, self._listener))
             found[name] = outcomes[-1].scores
+            if self._main:
+                kept = (kept_records(self._folder, outcome) for outcome in outcomes)
+                write_jsonl(stage / PREDICTIONS, chain.from_iterable(kept))
             self._listener.scored(stage_name, name, found[name].get(self._recipe.metric))
         names = [task.name for task in self._prepared.tasks]
         metrics = dict.fromkeys(metric for scores in found.values() for metric in scores)
         rows = {metric: [found.get(name, {}).get(metric) for name in names] for metric in metrics}
         row = rows.get(self._recipe.metric, [None] * len(names))
         seconds = time.monotonic() - started
-        if self._main:
-            kept = (kept_records(self._folder, outcome) for outcome in outcomes)
-            write_jsonl(stage / PREDICTIONS, chain.from_iterable(kept))
         self._listener.evaluated(stage_name, dict(zip(names, row, strict=True)), seconds)
         keys = [f"tasks.{name}.{self._recipe.evaluation.split}" for name in tested]
         read = {key: self._read[key] for key in keys}

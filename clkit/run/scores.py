@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +15,7 @@ from clkit.errors import RunError, UsageError
 from clkit.results.kinds import LOWER_IS_BETTER, Row
 from clkit.results.matrix import AccuracyMatrix
 from clkit.run.filled import read_filled
-from clkit.run.layout import MATRIX, METRICS, stage_folders
+from clkit.run.layout import MATRIX, METRICS, PREDICTIONS, stage_folders
 from clkit.run.seal import DONE_FILE, Done
 from clkit.section import did_you_mean
 
@@ -147,3 +149,15 @@ def _changed_tests(run: Path, done: Mapping[int, Mapping[str, Any]]) -> list[str
                 notes.append(f"{run}: {name} changed before stage {index}: scores before and after do not compare")
                 seen[name] = value
     return notes
+
+
+def read_records(stage: Path) -> dict[str, list[dict[str, Any]]]:
+    """The records of a stage's tests by task, in the order of the data; nothing where the file is not whole."""
+    path, found = stage / PREDICTIONS, dict[str, list[dict[str, Any]]]()
+    with suppress(ValueError, TypeError, KeyError):
+        # Not `splitlines`, which parts a text where it has a line separator of Unicode's.
+        records = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line] if path.is_file() else []
+        for record in records:
+            found.setdefault(record["task"], []).append(record)
+        return found
+    return {}

@@ -176,6 +176,18 @@ class Examiner:
             overlap=self._recipe.metric in OVERLAPS,
         )
 
+    def read_back(self, task_name: str, records: Sequence[Mapping[str, Any]]) -> Answers | None:
+        """What an earlier test of the task gave, by its records; None where they are not of the same examples, or are
+        of no answers, or no longer hold them (`clkit forget-data`).
+        """
+        task = self._tasks[task_name]
+        if self._recipe.metric in UNBOUNDED or not records:
+            return None
+        predictions, ranked = ([str(record.get(key)) for record in records] for key in ("prediction", "ranked"))
+        found = self._outcome(task, predictions, ranked if "ranked" in records[0] else None)
+        same = len(predictions) == found.examples and [*found.records()] == [*records]
+        return found if same else None
+
     def _likelihoods(self, family: Family, task: Task, listener: Listener) -> Likelihoods:
         encoded = self._encode(family, task)
         listener.evaluating(task.name, len(encoded))

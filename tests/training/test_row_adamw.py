@@ -189,7 +189,7 @@ def test_rows_alone_give_what_whole_gradients_give(
     for name in ("rows", "whole"):
         with monkeypatch.context() as one:
             if name == "whole":
-                one.setattr(rows_of_layers, "refusal", lambda *_: "asked for")
+                one.setattr(rows_of_layers, "_refusal", lambda *_: "asked for")
             run = train(recipe, tmp_path / name)
         lines = [line for line in run.log.read() if line["event"] == "step"]
         found.append((load_file(run.stages()[-1].folder / "model" / "model.safetensors"), lines))

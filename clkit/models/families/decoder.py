@@ -220,8 +220,10 @@ class Decoder(Generating):
     def _answer_ids(self, prompts: Sequence[str], answer: str) -> list[list[int]] | None:
         """The tokens of an answer behind each prompt, read once; None where a prompt is read otherwise with it."""
         new = [prompt for prompt in dict.fromkeys(prompts) if (prompt, answer) not in self._answers]
-        pairs = zip(new, self.prompt_ids(new), self._pairs(new, [answer] * len(new)), strict=True)
-        self._answers |= {(prompt, answer): tail if list(ids) == head else None for prompt, ids, (head, tail) in pairs}
+        if new:
+            pairs = zip(new, self.prompt_ids(new), self._pairs(new, [answer] * len(new)), strict=True)
+            known = {prompt: tail if list(ids) == head else None for prompt, ids, (head, tail) in pairs}
+            self._answers |= {(prompt, answer): tail for prompt, tail in known.items()}
         found = [tail for prompt in prompts if (tail := self._answers[prompt, answer]) is not None]
         return found if len(found) == len(prompts) else None
 
