@@ -75,7 +75,10 @@ def evaluate(
                     raise UsageError(f"{remark}; put it back")
                 listener.noted(remark)
                 anew = True
-    if not anew and recipe == own and (known := _tested_before(folder, stage, Examiner(examined, recipe), [*chosen])):
+    known = None
+    if not (anew or accept_changes) and recipe == own:
+        known = _tested_before(folder, stage, Examiner(examined, recipe), [*chosen])
+    if known is not None:
         listener.noted("tested by the run itself, on the same data; --anew tests the saved model once more")
         return known
     family = load_learned(folder, own, stages)
