@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from clkit.engine.fingerprints import changes, model_read, refuse_changes, task_read
@@ -24,6 +24,7 @@ from clkit.run.seal import MODEL_PARTS
 from clkit.section import did_you_mean
 from clkit.tasks.loading import load_task
 from clkit.tasks.sections import TaskRecipe
+from clkit.tasks.task import Task
 from clkit.testing.examiner import Examiner
 
 
@@ -64,19 +65,13 @@ def evaluate(
         raise UsageError(f"objective: the run's is {ours}, that of '{recipe.name}' is {theirs}; both need the same")
     chosen = {name: task_named(recipe, name) for name in tasks or [task.name for task in recipe.task_recipes()]}
     stages = learned_stages(folder, stage, own, accept_changes=accept_changes, listener=listener)
-    read = folder.environment().get("read", {})
-    plain_text = recipe.objective.kind == "pretraining"
-    examined = [load_task(chosen[name], recipe.data, recipe.seed, plain_text=plain_text) for name in chosen]
-    if recipe.data == own.data:
-        for task in (task for task in examined if chosen[task.name] in own.task_recipes()):
-            for key, where in changes(read, task_read(task), recipe, f"tasks.{task.name}.{recipe.evaluation.split}"):
-                remark = f"{key} is not what the run was tested on ({where}): the scores do not compare"
-                if same_data:
-                    raise UsageError(f"{remark}; put it back")
-                listener.noted(remark)
-                anew = True
+    examined, changed = _test_data(folder, own, recipe, chosen)
+    for remark in changed:
+        if same_data:
+            raise UsageError(f"{remark}; put it back")
+        listener.noted(remark)
     known = None
-    if not (anew or accept_changes) and recipe == own:
+    if not (anew or accept_changes or changed) and recipe == own:
         known = _tested_before(folder, stage, Examiner(examined, recipe), [*chosen])
     if known is not None:
         listener.noted("tested by the run itself, on the same data; --anew tests the saved model once more")
@@ -91,6 +86,21 @@ def evaluate(
             listener.noted(remark)
     examiner = Examiner(examined, recipe, texts=texts)
     return [examiner.test(family, task.name, listener) for task in examined]
+
+
+def _test_data(
+    run: RunFolder, own: Recipe, recipe: Recipe, chosen: Mapping[str, TaskRecipe]
+) -> tuple[list[Task], list[str]]:
+    """The tasks of a recipe that are tested, and a remark on all that is not what the run was tested on."""
+    read, plain_text = run.environment().get("read", {}), recipe.objective.kind == "pretraining"
+    tasks = [load_task(chosen[name], recipe.data, recipe.seed, plain_text=plain_text) for name in chosen]
+    same = [task for task in tasks if recipe.data == own.data and chosen[task.name] in own.task_recipes()]
+    remarks = [
+        f"{key} is not what the run was tested on ({where}): the scores do not compare"
+        for task in same
+        for key, where in changes(read, task_read(task), recipe, f"tasks.{task.name}.{recipe.evaluation.split}")
+    ]
+    return tasks, remarks
 
 
 def _tested_before(run: RunFolder, stage: str | None, examiner: Examiner, tasks: Sequence[str]) -> list[Tested] | None:
