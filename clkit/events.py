@@ -11,6 +11,28 @@ from clkit.results.kinds import MetricName, Protocol
 
 
 @dataclass(frozen=True)
+class Footprint:
+    """What a step of training takes on a device, by a formula, of one process.
+
+    Attributes:
+        room: bytes of the device.
+        memory: bytes at the peak, by what they are for.
+        batch: examples of the largest micro-batch, and tokens of each.
+        seconds: of a usual step; None on another device than this machine's.
+        operations: of a usual step, in products of matrices.
+        ways: changes of the recipe after which it would fit, with the bytes that it then takes, where it does not.
+    """
+
+    device: str
+    room: int
+    memory: Mapping[str, int]
+    batch: tuple[int, int]
+    seconds: float | None
+    operations: float
+    ways: Sequence[tuple[str, int]] = ()
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a run is going to do, known before it starts.
 
@@ -31,6 +53,7 @@ class Plan:
         tested: test examples after each stage, by its name, the zero-shot evaluation first; in the order of the run.
         measured: the stages after which general ability is measured.
         rows: what is known already of finished stages' scores, by stage and task, where a run goes on.
+        footprint: what a step takes, where that was asked for and something is trained.
     """
 
     name: str
@@ -51,6 +74,7 @@ class Plan:
     tested: Mapping[str, int] = field(default_factory=dict)
     measured: Sequence[str] = ()
     rows: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    footprint: Footprint | None = None
 
     def outline(self) -> dict[str, Any]:
         """What a run's log keeps of it: no texts, and nothing that only a person reads."""

@@ -14,6 +14,8 @@ from clkit.cli.matrix import matrix
 if TYPE_CHECKING:
     from clkit.recipe.recipe import Recipe
 
+PlannedFor = Annotated[str | None, typer.Option(help="With --dry-run: plan for such GPUs (1x24GB), without weights.")]
+
 
 def train(
     recipe: RecipeName,
@@ -23,6 +25,7 @@ def train(
     accept_changes: AcceptChanges = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Load everything, show the plan, train nothing.")] = False,
+    device: PlannedFor = None,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Try the recipe in miniature on the embedded model and sample.")
     ] = False,
@@ -47,6 +50,8 @@ def train(
     refuse_contradictions(resume=resume, overwrite=overwrite, accept_changes=accept_changes)
     if json_lines and (as_json or dry_run):
         raise UsageError("--json-lines is for what happens in a run; of a plan or a matrix, --json")
+    if device is not None and not dry_run:
+        raise UsageError("--device is for the plan; add --dry-run")
     loaded = Recipe.load(recipe, overrides or [])
     loaded = smoke_recipe(loaded) if smoke else loaded
     if not resume:  # before libraries are loaded for seconds
@@ -55,7 +60,7 @@ def train(
 
     quiet_libraries()
     if dry_run:
-        _show_plan(loaded, run, resume=resume, accept_changes=accept_changes, as_json=as_json)
+        _show_plan(loaded, run, device, resume=resume, accept_changes=accept_changes, as_json=as_json)
         return
     from clkit.engine.sequence import train as run_sequence
     from clkit.processes import processes
@@ -74,20 +79,25 @@ def train(
         matrix([folder.path], as_json=as_json)
 
 
-def _show_plan(recipe: Recipe, run: Path | None, *, resume: bool, accept_changes: bool, as_json: bool) -> None:
+def _show_plan(
+    recipe: Recipe, run: Path | None, named: str | None, *, resume: bool, accept_changes: bool, as_json: bool
+) -> None:
     import json
     from dataclasses import asdict
 
+    from clkit.engine.devices import Device
     from clkit.engine.prepare import prepare
     from clkit.engine.sequence import dry_run
     from clkit.report.console import make_console, stderr
     from clkit.report.plan import print_plan
     from clkit.report.progress import progress
 
+    device = Device.parse(named) if named is not None else Device.of_this_machine()
     if resume:
-        plan = dry_run(recipe, run or recipe.run_path, accept_changes=accept_changes, listener=progress(stderr()))
+        listener = progress(stderr())
+        plan = dry_run(recipe, run or recipe.run_path, device, accept_changes=accept_changes, listener=listener)
     else:
-        plan = prepare(recipe).plan()
+        plan = prepare(recipe, shapes_only=named is not None).plan(device)
     if as_json:
         typer.echo(json.dumps(asdict(plan), indent=2))
     else:

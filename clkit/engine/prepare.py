@@ -6,21 +6,24 @@ import gc
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from heapq import nlargest
 from pathlib import Path
 
 import torch
 from datasets import Dataset, concatenate_datasets
 
+from clkit.engine.devices import Device
 from clkit.engine.fingerprints import Read, what_is_read
+from clkit.engine.footprint import Taken
 from clkit.engine.further import FurtherTasks, further_examples, further_tasks, weights
 from clkit.engine.growing import Earlier
 from clkit.engine.limits import checked_texts
 from clkit.engine.protocols import PlannedStage, lineage, planned_stages, tests_first
 from clkit.errors import StrategyError, UsageError
-from clkit.events import Plan
+from clkit.events import Footprint, Plan
 from clkit.general.ability import General
 from clkit.models.chain import chain_of
-from clkit.models.examples import Texts, refuse_unwritable_labels, task_examples, without_unusable
+from clkit.models.examples import Texts, encode, refuse_unwritable_labels, task_examples, without_unusable
 from clkit.models.family import Family, LabelsOfTasks
 from clkit.models.layers import embeds_by_its_layer, refuse_untrainable
 from clkit.models.loading import describe, load_model
@@ -127,8 +130,8 @@ class Prepared:
         }
         return {name: size for name, size in found.items() if size}
 
-    def plan(self) -> Plan:
-        """What training is going to do."""
+    def plan(self, device: Device | None = None) -> Plan:
+        """What training is going to do, and where a device is given, what a step takes of it."""
         steps = self._steps()
         to_come = {name: count for name, count in steps.items() if name not in self.earlier.finished}
         return Plan(
@@ -155,7 +158,20 @@ class Prepared:
             finished=[*self.earlier.finished],
             new=self.earlier.new,
             brought=self._brought(),
+            footprint=self._footprint(device) if device and self.stages else None,
         )
+
+    def _footprint(self, device: Device) -> Footprint:
+        """What a step takes, from the examples with the longest texts and from the first ones."""
+        examples = concatenate_datasets([*self._examples.values()])
+        count = min(self.recipe.training.batch_size, len(examples))
+        sizes = [
+            len(prompt) + len(answer) for prompt, answer in zip(examples["prompt"], examples["answer"], strict=True)
+        ]
+        longest = encode(self.family, examples, nlargest(count, range(len(sizes)), key=sizes.__getitem__))
+        usual = encode(self.family, examples, range(count))
+        rows = sorted(longest, key=lambda row: len(row["input_ids"]), reverse=True)
+        return Taken(self.family, self.strategies, len(self.tasks), rows, [*usual], device).footprint(self.recipe)
 
     def _tested(self) -> dict[str, int]:
         """Test examples after each stage, the zero-shot evaluation first where there is one."""
@@ -217,8 +233,11 @@ def few_steps(steps: Mapping[str, int]) -> Iterator[str]:
         )
 
 
-def prepare(recipe: Recipe, earlier: Earlier | None = None) -> Prepared:
+def prepare(recipe: Recipe, earlier: Earlier | None = None, *, shapes_only: bool = False) -> Prepared:
     """Load the tasks, the model and the strategies, as they were when the run stopped that is gone on with.
+
+    Args:
+        shapes_only: load no weights, for a plan; what only they show is not checked.
 
     Raises:
         DataError, ModelError: something cannot be loaded.
@@ -233,33 +252,25 @@ def prepare(recipe: Recipe, earlier: Earlier | None = None) -> Prepared:
         check_training(recipe)
     general = General(recipe.general, recipe.evaluation.batch_size) if recipe.general else None
     tasks = load_tasks(recipe)
-    family = load_learner(recipe, labels_of(tasks), earlier.loaded)
+    family = load_learner(recipe, labels_of(tasks), earlier.loaded, shapes_only=shapes_only)
     further = further_tasks(recipe)
-    read = what_is_read(
-        recipe, tasks, further
-    )  # when a model of the hub is on this machine, and before rows are left out
+    # When a model of the hub is on this machine, and before rows are left out.
+    read = what_is_read(recipe, tasks, further)
     tasks = [without_unusable(task, family, recipe) for task in tasks]
     family.collator()  # which refuses a tokenizer without what the objective needs
     for task in tasks:
         if recipe.objective.kind == "text_to_text":
             refuse_unwritable_labels(family, task, recipe.evaluation.comparison)
-    if recipe.training.neftune_alpha is not None and not embeds_by_its_layer(family):
-        raise UsageError(
-            f"training.neftune_alpha: {family.name} models such as this one read their tokens by other layers than the "
-            "one that the Trainer adds noise to; leave it out"
-        )
-    if recipe.protocol != "zero_shot":
-        refuse_untrainable(family)
-    if general is not None:
-        general.check(family)
-    strategies, remarks = _strategies(recipe, family, further, len(tasks))
+    if not shapes_only:
+        _check_model(recipe, family, general)
+    strategies, remarks = _strategies(recipe, family, further, len(tasks), checked=not shapes_only)
     if earlier.loaded:
         load_strategies(strategies, earlier.loaded[-1])
     return Prepared(recipe, tasks, family, strategies, general, read, earlier, remarks)
 
 
 def _strategies(
-    recipe: Recipe, family: Family, further: FurtherTasks, tasks: int
+    recipe: Recipe, family: Family, further: FurtherTasks, tasks: int, *, checked: bool
 ) -> tuple[list[Strategy], Sequence[str]]:
     """The strategies with their data, checked against the model, and what the user should know of these data."""
     strategies: list[Strategy] = []
@@ -273,10 +284,24 @@ def _strategies(
         strategy.steps = steps(recipe.training, strategies, strategy)
         strategy.data = examples.data.get(strategy.options.name, {})
         try:
-            call(strategy, "check", family, tasks)
+            if checked:
+                call(strategy, "check", family, tasks)
         except StrategyError as error:  # before the run, an option is wrong, not the run
             raise UsageError(str(error)) from error
     return strategies, examples.remarks
+
+
+def _check_model(recipe: Recipe, family: Family, general: General | None) -> None:
+    """Refuse a model that cannot be trained or measured as the recipe says, which a forward pass shows."""
+    if recipe.training.neftune_alpha is not None and not embeds_by_its_layer(family):
+        raise UsageError(
+            f"training.neftune_alpha: {family.name} models such as this one read their tokens by other layers than the "
+            "one that the Trainer adds noise to; leave it out"
+        )
+    if recipe.protocol != "zero_shot":
+        refuse_untrainable(family)
+    if general is not None:
+        general.check(family)
 
 
 def labels_of(tasks: Sequence[Task]) -> dict[str, tuple[str, ...]]:
@@ -284,16 +309,19 @@ def labels_of(tasks: Sequence[Task]) -> dict[str, tuple[str, ...]]:
     return {task.name: task.labels for task in tasks if task.labels is not None}
 
 
-def load_learner(recipe: Recipe, labels: LabelsOfTasks, stages: Sequence[Path] = ()) -> Family:
+def load_learner(
+    recipe: Recipe, labels: LabelsOfTasks, stages: Sequence[Path] = (), *, shapes_only: bool = False
+) -> Family:
     """The model of a recipe, for its objective, as saved after the last of ``stages``.
 
     Args:
         labels: of all tasks of the recipe; a head has a row for each of them.
+        shapes_only: without weights.
 
     Raises:
         ModelError: it cannot be loaded, or not used as the recipe says.
     """
     torch.manual_seed(recipe.seed)  # what is not pre-trained, an adapter's A or a head, is drawn while it is made
-    family = load_model(recipe.model, recipe.tuning, stages, recipe.objective, labels)
+    family = load_model(recipe.model, recipe.tuning, stages, recipe.objective, labels, shapes_only=shapes_only)
     family.converse(recipe.prompt.chat_template)
     return family

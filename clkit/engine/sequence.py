@@ -10,6 +10,7 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
+from clkit.engine.devices import Device
 from clkit.engine.fingerprints import examine_read, refuse_changes
 from clkit.engine.growing import Earlier, refuse_changed_recipe
 from clkit.engine.prepare import prepare
@@ -82,7 +83,14 @@ def train(
         return _train(recipe, path, listener, resume=resume, overwrite=overwrite, accept=accept_changes)
 
 
-def dry_run(recipe: Recipe, run: str | Path, *, accept_changes: bool = False, listener: Listener | None = None) -> Plan:
+def dry_run(
+    recipe: Recipe,
+    run: str | Path,
+    device: Device,
+    *,
+    accept_changes: bool = False,
+    listener: Listener | None = None,
+) -> Plan:
     """What going on with a run would do, after every check that `train` makes of it. Nothing is written.
 
     Raises:
@@ -90,7 +98,7 @@ def dry_run(recipe: Recipe, run: str | Path, *, accept_changes: bool = False, li
     """
     refuse_nothing(Path(run))
     check_links(Path(run))
-    return _look(recipe, RunFolder.open(run), listener or Listener(), accept=accept_changes).prepared.plan()
+    return _look(recipe, RunFolder.open(run), listener or Listener(), accept=accept_changes).prepared.plan(device)
 
 
 def _look(recipe: Recipe, earlier: RunFolder | None, listener: Listener, *, accept: bool) -> Start:

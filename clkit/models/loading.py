@@ -42,6 +42,8 @@ def load_model(
     stages: Sequence[Path] = (),
     objective: Objective | None = None,
     labels: LabelsOfTasks | None = None,
+    *,
+    shapes_only: bool = False,
 ) -> Family:
     """The model of a recipe, tuned as it says; with ``stages``, as it was saved after the last of these tasks.
 
@@ -50,6 +52,7 @@ def load_model(
             `adapter/` of the last; incremental LoRA merges the adapters of all but the last into the model.
         objective: what the model is for; text to text where None.
         labels: of all tasks of the sequence, which classification needs.
+        shapes_only: read configuration and tokenizer but no weights; nothing can be computed with such a model.
 
     Raises:
         ModelError: the model cannot be found or loaded, or belongs to no known family.
@@ -58,9 +61,13 @@ def load_model(
     saved = stages[-1] if full and stages else None
     chain = Chain(section) if saved else chain_of(section)
     chain.refuse_damage()
-    family = _load_base(chain, Origin.of(chain.section, saved), objective or TextToText(), labels or {})
+    family = _load_base(chain, Origin.of(chain.section, saved), objective or TextToText(), labels or {}, shapes_only)
     if tuning.method == "full":
         freeze(family, tuning.freeze)
+        return family
+    if shapes_only:
+        with torch.device("meta"):
+            add_adapter(family, tuning.model_copy(update={"init": "zero"}))
         return family
     if chain.section.quantization is not None:
         prepare_model_for_kbit_training(family.model, use_gradient_checkpointing=False)  # which the Trainer does
@@ -95,12 +102,13 @@ def save_model(family: Family, stage: Path) -> None:
     save_tokenizer(family.tokenizer, stage / part)
 
 
-def _load_base(chain: Chain, origin: Origin, objective: Objective, labels: LabelsOfTasks) -> Family:
+def _load_base(chain: Chain, origin: Origin, objective: Objective, labels: LabelsOfTasks, shapes_only: bool) -> Family:
     section = chain.section
     gguf = None if origin.saved else origin.gguf_file(section.gguf_file)
     if origin.folder is not None and gguf is None:
         check_folder(origin, origin.folder)
-    check_held(chain, gguf)
+    if not shapes_only:
+        check_held(chain, gguf)
     if section.trust_remote_code:
         _warn_of_code(section.name)
     revision = None if origin.saved else section.revision
@@ -120,7 +128,7 @@ def _load_base(chain: Chain, origin: Origin, objective: Objective, labels: Label
             arguments |= {"config": config, "quantization_config": GgufConfig(dequantize=True)}
         refused = _refused_generation(origin, revision)  # no answer depends on it, but with it nothing is loaded
         default = {"generation_config": GenerationConfig.from_model_config(config)} if refused else {}
-        weights = Weights(origin.source, arguments, chain.adapters, {**held(chain), **default})
+        weights = Weights(origin.source, arguments, chain.adapters, {**held(chain), **default}, shapes_only)
         family = kind.load(weights, tokenizer, objective, labels)
         if refused:
             family.remarks = (
@@ -129,7 +137,8 @@ def _load_base(chain: Chain, origin: Origin, objective: Objective, labels: Label
             )
         keep_quantized(family.model)
         _check_vocabulary(family)
-        _refuse_broken(family.model)
+        if not shapes_only:
+            _refuse_broken(family.model)
         if isinstance(family, Generating) and tokenizer.eos_token_id is None:
             raise ModelError("its tokenizer has no end-of-sequence token (eos_token), so no answer would ever end")
     align(family.model)

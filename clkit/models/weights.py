@@ -25,6 +25,7 @@ class Weights:
     Attributes:
         arguments: of `from_pretrained`, that say where the model is found.
         held: those that say how it is held: dtype, quantization, attention.
+        shapes_only: read none of them; the model is on torch's device `meta`, where tensors have shapes and no numbers.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Weights:
     #: Folders of LoRA adapters, which are merged into the model in this order.
     adapters: Sequence[Path] = ()
     held: Mapping[str, Any] = field(default_factory=dict)
+    shapes_only: bool = False
 
     def config(self) -> Any:
         """The model's configuration; that of a head is saved beside the adapter that trained it."""
@@ -58,6 +60,8 @@ class Weights:
 
         Transformers draws at random whatever the files lack, or hold in another shape, and only warns.
         """
+        if self.shapes_only:
+            return self._shapes(auto_class, **further), []
         model, found = auto_class.from_pretrained(
             self.name,
             use_safetensors=True,  # a .bin file is a pickle, and reading one can run any code
@@ -84,6 +88,17 @@ class Weights:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise ValueError(f"its weights are incomplete: no '{missing[0]}'{more}")
         return model, sorted(drawn)
+
+    def _shapes(self, auto_class: Any, **further: Any) -> PreTrainedModel:
+        config = self.config()
+        for key, value in further.items():
+            setattr(config, key, value)
+        attention = self.held.get("attn_implementation")  # flash attention keeps what sdpa does, which needs no package
+        own = {} if attention is None else {"attn_implementation": attention.replace("flash_attention_2", "sdpa")}
+        trust = self.arguments.get("trust_remote_code", False)
+        with torch.device("meta"):
+            model: PreTrainedModel = auto_class.from_config(config, dtype=torch.float32, trust_remote_code=trust, **own)
+        return model
 
 
 def _name(key: str | tuple[Any, ...]) -> str:

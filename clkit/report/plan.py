@@ -9,12 +9,17 @@ from rich.console import Console
 from rich.table import Table
 
 from clkit.errors import printable
-from clkit.events import Plan
+from clkit.events import Footprint, Plan
 
 NEWLINE, GAP = "↵", " … "
 _INDENT = 10
 #: So many tasks have room for three lines of a prompt.
 _FEW_TASKS = 5
+
+_NO_WAY = (
+    "it does not fit, nor would it with micro-batches of one, gradient checkpointing, bfloat16 and 4 bits as far as "
+    "they are possible here; take a smaller model, shorter prompts, or tuning.method=lora where all is trained"
+)
 
 #: What a plan says of its tasks beside their number.
 _LEARNED = {
@@ -46,6 +51,23 @@ def going_on(plan: Plan) -> list[str]:
     return [f"finished, and left as it is: {', '.join(plan.finished)}{new}", *brought]
 
 
+def footprint_lines(found: Footprint) -> Iterator[str]:
+    """What a step takes of the device, and where that is more than it has, what to change."""
+    total, (examples, tokens) = sum(found.memory.values()), found.batch
+    parts = ", ".join(f"{name} {_megabytes(size)}" for name, size in found.memory.items())
+    yield (
+        f"memory: about {_megabytes(total)} of {_megabytes(found.room)} ({found.device}) with {examples} × {tokens} "
+        f"tokens: {parts}"
+    )
+    if found.seconds is not None:
+        yield f"time: about {found.seconds:,.2g} s a step"
+    else:
+        yield f"time: {found.operations / 1e12:,.2g} · 10¹² operations a step"
+    if total > found.room:
+        yield "it does not fit; this would:" if found.ways else _NO_WAY
+    yield from (f"  {change}   {_megabytes(size)}" for change, size in found.ways)
+
+
 def print_plan(console: Console, plan: Plan) -> None:
     """What a run is going to do: the model, its tasks with their sizes, steps, labels and an example, and remarks."""
     table = Table("task", "train", "test", "steps", "left out", box=None, pad_edge=False)
@@ -57,7 +79,7 @@ def print_plan(console: Console, plan: Plan) -> None:
         table.add_row(stage, f"{train:,}", f"{test:,}", f"{plan.steps[stage]:,}", "–")
     console.print(model_line(plan))
     console.print(table)
-    for line in going_on(plan):
+    for line in [*going_on(plan), *(footprint_lines(plan.footprint) if plan.footprint else ())]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     for line in _examples(plan, console.width):
         console.print(line, soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,21 @@ def test_dry_run_shows_the_plan_and_writes_nothing(
     assert longer["remarks"] == [remark for remark in plan["remarks"] if remark not in few]
     refused = call(train, recipe, "strategies.migu.threshold=0.001", "--dry-run")
     assert isinstance(refused.exception, UsageError)  # and not the error of a run that failed
+
+
+def test_the_plan_tells_memory_and_time_or_what_to_change(recipe: str) -> None:
+    here = call(train, recipe, "--dry-run").stdout
+    assert re.search(
+        r"^memory: about [\d.]+ MB of .* tokens: weights .*, optimizer .*, activations ", here, re.MULTILINE
+    )
+    assert re.search(r"^time: about \S+ s a step$", here, re.MULTILINE)
+    there = call(train, recipe, "training.micro_batch_size=8", "--dry-run", "--device", "2x0.0001GB").stdout
+    assert "it does not fit" in there
+    few = json.loads(call(train, recipe, "--dry-run", "--device", "1x0.0002GB", "--json").stdout)["footprint"]
+    assert sum(few["memory"].values()) > few["room"] == 200_000
+    assert all(size <= few["room"] for _, size in few["ways"])
+    refused = call(train, recipe, "--device", "1x24GB")
+    assert str(refused.exception) == "--device is for the plan; add --dry-run"
 
 
 def test_a_setting_without_effect_is_told(recipe: str) -> None:

@@ -89,7 +89,7 @@ class Seq2Seq(Generating):
 
     def decoder_start(self) -> int:
         """The token that the decoder begins with. That of mBART is the one that ends the labels."""
-        end = torch.tensor([[self.tokenizer.eos_token_id or 0]], device=self.model.device)
+        end = torch.tensor([[self.tokenizer.eos_token_id or 0]])
         return int(self._decoder_inputs(end)[0, 0])
 
     def token_mask(self, layer: str, batch: Batch) -> torch.Tensor:
