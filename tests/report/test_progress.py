@@ -62,6 +62,21 @@ def test_plain_lines_have_everything_and_no_escape_codes() -> None:
     assert len(lines) == 7
 
 
+def test_the_validation_loss_stands_beside_the_terms() -> None:
+    out = io.StringIO()
+    listener = PlainProgress(Console(file=out, width=120))
+    listener.started(PLAN)
+    listener.task_started("first", 0, 4)
+    listener.validated(2, 0.25, 2)
+    listener.validated(4, 0.5, 2)
+    listener.stepped(4)
+    listener.logged({"step": 4, "task_loss": 0.125})
+    said = out.getvalue().splitlines()[-1]
+    assert said.startswith("first step 4/4  task_loss 0.125  validation_loss 0.5 (lowest at step 2)")
+    listener.task_started("second", 1, 6)
+    assert listener.validation is None
+
+
 def test_the_live_display_keeps_the_rows_and_gives_the_terminal_back() -> None:
     out = io.StringIO()
     console = Console(file=out, width=80, force_terminal=True, highlight=False)

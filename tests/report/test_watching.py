@@ -62,6 +62,17 @@ def test_what_is_written_meanwhile_is_told_once_and_whole(run: Path) -> None:
     assert names(told) == WHOLE
 
 
+def test_a_validation_loss_is_heard_also_where_it_is_not_finite(run: Path) -> None:
+    watched = Watched(run)
+    watched.look()
+    for loss, best in ((0.5, 2), ("nan", 2)):  # as the log writes it
+        line = {"event": "validated", "time": "2026-01-01T00:00:00+00:00", "task": "second", "step": 3}
+        with (run / "log.jsonl").open("a") as file:
+            file.write(json.dumps({**line, "validation_loss": loss, "best_step": best}) + "\n")
+        watched.look()
+        assert str(watched.course.validation) == f"({loss}, {best})"
+
+
 def test_a_log_that_was_replaced_is_read_anew(run: Path) -> None:
     watched = Watched(run)
     watched.look()
