@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback
+from transformers.trainer_callback import PrinterCallback
 
 from clkit.engine.fit import fit
 from clkit.engine.prepare import prepare
@@ -59,7 +60,9 @@ def main() -> None:
         ends = Ends()
         with TemporaryDirectory() as folder:
             arguments = training_arguments(recipe, "topics", 0, folder)
-            Trainer(family.model, arguments, family.collator(), encoded, callbacks=[ends]).train()
+            trainer = Trainer(family.model, arguments, family.collator(), encoded, callbacks=[ends])
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
         return ends.seconds
 
     ratios = []

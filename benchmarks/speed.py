@@ -87,6 +87,19 @@ def llama() -> Family:
     return Decoder(LlamaForCausalLM(config), None, TextToText())  # type: ignore[arg-type]
 
 
+def smollm2() -> Family:
+    config = LlamaConfig(
+        vocab_size=49152,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        tie_word_embeddings=True,
+    )
+    return Decoder(LlamaForCausalLM(config), None, TextToText())  # type: ignore[arg-type]
+
+
 def roberta() -> Family:
     config = RobertaConfig(
         vocab_size=4189, num_hidden_layers=1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
@@ -99,6 +112,7 @@ SHAPES: dict[str, Callable[[], Family]] = {
     "t5-base": lambda: t5(768, 3072, 12, 1, 2677),
     "llama": llama,
     "roberta": roberta,
+    "smollm2": smollm2,
 }
 LORA = LoraTuning(method="lora", rank=8, alpha=32.0, dropout=0.0)
 INCREMENTAL = IncrementalLoraTuning(method="incremental_lora", rank=8, alpha=32.0, dropout=0.0)
@@ -117,6 +131,8 @@ CASES: dict[str, dict[str, Any]] = {
     "lwf": {"strategies": [{"name": "lwf"}]},
     "osf": {"strategies": [{"name": "osf", "preserved": 0.5}]},
     "lora": {"tuning": LORA},
+    "lora, matmul medium": {"tuning": LORA, "precision": "medium", "beside": "lora"},
+    "lora, bf16": {"tuning": LORA, "precision": "bf16", "half": True, "beside": "lora"},
     "lora + migu": {"tuning": LORA, "strategies": [{"name": "migu"}], "beside": "lora"},
     "olora, task 2": {"tuning": INCREMENTAL, "strategies": [{"name": "olora"}]},
     "olora, task 15": {"tuning": INCREMENTAL, "strategies": [{"name": "olora"}], "task": 15, "beside": "olora, task 2"},
@@ -148,11 +164,15 @@ class Run:
 
     def __init__(self, shape: str, case: str, precision: str) -> None:
         settings = CASES[case]
+        precision = settings.get("precision", precision)
         torch.manual_seed(0)
         self.family, task = SHAPES[shape](), settings.get("task", 2)
         tuning = settings.get("tuning")
         if tuning is not None:
             add_adapter(self.family, tuning)
+        for parameter in self.family.model.parameters() if settings.get("half") else ():
+            if not parameter.requires_grad:  # as `model.dtype: bfloat16` holds them
+                parameter.data = parameter.data.bfloat16()
         self.strategies = [_made(entry, dense=settings.get("dense", False)) for entry in settings.get("strategies", [])]
         for index in range(task):
             if tuning is not None:
