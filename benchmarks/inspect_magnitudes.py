@@ -21,7 +21,7 @@ from clkit.engine import inspection
 from clkit.engine.prepare import labels_of, load_learner
 from clkit.events import Listener
 from clkit.models.family import Batch
-from clkit.models.layers import select_layers
+from clkit.models.layers import select_ranked
 from clkit.recipe.inputs import load_tasks
 from clkit.recipe.recipe import Recipe
 
@@ -43,7 +43,7 @@ def main() -> None:
     loaded = load_tasks(recipe)
     family = load_learner(recipe, labels_of(loaded))
     watching = inspection.Watching(["attention", "feed_forward"], examples=options.examples)
-    watched = select_layers(family, watching.layers)
+    watched = select_ranked(family, watching.layers, "layers")
     made = {task.name: [*inspection.batches(family, task, recipe, watching, Listener())] for task in loaded}
 
     def bare() -> None:

@@ -147,8 +147,9 @@ def test_mixtures_of_experts(toy_llama: Path, toy_t5: Path, data: st.DataObject)
         if trained and strategy.get("mask") == "update" and tuning["method"] == "full" and "layers" not in strategy:
             before, after = (load_file(f"run/tasks/{stage}/model/model.safetensors") for stage in ("01-a", "02-b"))
             for name in (name for name in before if before[name].ndim > 1 and not toy_names().search(name)):
-                moved = (before[name] != after[name]).flatten(1).any(1)
-                assert moved.sum() <= len(moved) - int(0.9 * len(moved)), name  # in the one step of task 2
+                along = 1 if kind == "gpt_oss" and before[name].ndim == 3 else -1
+                moved = (before[name] != after[name]).any(along)  # of experts: a row for each of them
+                assert (moved.sum(-1) <= moved.shape[-1] - int(0.9 * moved.shape[-1])).all(), name  # in task 2's step
 
 
 @given(data=st.data())

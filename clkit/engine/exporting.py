@@ -14,8 +14,8 @@ from clkit.engine.pushing import Repository
 from clkit.errors import UsageError
 from clkit.events import Listener
 from clkit.models.chain import chain_of
+from clkit.models.classifying import Classifying
 from clkit.models.exporting import save_merged, save_summed
-from clkit.models.families.classifier import Classifier
 from clkit.models.family import Family, Generating
 from clkit.models.folders import Origin
 from clkit.models.objective import Classification
@@ -125,7 +125,7 @@ def export(
     tasks = [asked(one, read.get(f"tasks.{one.name}.labels"), given([])) for one in recipes]
     family = load_learned(run, recipe, stages)
     uses = _uses(family, tasks, recipe)
-    if isinstance(family, Classifier):
+    if isinstance(family, Classifying):
         family.keep_only(chosen)
     said = {"clkit": __version__, "recipe": recipe.name, "seed": recipe.seed, "stage": names[-1], "tasks": chosen}
     with exported(folder, said) as made:

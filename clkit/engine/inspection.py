@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from clkit.draws import sample, seeded
@@ -21,9 +20,10 @@ from clkit.events import Listener
 from clkit.models.depths import at_depths
 from clkit.models.distributions import top_rows
 from clkit.models.examples import encode, task_examples, task_texts, without_unusable
+from clkit.models.experts import ExpertWeight
 from clkit.models.family import Batch, Family
 from clkit.models.groups import coverage, role_of
-from clkit.models.layers import row_sites, select_layers
+from clkit.models.layers import Layer, row_sites, select_ranked
 from clkit.models.magnitudes import MagnitudeCollector, l1_normalised
 from clkit.processes import processes
 from clkit.recipe.recipe import Recipe
@@ -35,7 +35,8 @@ class LayerMagnitudes(NamedTuple):
     """One layer's output magnitudes.
 
     Attributes:
-        n: L1-normalised magnitudes (paper eq. 4): tasks × d_out; each row sums to 1.
+        n: L1-normalised magnitudes (paper eq. 4): tasks × d_out; each row sums to 1. Of fused experts, whose rows are
+            counted through, it is tasks × (experts · d_out).
         chosen: the share of batches in which a row was a top row: tasks × d_out.
         persistence: of the top rows of a batch, the share that the next one has too, on average: tasks; NaN where there
             was one batch only.
@@ -117,7 +118,7 @@ def inspect_stages(
     covered = ""
     for folders in stages:
         family = load_learner(recipe, labels_of(tasks), folders)
-        watched = select_layers(family, watching.layers, "--layers")
+        watched = select_ranked(family, watching.layers, "--layers")
         if watching.depth is not None:
             watched = {layer: watched[layer] for layer in at_depths(watched, watching.depth)}
         layers = measure_magnitudes(family, tasks, watched, recipe, watching, listener)
@@ -165,7 +166,7 @@ def _drawn(task: Task, recipe: Recipe, examples: int) -> Task:
 def measure_magnitudes(
     family: Family,
     tasks: Sequence[Task],
-    watched: Mapping[str, nn.Module],
+    watched: Mapping[str, Layer],
     recipe: Recipe,
     watching: Watching,
     listener: Listener,
@@ -188,7 +189,7 @@ def measure_magnitudes(
                 with collector.collecting(batch):
                     family.model(**{key: value for key, value in batch.items() if key != "labels"})
                 for layer, total in collector.take().items():
-                    sums.setdefault(layer, []).append(total)
+                    sums.setdefault(layer, []).append(total.flatten())
             measured.append(sums)
     finally:
         collector.remove()
@@ -225,8 +226,8 @@ def _layer(sums: Sequence[torch.Tensor], top_share: float) -> LayerMagnitudes:
 
 
 @torch.no_grad()
-def _weights(layers: Mapping[str, nn.Module]) -> dict[str, torch.Tensor]:
-    """The weight of each layer as it answers: float32, d_out × d_in. Adapters are merged, and their model is spent.
+def _weights(layers: Mapping[str, Layer]) -> dict[str, torch.Tensor]:
+    """The weight of each layer as it answers: float32, rows × d_in. Adapters are merged, and their model is spent.
 
     Of packed weights, which do not move, it is what the adapter adds to them; where that hangs on them, nothing.
     """
@@ -237,7 +238,8 @@ def _weights(layers: Mapping[str, nn.Module]) -> dict[str, torch.Tensor]:
             base.weight.data = base.weight.data.float()  # in half precision much of an adapter would be rounded away
             if isinstance(module, LoraLayer):
                 module.merge()
-            found[name] = (base.weight.detach().T if isinstance(base, Conv1D) else base.weight.detach()).cpu()
+            axis = base.axis if isinstance(base, ExpertWeight) else int(isinstance(base, Conv1D))
+            found[name] = base.weight.detach().movedim(axis, -2).flatten(0, -2).cpu()
         elif isinstance(module, LoraLayer) and not module.lora_variant:
             found[name] = sum(module.get_delta_weight(adapter).float().cpu() for adapter in module.active_adapters)
     return found

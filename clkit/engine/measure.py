@@ -22,10 +22,10 @@ from clkit.engine.surroundings import repeatable_and_quiet
 from clkit.errors import ModelError, UsageError
 from clkit.events import Listener, Plan
 from clkit.models.chain import chain_of
-from clkit.models.families.classifier import Classifier
-from clkit.models.families.encoder import HEAD_DRAWN
+from clkit.models.classifying import Classifying
 from clkit.models.family import Family, LabelsOfTasks
 from clkit.models.folders import Origin, check_folder
+from clkit.models.heads import HEAD_DRAWN
 from clkit.models.sections import FullTuning, ModelSection
 from clkit.recipe.inputs import load_tasks, paths_read
 from clkit.recipe.recipe import Recipe
@@ -162,7 +162,7 @@ def _look(
 
 def _load(recipe: Recipe, section: ModelSection, labels: LabelsOfTasks) -> Family:
     family = load_learner(recipe.model_copy(update={"model": section}), labels)
-    if isinstance(family, Classifier) and HEAD_DRAWN in family.remarks:
+    if isinstance(family, Classifying) and HEAD_DRAWN in family.remarks:
         raise ModelError(
             f"{section.name} has no head for the labels of the tasks; id2label in its config.json must name them as "
             "the recipe does and in their order, those of the first task at least"
@@ -211,7 +211,7 @@ class _Measured(Stages):
     def _answerable(self, tasks: Sequence[str]) -> Sequence[str]:
         """Those of the tasks that the model can be asked about: a classifier's head may be of earlier tasks alone."""
         family = self._prepared.family
-        return family.answerable(tasks) if isinstance(family, Classifier) else tasks
+        return family.answerable(tasks) if isinstance(family, Classifying) else tasks
 
     def _tidy(self) -> None:
         for stage in self._folder.stages():

@@ -125,8 +125,8 @@ class Coverage:
 def coverage(family: Family, weights: Iterable[torch.Tensor]) -> Coverage:
     """What these weights, each with the bias beside it, are of all that is trained."""
     parameters = dict(family.base.named_parameters())
-    chosen = {id(weight) for weight in weights}
-    modules = {name.rpartition(".")[0] for name, parameter in parameters.items() if id(parameter) in chosen}
+    ids = {id(weight) for weight in weights}
+    chosen = {name for name, parameter in parameters.items() if id(parameter) in ids}
     groups: dict[str, _Group] = {}
     for group, names in parameter_groups(family).items():
         for name in (name for name in names if parameters[name].requires_grad):
@@ -136,7 +136,7 @@ def coverage(family: Family, weights: Iterable[torch.Tensor]) -> Coverage:
             counts = parameters[name].ndim > 1 and not re.search(ROUTER, module)
             if counts:
                 own.matrices[name] = size
-            if module in modules:
+            if chosen & {name, f"{module}.weight", name.removesuffix("_bias")}:  # fused experts': down_proj_bias
                 own.covered += size
             elif counts:
                 own.missed.append(name)

@@ -1,4 +1,4 @@
-"""The rows of a classifier's head, one for each label: drawn by themselves, so that a head can grow."""
+"""Heads: what of a model is one, and the rows of a classifier's, drawn by themselves, so that it can grow."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from clkit.draws import torch_seeded
+
+HEAD_DRAWN = "head drawn at random"
 
 
 class Rows:
@@ -78,3 +80,15 @@ def _replace(layer: nn.Linear, weight: torch.Tensor, bias: torch.Tensor | None) 
     if bias is not None:
         layer.bias = nn.Parameter(bias.detach(), requires_grad=trained)
     layer.out_features = len(weight)
+
+
+def in_head(model: PreTrainedModel, weight: str) -> bool:
+    """Whether a weight is of the head: of what comes behind the blocks, or of the pooler that only some heads need."""
+    blocks = model.base_model_prefix
+    return not weight.startswith(f"{blocks}.") or weight.startswith(f"{blocks}.pooler.")
+
+
+def head_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
+    """The parts of the model that come behind the blocks, by name, as far as they have weights."""
+    parts = dict(model.named_children())
+    return {name: part for name, part in parts.items() if name != model.base_model_prefix and [*part.parameters()]}

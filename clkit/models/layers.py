@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from peft import PeftModel
@@ -18,10 +19,14 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from clkit.errors import ModelError, first_line
+from clkit.models.experts import ExpertWeight, expert_weights
 from clkit.models.family import Family
 
 #: Where peft keeps what a module was that it trains whole (`modules_to_save`); no forward pass goes through it.
 UNUSED_COPY = "original_module"
+#: What has rows that are ranked by what they put out.
+Layer = nn.Module | ExpertWeight
+_Kind = TypeVar("_Kind", bound=Layer)
 
 
 @dataclass(frozen=True)
@@ -29,22 +34,31 @@ class RowSite:
     """A weight whose rows are chosen by magnitude, and the module whose output gives the magnitudes.
 
     Row i of ``weight`` (d_out × d_in) produces element i of the last dimension of ``module``'s output. GPT-2 and its
-    relatives keep the weight transposed (`Conv1D`: d_in × d_out): ``axis`` is the dimension of d_out. ``bias`` is added
-    to the same output, where there is one and it is trained.
+    relatives keep the weight transposed (`Conv1D`: d_in × d_out): ``axis`` is the dimension of d_out. Fused experts
+    have such a weight each, in one tensor. ``bias`` is added to the same output, where there is one and it is trained.
     ``layer`` is the name of the linear layer in the base model; ``name`` also says which matrix of an adapter.
     """
 
     name: str
     layer: str
-    module: nn.Module
+    module: Layer
     weight: nn.Parameter
     axis: int = 0
     bias: nn.Parameter | None = None
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a score for each row: d_out, or E × d_out; rows are chosen from each d_out."""
+        return tuple(self.by_row(self.weight).shape[:-1])
+
+    @property
     def rows(self) -> int:
-        """d_out, the number of rows that are chosen from."""
-        return self.weight.shape[self.axis]
+        """The number of rows that are chosen from, of all experts together."""
+        return math.prod(self.shape)
+
+    def by_row(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A view of a tensor in the weight's shape, in which each row of the weight is the last dimension."""
+        return tensor.movedim(self.axis, -2)
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -95,13 +109,21 @@ def embeds_by_its_layer(family: Family) -> bool:
 
 def linear_layers(model: PreTrainedModel | PeftModel) -> dict[str, nn.Module]:
     """Every linear layer by its name in the base model; one that carries an adapter stands for base and adapter."""
+    return {name: layer for name, layer in ranked_layers(model).items() if isinstance(layer, nn.Module)}
+
+
+def ranked_layers(model: PreTrainedModel | PeftModel) -> dict[str, Layer]:
+    """`linear_layers` and the weights of fused experts."""
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    found: dict[str, nn.Module] = {}
+    found: dict[str, Layer] = {}
     for name, module in base.named_modules():
         inside_adapter = any(name.startswith(f"{layer}.") for layer in found)
-        unused = UNUSED_COPY in name.split(".")
-        if isinstance(module, nn.Linear | Conv1D | BaseTunerLayer) and not inside_adapter and not unused:
+        if inside_adapter or UNUSED_COPY in name.split("."):
+            continue
+        if isinstance(module, nn.Linear | Conv1D | BaseTunerLayer):
             found[name] = module
+        else:
+            found |= {f"{name}.{weight.name}": weight for weight in expert_weights(module)}
     return found
 
 
@@ -117,8 +139,16 @@ def select_layers(family: Family, layers: Sequence[str], key: str = "layers") ->
     Raises:
         ModelError: an entry fits no linear layer; the message names the layers that were found.
     """
-    known = linear_layers(family.model)
-    chosen: dict[str, nn.Module] = {}
+    return _selected(family, linear_layers(family.model), layers, key)
+
+
+def select_ranked(family: Family, layers: Sequence[str], key: str) -> dict[str, Layer]:
+    """`select_layers`, among the weights of fused experts too."""
+    return _selected(family, ranked_layers(family.model), layers, key)
+
+
+def _selected(family: Family, known: Mapping[str, _Kind], layers: Sequence[str], key: str) -> dict[str, _Kind]:
+    chosen: dict[str, _Kind] = {}
     for entry in layers:
         role = family.roles.get(entry)
         fitting = {
@@ -143,11 +173,12 @@ def select_layers(family: Family, layers: Sequence[str], key: str = "layers") ->
     return {name: module for name, module in known.items() if name in chosen}  # in the model's own order
 
 
-def row_sites(layers: dict[str, nn.Module]) -> list[RowSite]:
+def row_sites(layers: Mapping[str, Layer]) -> list[RowSite]:
     """The trained weights of these layers with the module whose output ranks their rows (paper section 3.2).
 
     A plain linear layer: its weight, by its own output. A LoRA layer: A by its own output x Aᵀ, and B by the whole
-    layer's output x Wᵀ + (α/r) x Aᵀ Bᵀ. Weights that are not trained are left out.
+    layer's output x Wᵀ + (α/r) x Aᵀ Bᵀ. Fused experts: each one's rows by its output for the tokens sent to it.
+    Weights that are not trained are left out.
     """
     sites: list[RowSite] = []
     for name, module in layers.items():
@@ -158,6 +189,11 @@ def row_sites(layers: dict[str, nn.Module]) -> list[RowSite]:
                 sites.append(RowSite(f"{name}.lora_B", name, cast(nn.Module, module), cast(nn.Parameter, b.weight)))
         elif isinstance(module, nn.Linear | Conv1D):
             axis = 1 if isinstance(module, Conv1D) else 0
-            bias = module.bias if module.bias is not None and module.bias.requires_grad else None
-            sites.append(RowSite(name, name, module, cast(nn.Parameter, module.weight), axis, bias))
+            sites.append(RowSite(name, name, module, cast(nn.Parameter, module.weight), axis, _trained(module.bias)))
+        elif isinstance(module, ExpertWeight):
+            sites.append(RowSite(name, name, module, module.weight, module.axis, _trained(module.bias)))
     return [site for site in sites if site.weight.requires_grad]
+
+
+def _trained(bias: nn.Parameter | None) -> nn.Parameter | None:
+    return bias if bias is not None and bias.requires_grad else None

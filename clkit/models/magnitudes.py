@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from clkit.errors import ModelError, first_line
+from clkit.models.experts import ExpertWeight, ObservedExperts, Record, Sent
 from clkit.models.family import Batch, Family
-from clkit.models.layers import evaluation_mode
+from clkit.models.layers import Layer, evaluation_mode
 from clkit.models.precision import precisely
 
 #: Numbers that a CPU core's cache holds with ease.
@@ -40,7 +41,7 @@ class MagnitudeCollector:
 
     def __init__(
         self,
-        modules: Mapping[str, nn.Module],
+        modules: Mapping[str, Layer],
         token_mask: Callable[[str, Batch], torch.Tensor] | None = None,
         reads_tokens: Callable[[str, int], bool] = lambda name, call: True,
     ) -> None:
@@ -48,43 +49,58 @@ class MagnitudeCollector:
         self._calls: Counter[str] = Counter()
         self._batch: Batch | None = None
         self._sums: dict[str, torch.Tensor] = {}
-        self._hooks = [module.register_forward_hook(self._recorder(name)) for name, module in modules.items()]
         self._reached: set[int] = set()
+        self._hooks: list[Any] = []
+        experts: dict[nn.Module, dict[str, str]] = {}
+        for name, layer in modules.items():
+            if isinstance(layer, ExpertWeight):
+                experts.setdefault(layer.experts, {})[layer.name] = name
+            else:
+                self._hooks.append(layer.register_forward_hook(self._recorder(name)))
+        self._hooks += [ObservedExperts(owner, self._expert_recorder(own)) for owner, own in experts.items()]
 
     def _recorder(self, name: str) -> Callable[[nn.Module, Any, torch.Tensor], None]:
         def record(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
             if self._batch is None:
                 return
             if self._reads_tokens(name, self._calls[name]):
-                # Inside autocast a product of float32 is rounded to half precision: other rows would be the largest,
-                # and in float16 the sums would overflow. `training.matmul` rounds as well.
-                with torch.no_grad(), precisely(output.device):
-                    self._add(name, output, self._batch)
+                self._add(name, _summed(output, self._counted(name, output, self._batch)))
             self._calls[name] += 1
 
         return record
 
-    def _add(self, name: str, output: torch.Tensor, batch: Batch) -> None:
-        units = output.shape[-1]
-        rows = output.detach().reshape(-1, units)
-        total = torch.float64 if rows.dtype == torch.float64 else torch.float32
+    def _expert_recorder(self, names: Mapping[str, str]) -> Record:
+        """
+        Args:
+            names: of the weights that are watched, by what the module that holds them calls them.
+        """
+
+        def record(weight: ExpertWeight, states: torch.Tensor, outputs: Mapping[int, Sent]) -> None:
+            if self._batch is None or weight.name not in names:
+                return
+            name = names[weight.name]
+            counted = self._counted(name, states, self._batch)
+            nothing = torch.empty(0, dtype=torch.long, device=states.device), states.new_empty(0, weight.rows)
+            sent = (outputs.get(expert, nothing) for expert in range(len(weight.weight)))
+            self._add(name, torch.stack([_summed(output, counted[tokens]) for tokens, output in sent]))
+
+        return record
+
+    def _counted(self, name: str, output: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Which of the output's positions, as one row, count."""
         if self._token_mask is None:
-            counted = torch.ones(len(rows), dtype=total, device=rows.device)
-        else:
-            mask = self._token_mask(name, batch)
-            # Some layers are given all texts' tokens in one row.
-            if output.shape[:-1] != mask.shape and (output.dim() > 2 or len(rows) != mask.numel()):
-                raise ModelError(
-                    f"layer {name} gives an output of {_times(output.shape[:-1])} positions where the batch has "
-                    f"{_times(mask.shape)}, so which of them are padding is not known; leave it out of `layers`, or "
-                    "set count_padding: true"
-                )
-            counted = mask.reshape(-1).to(total)
-        # A matrix-vector product reads |h| once; a norm of columns takes longer than the layer's own product. On a CPU
-        # |h| is never written out of its cache.
-        length = max(1, CACHED // units) if rows.device.type == "cpu" else len(rows)
-        parts = zip(torch.split(counted, length), torch.split(rows, length), strict=True)
-        summed = torch.stack([some @ part.abs().to(total) for some, part in parts]).sum(0)
+            return output.new_ones(output.shape[:-1], dtype=torch.bool).flatten()
+        mask = self._token_mask(name, batch)
+        # Some layers are given all texts' tokens in one row.
+        if output.shape[:-1] != mask.shape and (output.dim() > 2 or len(output) != mask.numel()):
+            raise ModelError(
+                f"layer {name} gives an output of {_times(output.shape[:-1])} positions where the batch has "
+                f"{_times(mask.shape)}, so which of them are padding is not known; leave it out of `layers`, or "
+                "set count_padding: true"
+            )
+        return mask.flatten()
+
+    def _add(self, name: str, summed: torch.Tensor) -> None:
         self._sums[name] = self._sums[name] + summed if name in self._sums else summed
 
     def notice(self, weights: Iterable[nn.Parameter]) -> None:
@@ -125,6 +141,21 @@ class MagnitudeCollector:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
+
+
+def _summed(output: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+    """Σ |output| over the positions that count, by unit; float32 at least."""
+    units = output.shape[-1]
+    rows = output.detach().reshape(-1, units)
+    total = torch.float64 if rows.dtype == torch.float64 else torch.float32
+    # A matrix-vector product reads |h| once; a norm of columns takes longer than the layer's own product. On a CPU
+    # |h| is never written out of its cache.
+    length = max(1, CACHED // units) if rows.device.type == "cpu" else len(rows)
+    parts = zip(torch.split(counted.to(total), length), torch.split(rows, length), strict=True)
+    # Inside autocast a product of float32 is rounded to half precision: other rows would be the largest, and in float16
+    # the sums would overflow. `training.matmul` rounds as well.
+    with torch.no_grad(), precisely(output.device):
+        return torch.stack([some @ part.abs().to(total) for some, part in parts]).sum(0)
 
 
 def check_layers(
@@ -199,7 +230,16 @@ def masked_rows(score: torch.Tensor, threshold: float) -> torch.Tensor:
 
 
 def divided_rows(score: torch.Tensor, threshold: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The rows that are kept, ascending, and those that are masked (`masked_rows`)."""
-    order = torch.argsort(score, descending=True, stable=True)
-    kept = score.numel() - rows_masked(score.numel(), threshold)
-    return order[:kept].sort().values, order[kept:]
+    """The rows that are kept, ascending, and those that are masked (`masked_rows`).
+
+    Args:
+        score: d_out, or experts × d_out, of whose rows, counted through, the share is masked for each expert by itself;
+            all are of an expert that no token was sent to, whose scores are zero.
+    """
+    order = torch.argsort(score, dim=-1, descending=True, stable=True)
+    kept = score.shape[-1] - rows_masked(score.shape[-1], threshold)
+    if score.dim() == 1:
+        return order[:kept].sort().values, order[kept:]
+    order += torch.arange(0, score.numel(), score.shape[-1], device=order.device)[:, None]
+    used = score.any(dim=-1)
+    return order[used, :kept].flatten().sort().values, torch.cat([order[used, kept:].flatten(), order[~used].flatten()])

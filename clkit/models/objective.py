@@ -25,9 +25,11 @@ class TextToText(Section):
 
 
 class Classification(Section):
-    """A head on the model chooses one of the labels; encoder models."""
+    """A head on the model chooses one of the labels; encoder and decoder models."""
 
-    kind: Literal["classification"] = Field(description="Choose a label with a head on the model; encoder models.")
+    kind: Literal["classification"] = Field(
+        description="Choose a label with a head on the model; encoder and decoder models."
+    )
     heads: Literal["shared", "per_task"] = Field(
         "shared",
         description="`shared`: one head over the labels of all tasks seen, as where the task of an input is not known "

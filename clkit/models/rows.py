@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from clkit.models.experts import ExpertWeight
 from clkit.models.layers import RowSite
 
 
@@ -43,7 +44,7 @@ class RowGradients:
     """
 
     def __init__(self, sites: Iterable[RowSite], whole: bool) -> None:
-        self._layers = {site.name: _Layer(site.module, site.weight, whole) for site in sites}
+        self._layers = {site.name: _Layer(cast(nn.Module, site.module), site.weight, whole) for site in sites}
 
     def begin(self) -> None:
         """A step's forward pass begins."""
@@ -78,6 +79,8 @@ def refusals(sites: Sequence[RowSite], model: nn.Module) -> dict[str, str]:
 
 
 def _refusal(site: RowSite, owners: int) -> str:
+    if isinstance(site.module, ExpertWeight):
+        return "they are those of fused experts"
     plain = type(site.module).forward is nn.Linear.forward and "forward" not in vars(site.module)
     if not plain or site.module._parameters.get("weight") is not site.weight:
         return "they belong to layers of another kind than a plain linear one"

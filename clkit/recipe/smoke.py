@@ -52,7 +52,5 @@ def _in_miniature(strategy: dict[str, Any]) -> dict[str, Any]:
 
 def stand_in(recipe: Recipe) -> str:
     """The embedded model that stands for the recipe's: one of its family, as far as its name tells that."""
-    if recipe.objective.kind == "classification":  # which only encoders do
-        return "embedded:tiny-roberta"
     known = (small for pattern, small in STAND_INS.items() if re.search(pattern, recipe.model.name, re.IGNORECASE))
-    return next(known, "embedded:tiny-t5")
+    return next(known, "embedded:tiny-roberta" if recipe.objective.kind == "classification" else "embedded:tiny-t5")

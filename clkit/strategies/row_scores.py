@@ -12,7 +12,7 @@ from torch import nn
 from clkit.draws import torch_seeded
 from clkit.errors import StrategyError
 from clkit.models.family import Family
-from clkit.models.layers import RowSite, row_sites, select_layers
+from clkit.models.layers import RowSite, row_sites, select_ranked
 from clkit.models.magnitudes import MagnitudeCollector, check_layers, divided_rows, not_called
 from clkit.models.rows import RowGradients, refusals
 from clkit.strategies.contract import Context, Steps
@@ -24,7 +24,7 @@ def trained_sites(family: Family, layers: Sequence[str]) -> list[RowSite]:
     Raises:
         StrategyError: none of these layers is trained.
     """
-    sites = row_sites(select_layers(family, layers, "strategies.migu.layers"))
+    sites = row_sites(select_ranked(family, layers, "strategies.migu.layers"))
     if not sites:
         raise StrategyError(
             f"strategies.migu.layers: none of these layers is trained ({', '.join(layers)}); choose layers that carry "
@@ -159,7 +159,7 @@ class RowChoice:
             self._divided.append((rows, masked.nonzero().flatten()))
 
     def _take(self, context: Context) -> list[torch.Tensor]:
-        """The scores of the forward passes since this was called last, over all processes; for each site, d_out."""
+        """The scores of the forward passes since this was called last, over all processes; for each site, its shape."""
         if self._collector is None:
             return self._random(context)
         sums = self._collector.take()
@@ -167,15 +167,16 @@ class RowChoice:
             raise StrategyError("strategies.migu: no layer's output was recorded in this step, so no row can be chosen")
         self._uncalled = [site for site in self._sites if site.name not in sums]
         # A layer that this step did not use (no gradient either) has no sum on this process, perhaps on others.
-        scores = [sums.get(site.name, torch.zeros(site.rows, device=site.weight.device)) for site in self._sites]
+        scores = [sums.get(site.name, torch.zeros(site.shape, device=site.weight.device)) for site in self._sites]
         # One reduction for all layers: many small ones would cost more than the step's arithmetic.
-        together = context.sum_over_processes(torch.cat(scores))
-        scores = list(torch.split(together, [score.numel() for score in scores]))
+        together = context.sum_over_processes(torch.cat([score.flatten() for score in scores]))
+        parts = torch.split(together, [score.numel() for score in scores])
+        scores = [part.view(site.shape) for part, site in zip(parts, self._sites, strict=True)]
         if self._source == "smallest":
             return [-score for score in scores]
         if self._source == "persistent_random":
             drawn = self._random(context)
-            return [score[order.argsort()] for score, order in zip(scores, drawn, strict=True)]
+            return [score.gather(-1, order.argsort(-1)) for score, order in zip(scores, drawn, strict=True)]
         return scores
 
     def refuse_uncalled(self) -> None:
@@ -200,4 +201,4 @@ class RowChoice:
         """A number from 0 to 1 for each row of each site: of this step with `random`, else the run's."""
         purpose = [context.task_index, context.step] if self._source == "random" else []
         generator = torch_seeded("migu", context.seed, *purpose)
-        return [torch.rand(site.rows, generator=generator).to(site.weight.device) for site in self._sites]
+        return [torch.rand(site.shape, generator=generator).to(site.weight.device) for site in self._sites]

@@ -26,6 +26,7 @@ SHARED, PER_TASK = ({"kind": "classification", "heads": heads} for heads in ("sh
 PRETRAINING = {"kind": "pretraining", "block_tokens": 32}
 LEARNING = {"epochs": 16.0}
 ADAPTERS = {"method": "incremental_lora", "rank": 4}
+MIGU = {"name": "migu", "layers": ["attention", "feed_forward", "head"]}
 REPLAY, EWC = {"name": "replay", "share": 0.5}, {"name": "ewc", "examples": 4}
 
 
@@ -83,6 +84,13 @@ def test_every_strategy_learns_new_labels(strategy: str, toy_roberta: Path, tmp_
     assert second > 0.9
 
 
+def test_a_decoder_chooses_a_label_as_an_encoder_does(toy_llama: Path, tmp_path: Path) -> None:
+    run = train(recipe(tmp_path, toy_llama, PER_TASK, training=LEARNING), tmp_path / "run")
+    assert all(score is not None and score > 0.8 for score in run.read_matrix().rows[1])
+    again = [record for tested in evaluate(run, stage="2") for record in tested.records()]
+    assert again == predictions(run, 2)
+
+
 def test_with_a_head_per_task_the_first_task_is_kept(per_task: RunFolder) -> None:
     rows = per_task.read_matrix().rows
     assert [rows[0][0], rows[1][1]] == [1.0, 1.0]
@@ -106,17 +114,24 @@ def test_every_metric_is_kept(shared: RunFolder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tuning", "strategies"),
+    ("model", "objective", "tuning", "strategies"),
     [
-        ({"method": "full"}, [REPLAY, EWC, {"name": "migu", "layers": ["attention", "feed_forward", "head"]}]),
-        (ADAPTERS, [REPLAY, {"name": "lwf"}, {"name": "migu"}]),
+        ("toy_roberta", SHARED, {"method": "full"}, [REPLAY, EWC, MIGU]),
+        ("toy_roberta", SHARED, ADAPTERS, [REPLAY, {"name": "lwf"}, {"name": "migu"}]),
+        ("toy_llama", SHARED, {"method": "full"}, [REPLAY, EWC, MIGU]),
+        ("toy_llama", PER_TASK, ADAPTERS, [{"name": "olora"}, {"name": "lwf"}, {"name": "migu"}]),
     ],
-    ids=["full", "incremental_lora"],
+    ids=["encoder-full", "encoder-incremental_lora", "decoder-full", "decoder-incremental_lora"],
 )
 def test_strategies_work_and_an_interrupted_task_goes_on_with_the_same_batches(
-    toy_roberta: Path, tmp_path: Path, tuning: dict[str, Any], strategies: list[dict[str, Any]]
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    model: str,
+    objective: dict[str, Any],
+    tuning: dict[str, Any],
+    strategies: list[dict[str, Any]],
 ) -> None:
-    ours = recipe(tmp_path, toy_roberta, tuning=tuning, strategies=strategies)
+    ours = recipe(tmp_path, request.getfixturevalue(model), objective, tuning=tuning, strategies=strategies)
     run = train(ours, tmp_path / "run")
     steps = [line for line in run.log.read() if line["event"] == "step"]
     assert all(math.isfinite(value) for line in steps for value in line.values() if isinstance(value, float))

@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 from clkit.errors import ModelError
-from clkit.models.families.classifier import CLOSED, Classifier, row_names
-from clkit.models.family import Family
+from clkit.models.classifying import row_names
+from clkit.models.families.classifier import Classifier
+from clkit.models.family import CLOSED, Family
 from clkit.models.groups import parameter_groups
 from clkit.models.loading import begin_task, load_model, save_model
 from clkit.models.objective import Classification, Pretraining

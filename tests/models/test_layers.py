@@ -59,7 +59,7 @@ def write_gpt2(folder: Path, toy_llama: Path) -> ModelSection:
 def test_rows_of_a_transposed_weight_are_its_columns(toy_llama: Path, tmp_path: Path) -> None:
     loaded = load_model(write_gpt2(tmp_path, toy_llama), FullTuning())
     sites = {
-        site.name.split(".", 3)[-1]: (site.rows, site.axis)
+        site.name.split(".", 3)[-1]: (*site.shape, site.axis)
         for site in row_sites(select_layers(loaded, ["attention", "feed_forward", "lm_head"]))
     }
     assert sites == {
@@ -74,7 +74,7 @@ def test_rows_of_a_transposed_weight_are_its_columns(toy_llama: Path, tmp_path: 
 def test_an_adapter_of_a_transposed_weight_is_not_transposed(toy_llama: Path, tmp_path: Path) -> None:
     tuned = load_model(write_gpt2(tmp_path, toy_llama), LoraTuning(method="lora", rank=4))
     sites = row_sites(select_layers(tuned, ["attention"]))
-    assert [(site.name.split(".", 3)[-1], site.rows, site.axis) for site in sites[:2]] == [
+    assert [(site.name.split(".", 3)[-1], *site.shape, site.axis) for site in sites[:2]] == [
         ("attn.c_attn.lora_A", 4, 0),
         ("attn.c_attn.lora_B", 48, 0),
     ]

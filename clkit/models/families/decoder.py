@@ -18,7 +18,7 @@ from clkit.models.greedy import end_ids, greedily, pad_id, texts_written
 from clkit.models.objective import Objective
 from clkit.models.weights import Weights
 
-_PARTS = r"(\w*mlp|ff|ffn|feed_forward|DenseReluDense)"
+_PARTS = r"(\w*mlp|ff|ffn|feed_forward|DenseReluDense|block_sparse_moe)"
 #: Inside such modules every linear layer belongs to the attention (Q, K, V and O, be they separate or fused) or to the
 #: feed-forward network, but for a router or gate of experts.
 BLOCK_ROLES = {

@@ -6,13 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
-from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from clkit.models.family import Batch, Family
-
-HEAD_DRAWN = "head drawn at random"
 
 
 class Encoder(Family):
@@ -64,15 +60,3 @@ class Encoder(Family):
         ids = {"input_ids": [list(ids) for ids in texts]}
         padded = self.tokenizer.pad(ids, padding_side="right", return_tensors="pt")
         return {name: padded[name] for name in ("input_ids", "attention_mask")}
-
-
-def in_head(model: PreTrainedModel, weight: str) -> bool:
-    """Whether a weight is of the head: of what comes behind the encoder, or of the pooler that only some heads need."""
-    encoder = model.base_model_prefix
-    return not weight.startswith(f"{encoder}.") or weight.startswith(f"{encoder}.pooler.")
-
-
-def head_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """The parts of the model that come behind the encoder, by name, as far as they have weights."""
-    parts = dict(model.named_children())
-    return {name: part for name, part in parts.items() if name != model.base_model_prefix and [*part.parameters()]}

@@ -14,8 +14,9 @@ from transformers import AutoModelForMaskedLM, DataCollatorForLanguageModeling, 
 
 from clkit.draws import drawn_from
 from clkit.errors import ModelError
-from clkit.models.families.encoder import HEAD_DRAWN, Encoder, in_head
+from clkit.models.families.encoder import Encoder
 from clkit.models.family import Collator, LabelsOfTasks
+from clkit.models.heads import HEAD_DRAWN, in_head
 from clkit.models.objective import Objective, Pretraining
 from clkit.models.weights import Weights
 

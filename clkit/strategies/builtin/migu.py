@@ -87,7 +87,6 @@ class MIGU(Strategy):
 
     name: ClassVar[str] = "migu"
     Options = MIGUOptions
-
     options: MIGUOptions
 
     def __init__(self, options: MIGUOptions) -> None:
@@ -96,11 +95,11 @@ class MIGU(Strategy):
         self._rows: row_scores.RowChoice | None = None
         #: The kept and the masked rows of each site in this step, once they are known.
         self._divided: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._frozen: list[tuple[torch.nn.Parameter, int, torch.Tensor, torch.Tensor]] = []
+        self._frozen: list[tuple[torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor]] = []
 
     def check(self, family: Family, tasks: int) -> None:
         sites = row_scores.trained_sites(family, self.options.layers)
-        rows, threshold = [site.rows for site in sites], self.options.threshold
+        rows, threshold = [site.shape[-1] for site in sites], self.options.threshold
         if not any(magnitudes.rows_masked(count, threshold) for count in rows):
             raise StrategyError(
                 f"strategies.migu.threshold: {threshold:g} of {max(rows)} rows, the most that one of these layers has, "
@@ -117,10 +116,11 @@ class MIGU(Strategy):
             return
         sites = row_scores.trained_sites(family, self.options.layers)
         yield f"masks rows in {groups.coverage(family, (site.weight for site in sites))}"
-        for rows, count in sorted(Counter(site.rows for site in sites).items()):
+        shapes = Counter((site.shape[-1], " of each expert in use" * (len(site.shape) > 1)) for site in sites)
+        for (rows, each), count in sorted(shapes.items()):
             masked = magnitudes.rows_masked(rows, self.options.threshold)
             what = f"{masked:,} of {rows:,} rows" if masked else f"none of {rows:,} rows, too few for this threshold,"
-            yield f"masks {what} in {count:,} {'weight' if count == 1 else 'weights'}"
+            yield f"masks {what}{each} in {count:,} {'weight' if count == 1 else 'weights'}"
         if self.steps is not None:
             yield from row_scores.work(family.model, sites, self.steps, self.options.mask == "update")
 
@@ -164,7 +164,7 @@ class MIGU(Strategy):
         if weight.grad is not None:
             # Faster than writing zeros into scattered rows.
             keep = weight.grad.new_ones(site.rows).index_fill_(0, masked, 0)
-            weight.grad.mul_(keep.unsqueeze(1 - site.axis))
+            site.by_row(weight.grad).mul_(keep.view(site.shape).unsqueeze(-1))
         gradient = self._rows.gradient(site) if self._rows is not None else None
         if gradient is not None and self.steps is not None and not self.steps.whole_gradients:
             if weight.grad is not None:  # a penalty's
@@ -174,15 +174,16 @@ class MIGU(Strategy):
         elif gradient is not None:
             weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
             weight.grad.index_add_(0, kept, gradient)
-        if update and weight not in context.row_gradients:
-            self._frozen.append((weight, site.axis, masked, weight.index_select(site.axis, masked)))
-        if update and site.bias is not None:
-            self._frozen.append((site.bias, 0, masked, site.bias.index_select(0, masked)))
+        if update:
+            still = [] if weight in context.row_gradients else [site.by_row(weight)]
+            still += [] if site.bias is None else [site.bias]
+            place = torch.unravel_index(masked, site.shape)
+            self._frozen += [(rows, place, rows[place]) for rows in still]
 
     def after_step(self, context: Context) -> None:
         with torch.no_grad():
-            for parameter, axis, rows, before in self._frozen:
-                parameter.index_copy_(axis, rows, before)
+            for rows, place, before in self._frozen:
+                rows[place] = before
         self._frozen.clear()
 
     def after_task(self, context: Context) -> None:

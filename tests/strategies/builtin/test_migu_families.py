@@ -8,18 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from clkit.errors import ModelError, StrategyError
 from clkit.models.families.classifier import Classifier
+from clkit.models.families.decoder import Decoder
 from clkit.models.family import Family, summed_cross_entropy
-from clkit.models.layers import row_sites, select_layers
-from clkit.models.objective import Classification
+from clkit.models.layers import row_sites, select_layers, select_ranked, trained_parameters
+from clkit.models.magnitudes import MagnitudeCollector
+from clkit.models.objective import Classification, TextToText
 from clkit.strategies.builtin.migu import MIGU, MIGUOptions
 from clkit.strategies.contract import Steps
 from tests.models.test_encoder import CONFIGS
 from tests.models.test_padding import seq2seq
 from tests.strategies.builtin.test_migu import context, expected_rows, zero_rows
+from tests.test_fuzzing_models import EXPERTS, SIZES
 
 ENCODERS, SEQ2SEQ = ("albert", "mpnet", "nomic_bert", "deberta_v3"), ("bart", "t5gemma")
 CROSS = ("encoder_attn", "cross_attn")
@@ -125,3 +128,116 @@ def test_layers_over_relative_positions_alone_have_no_magnitude(toy_roberta: Pat
     with pytest.raises(ModelError, match=r"pos_key_proj gives an output of 1 × 10 positions where the batch"):
         MIGU(MIGUOptions(name="migu", layers=["*_proj"])).check(family, 2)
     MIGU(MIGUOptions(name="migu", partial=True)).check(family, 2)
+
+
+# --- fused experts ------------------------------------------------------------------------------------------------
+
+
+MIXTURES = ("mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss", "granitemoe", "olmoe", "ernie4_5_moe")
+
+
+def mixture(kind: str, tokenizer: Path) -> Decoder:
+    """Each token is sent to two of sixteen experts, so that some see none."""
+    torch.manual_seed(0)
+    sizes = SIZES | EXPERTS | dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 16)
+    ids = {"vocab_size": 45, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 40}
+    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[kind](**sizes, **ids)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.3)
+    return Decoder(model, AutoTokenizer.from_pretrained(tokenizer), TextToText())
+
+
+def expert_magnitudes(family: Decoder, batch: Any) -> dict[str, torch.Tensor]:
+    """Σ over the tokens sent to each expert of what its weights put out, experts × d_out, all of them computed."""
+    counted, sums = batch["attention_mask"].bool().flatten(), {}
+
+    def recorder(name: str) -> Any:
+        def record(layer: Any, inputs: Any) -> None:
+            states, chosen, _ = inputs
+            sent = torch.stack([(chosen == expert).any(dim=1) & counted for expert in range(16)])
+            turn = (lambda weight: weight) if layer.is_transposed else (lambda weight: weight.transpose(1, 2))
+            biases = [layer.gate_up_proj_bias, layer.down_proj_bias] if layer.has_bias else [torch.zeros(16, 1)] * 2
+            up = states @ turn(layer.gate_up_proj) + biases[0][:, None]
+            down = layer._apply_gate(up) @ turn(layer.down_proj) + biases[1][:, None]
+            for weight, output in (("gate_up_proj", up), ("down_proj", down)):
+                sums[f"{name}.{weight}"] = (output.abs() * sent[..., None]).sum(dim=1).detach()
+
+        return record
+
+    experts = [(name, one) for name, one in family.model.named_modules() if name.endswith(".experts")]
+    hooks = [one.register_forward_pre_hook(recorder(name)) for name, one in experts]
+    with torch.no_grad():
+        family.model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
+    for hook in hooks:
+        hook.remove()
+    return sums
+
+
+@pytest.mark.parametrize("mask", ["gradient", "update"])
+@pytest.mark.parametrize("kind", MIXTURES)
+def test_rows_of_fused_experts_are_those_of_each_for_the_tokens_sent_to_it(
+    kind: str, mask: Any, toy_llama: Path
+) -> None:
+    family = mixture(kind, toy_llama)
+    batch = family.probe()
+    sums = expert_magnitudes(family, batch)
+    unused = {name: ~one.any(dim=1) for name, one in sums.items()}
+    assert all(none.any() and not none.all() for none in unused.values())
+    strategy = MIGU(MIGUOptions(name="migu", mask=mask))
+    strategy.check(family, 2)
+    optimizer = torch.optim.AdamW(family.model.parameters(), lr=0.01)
+    backward(family, batch)
+    optimizer.step()  # gives the rows a momentum
+    optimizer.zero_grad()
+    sums = expert_magnitudes(family, batch)
+    sites = {site.name: site for site in row_sites(select_ranked(family, ["feed_forward"], "k"))}
+    backward(family, batch)
+    whole = {name: site.by_row(site.weight.grad).clone() for name, site in sites.items()}
+    optimizer.zero_grad()
+    backward(family, batch, strategy)
+    before = {name: site.by_row(site.weight).detach().clone() for name, site in sites.items()}
+    biases = {name: site.bias.detach().clone() for name, site in sites.items() if site.bias is not None}
+    assert biases or kind != "gpt_oss"
+    masked = {}
+    for name, one in sums.items():
+        rows = [expected_rows(score.numpy(), 0.7) if score.any() else set(range(len(score))) for score in one]
+        masked[name] = torch.tensor([[unit in own for unit in range(one.shape[1])] for own in rows])
+        expected = whole[name].masked_fill(masked[name][..., None], 0)
+        assert expected.any()
+        torch.testing.assert_close(sites[name].by_row(sites[name].weight.grad), expected, rtol=1e-4, atol=1e-5)
+    optimizer.step()
+    strategy.after_step(context(family))
+    for name, hidden in masked.items():
+        moved = (sites[name].by_row(sites[name].weight) != before[name]).any(dim=-1)
+        assert torch.equal(moved, ~hidden if mask == "update" else torch.ones_like(hidden)), name
+        if name in biases and mask == "update":
+            assert torch.equal(sites[name].bias == biases[name], hidden), name
+
+
+@pytest.mark.parametrize("kind", MIXTURES)
+def test_experts_answer_the_same_while_they_are_watched(kind: str, toy_llama: Path) -> None:
+    family = mixture(kind, toy_llama)
+    batch = family.probe()
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    outputs, gradients = [], []
+    for watched in (False, True):
+        collector = MagnitudeCollector(select_ranked(family, ["*"], "k") if watched else {}, family.token_mask)
+        logits = family.model(**inputs).logits
+        gradients.append(torch.autograd.grad(logits.square().sum(), [*trained_parameters(family.model).values()]))
+        outputs.append(logits)
+        collector.remove()
+    assert not any("forward" in vars(module) for module in family.model.modules())
+    torch.testing.assert_close(*outputs)
+    for plain, observed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, observed, rtol=1e-4, atol=1e-4 * float(plain.abs().max()))
+
+
+@pytest.mark.parametrize("source", ["random", "fixed_random", "persistent_random", "smallest"])
+def test_controls_mask_as_many_rows_of_each_expert(source: Any, toy_llama: Path) -> None:
+    family = mixture("gpt_oss", toy_llama)
+    strategy = MIGU(MIGUOptions(name="migu", source=source, threshold=0.5))
+    backward(family, family.probe(), strategy)
+    for site in row_sites(select_ranked(family, ["*experts*"], "k")):
+        kept = site.by_row(site.weight.grad).any(dim=-1).sum(dim=-1)
+        assert set(kept.tolist()) == {0, site.shape[-1] // 2}, site.name
