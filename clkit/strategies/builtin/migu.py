@@ -176,9 +176,8 @@ class MIGU(Strategy):
             weight.grad.index_add_(0, kept, gradient)
         if update:
             still = [] if weight in context.row_gradients else [site.by_row(weight)]
-            still += [] if site.bias is None else [site.bias]
             place = torch.unravel_index(masked, site.shape)
-            self._frozen += [(rows, place, rows[place]) for rows in still]
+            self._frozen += [(rows, place, rows[place]) for rows in (*still, site.bias) if rows is not None]
 
     def after_step(self, context: Context) -> None:
         with torch.no_grad():
