@@ -17,7 +17,7 @@ from clkit.models.layers import RowSite
 from clkit.strategies import fisher
 from clkit.strategies.builtin.migu import MIGU, MIGUOptions
 from clkit.strategies.contract import Context
-from clkit.strategies.row_scores import RowScores, trained_sites
+from clkit.strategies.row_scores import RowChoice, trained_sites
 
 
 class SparingRowsOptions(MIGUOptions):
@@ -27,42 +27,44 @@ class SparingRowsOptions(MIGUOptions):
     examples: int = Field(200, ge=1, description="Examples of each task that its rows' importance is estimated from.")
 
 
-class SparingScores(RowScores):
+class SparingChoice(RowChoice):
     """−F_i for row i: F_i = Σ_tasks Σ_j F_ij over finished tasks, F_ij the diagonal Fisher as `fisher.estimate` has it.
 
     It does not change inside a task, so neither do the rows.
     """
 
-    def __init__(self, family: Family, sites: Sequence[RowSite], importance: Mapping[str, torch.Tensor]) -> None:
-        super().__init__(family, sites, "fixed_random", False)
+    def __init__(
+        self, family: Family, sites: Sequence[RowSite], options: MIGUOptions, importance: Mapping[str, torch.Tensor]
+    ) -> None:
+        super().__init__(family, sites, options.model_copy(update={"source": "fixed_random"}))
         self._importance = importance
 
-    def take(self, context: Context) -> list[torch.Tensor]:
+    def scores(self, context: Context) -> list[torch.Tensor]:
         if not self._importance:  # of a first task that is masked
-            return super().take(context)
+            return super().scores(context)
         return [-self._importance[site.name].to(site.weight.device) for site in self._sites]
 
 
 class SparingRows(MIGU):
-    """MIGU, whose rows are chosen by `SparingScores`: as many, and the first task as it is there."""
+    """MIGU, whose rows are chosen by `SparingChoice`: as many, and the first task as it is there."""
 
     name: ClassVar[str] = "sparing_rows"
-    Options = SparingRowsOptions
-    options: SparingRowsOptions
+    Options: ClassVar[type[MIGUOptions]] = SparingRowsOptions
 
     def __init__(self, options: SparingRowsOptions) -> None:
         super().__init__(options)
+        self._examples = options.examples
         self._importance: dict[str, torch.Tensor] = {}
 
-    def _score(self, family: Family, sites: Sequence[RowSite]) -> RowScores:
-        return SparingScores(family, sites, self._importance)
+    def _choice(self, family: Family, sites: Sequence[RowSite]) -> RowChoice:
+        return SparingChoice(family, sites, self.options, self._importance)
 
     def after_task(self, context: Context) -> None:
         super().after_task(context)
         sites = trained_sites(context.family, self.options.layers)
-        found = fisher.estimate(context, {site.name: site.weight for site in sites}, self.options.examples, "data")
+        found = fisher.estimate(context, {site.name: site.weight for site in sites}, self._examples, "data")
         for site in sites:
-            rows = found[site.name].sum(dim=1 - site.axis)
+            rows = site.by_row(found[site.name]).sum(-1)
             self._importance[site.name] = rows + self._importance.get(site.name, torch.zeros_like(rows))
 
     def state_dict(self) -> dict[str, Any]:

@@ -74,7 +74,8 @@ class RowChoice:
     def __init__(self, family: Family, sites: Sequence[RowSite], options: Choosing) -> None:
         self._sites, self._source = sites, options.source
         self._threshold, self._hold = options.threshold, options.hold
-        self._divided: list[tuple[torch.Tensor, torch.Tensor]] = []
+        #: What `divide` gave last.
+        self.divided: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._gradients = RowGradients([], whole=False)
         #: Those that had no output in the forward passes of this step.
         self._uncalled: list[RowSite] = []
@@ -130,10 +131,10 @@ class RowChoice:
         """The rows of each site that this step keeps, ascending, and those that it masks."""
         if self._is_due(context):
             with torch.no_grad():
-                self._divided = [divided_rows(score, self._threshold) for score in self._take(context)]
-        for site, (kept, _) in zip(self._sites, self._divided, strict=True):
+                self.divided = [divided_rows(score, self._threshold) for score in self.scores(context)]
+        for site, (kept, _) in zip(self._sites, self.divided, strict=True):
             self._gradients.choose(site.name, kept)
-        return self._divided
+        return self.divided
 
     def gradient(self, site: RowSite) -> torch.Tensor | None:
         """That of the kept rows, as `RowGradients.take` gives it."""
@@ -141,7 +142,7 @@ class RowChoice:
 
     def held(self) -> dict[str, torch.Tensor]:
         """The kept rows of each site, by name, if they outlast a step."""
-        held = zip(self._sites, self._divided, strict=True) if self._hold > 1 and self._divided else ()
+        held = zip(self._sites, self.divided, strict=True) if self._hold > 1 and self.divided else ()
         return {site.name: kept for site, (kept, _) in held}
 
     def hold(self, kept: Mapping[str, torch.Tensor]) -> None:
@@ -152,13 +153,13 @@ class RowChoice:
         """
         if kept and kept.keys() != (names := {site.name for site in self._sites}):
             raise KeyError(f"rows of {min(kept.keys() ^ names)} are held, or trained, and not both")
-        self._divided = []
+        self.divided = []
         for site in self._sites if kept else ():
             rows = kept[site.name].to(site.weight.device)
             masked = torch.ones(site.rows, dtype=torch.bool, device=rows.device).index_fill_(0, rows, False)
-            self._divided.append((rows, masked.nonzero().flatten()))
+            self.divided.append((rows, masked.nonzero().flatten()))
 
-    def _take(self, context: Context) -> list[torch.Tensor]:
+    def scores(self, context: Context) -> list[torch.Tensor]:
         """The scores of the forward passes since this was called last, over all processes; for each site, its shape."""
         if self._collector is None:
             return self._random(context)

@@ -6,7 +6,7 @@ Du et al., "Unlocking Continual Learning Abilities in Language Models", EMNLP 20
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -93,8 +93,6 @@ class MIGU(Strategy):
         super().__init__(options)
         self._sites: list[layers.RowSite] = []
         self._rows: row_scores.RowChoice | None = None
-        #: The kept and the masked rows of each site in this step, once they are known.
-        self._divided: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._frozen: list[tuple[torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor]] = []
 
     def check(self, family: Family, tasks: int) -> None:
@@ -108,7 +106,7 @@ class MIGU(Strategy):
         if not self.options.partial:
             found = groups.coverage(family, (site.weight for site in sites))
             groups.refuse_partial(found, self.options.layers, "strategies.migu", "would be updated unmasked")
-        row_scores.RowChoice(family, sites, self.options).check(family)
+        self._choice(family, sites).check(family)
 
     def remarks(self, family: Family, tasks: int) -> Iterator[str]:
         if tasks == 1 and self.options.first_task == "unmasked":
@@ -124,6 +122,9 @@ class MIGU(Strategy):
         if self.steps is not None:
             yield from row_scores.work(family.model, sites, self.steps, self.options.mask == "update")
 
+    def _choice(self, family: Family, sites: Sequence[layers.RowSite]) -> row_scores.RowChoice:
+        return row_scores.RowChoice(family, sites, self.options)
+
     @property
     def _known_early(self) -> bool:
         """Whether the step's rows are known before its only backward pass."""
@@ -133,7 +134,7 @@ class MIGU(Strategy):
         if context.task_index == 0 and self.options.first_task == "unmasked":
             return
         self._sites = row_scores.trained_sites(context.family, self.options.layers)
-        self._rows = row_scores.RowChoice(context.family, self._sites, self.options)
+        self._rows = self._choice(context.family, self._sites)
         self._rows.begin(context, self._known_early)
 
     def before_forward(self, context: Context, batch: Mapping[str, torch.Tensor]) -> None:
@@ -144,17 +145,16 @@ class MIGU(Strategy):
         if self._rows is not None:
             self._rows.close()
             if self._known_early:
-                self._divided = self._rows.divide(context)
+                self._rows.divide(context)
 
     def before_step(self, context: Context) -> None:
         if self._rows is None:
             return
-        if not self._known_early:
-            self._divided = self._rows.divide(context)
+        divided = self._rows.divided if self._known_early else self._rows.divide(context)
         self._rows.refuse_uncalled()
         masked = 0
         with torch.no_grad():
-            for site, (kept, left_out) in zip(self._sites, self._divided, strict=True):
+            for site, (kept, left_out) in zip(self._sites, divided, strict=True):
                 self._mask(context, site, kept, left_out)
                 masked += left_out.numel()
         context.log(migu_masked_share=masked / sum(site.rows for site in self._sites))
