@@ -86,7 +86,7 @@ def train(
 def dry_run(
     recipe: Recipe,
     run: str | Path,
-    device: Device,
+    device: Device | None = None,
     *,
     accept_changes: bool = False,
     listener: Listener | None = None,

@@ -73,7 +73,7 @@ class TestRecipe:
                     yield from marked(field.annotation)
 
         descriptions = list(marked(Recipe))
-        assert len(descriptions) == 3
+        assert len(descriptions) == 4
         assert all(text and text.endswith("May differ on `--resume`.") for text in descriptions)
 
 
