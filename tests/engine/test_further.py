@@ -129,7 +129,8 @@ def test_text_beside_tasks_trains(tmp_path: Path, toy_llama: Path, objective: st
 def test_what_cannot_be_is_refused_before_anything_is_loaded(tmp_path: Path, toy: ToyRecipe, toy_t5: Path) -> None:
     strategies = [replay({"kind": "files", "train": str(tmp_path / "none.jsonl")})]
     assert missing_inputs(toy(strategies=strategies)) == [
-        f"strategies.replay.general.source.train: no file '{tmp_path}/none.jsonl'"
+        f"strategies.replay.general.source.train: no file '{tmp_path}/none.jsonl'; put it there, or write the path "
+        "of yours"
     ]
     prose: dict[str, Any] = {"name": "x", "model": {"name": str(toy_t5)}, "benchmark": {"name": "sample"}}
     prose["strategies"] = [replay({"kind": "prose"})]

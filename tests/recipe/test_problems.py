@@ -19,7 +19,7 @@ SECTIONS = (
     "general, saving"
 )
 KNOWN = ", ".join(sorted(strategy_names()))
-MIGU_KEYS = "name, layers, partial, threshold, mask, count_padding, first_task, source"
+MIGU_KEYS = "name, layers, partial, threshold, mask, count_padding, hold, first_task, source"
 UNKNOWN_TAG = "not valid YAML: could not determine a constructor for the tag"
 NAME = "letters, digits, dots, dashes and underscores, beginning with a letter or digit, at most 80 characters"
 
@@ -60,9 +60,13 @@ def problems_of(text: str | bytes) -> list[str]:
         ),
         (
             "training: {precision: bf61}",
-            "training.precision: 'bf61' is not one of the choices, did you mean 'bf16'? (allowed: fp32, bf16, fp16)",
+            "training.precision: 'bf61' is not one of the choices, did you mean 'bf16'? "
+            "(allowed: fp32, bf16, fp16, auto)",
         ),
-        ("training: {precision: 3}", "training.precision: 3 is not one of the choices (allowed: fp32, bf16, fp16)"),
+        (
+            "training: {precision: 3}",
+            "training.precision: 3 is not one of the choices (allowed: fp32, bf16, fp16, auto)",
+        ),
         (
             "training: {adam_betas: [0.9]}",
             "training.adam_betas: 1 entry given (allowed: a list of 2 entries, each entry a number from 0, below 1)",
@@ -148,7 +152,7 @@ def test_one_problem(line: str, expected: str) -> None:
         (
             "{name: a, source: {kind: file}}",
             "tasks.a.source.kind: 'file' is not one of the choices, did you mean 'files'? "
-            "(allowed: files, folder, hub, sample)",
+            "(allowed: files, folder, hub, prose, sample)",
         ),
         (
             "{name: a, source: {kind: folder}}",
