@@ -48,7 +48,7 @@ def matrix(
         raise UsageError("--all is for the terminal; --json and --csv always hold every matrix")
     if reference and as_csv:
         raise UsageError("--reference is for metrics, and --csv holds scores only; use --json")
-    opened = open_runs(runs) if runs else [RunFolder.newest()]
+    opened = _with_scores(open_runs(runs)) if runs else [RunFolder.newest()]
     folders = {str(folder.path): folder for folder in opened}
     matrices = {name: (folder, _read(folder, metric)) for name, folder in folders.items()}
     if as_csv:
@@ -66,6 +66,16 @@ def matrix(
         console = make_console()
         for table in compared.tables(console.width, every_matrix=every_matrix):
             console.print(table)
+
+
+def _with_scores(runs: list[RunFolder]) -> list[RunFolder]:
+    """The runs without those that have only just begun, as some of a sweep have, if others have not."""
+    begun = [run for run in runs if any(stage.is_finished for stage in run.stage_folders())]
+    if begun:
+        for run in runs:
+            if run not in begun:
+                typer.echo(f"note: {run.path}: nothing was evaluated so far, so it is left out", err=True)
+    return begun or runs
 
 
 def _read(run: RunFolder, metric: str | None) -> AccuracyMatrix:

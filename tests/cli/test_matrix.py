@@ -81,6 +81,16 @@ def test_run_in_progress_says_so():
     assert "bwt" not in output
 
 
+def test_one_that_has_only_begun_is_left_out_of_several():
+    make_run(1)
+    RunFolder.create("runs/x-2", "name: x\nseed: 2\n", {})
+    result = call("runs")
+    assert result.stderr == "note: runs/x-2: nothing was evaluated so far, so it is left out\n"
+    assert result.stdout == call("runs/x-1").stdout
+    with pytest.raises(RunError, match=r"runs/x-2: nothing was evaluated so far$"):
+        call("runs/x-2")
+
+
 def test_groups_of_seeds_say_what_they_differ_in(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "80")
     methods = {
