@@ -5,8 +5,10 @@ A job that Slurm preempts, or whose time is up, is put into the queue again and 
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from pydantic import Field
@@ -57,7 +59,8 @@ class Submitit(RemoteEngine):
         yield from super().carry_out(jobs)
 
     def submit(self, job: Job) -> Any:
-        return self._executor.submit(_Run(), job, limited(self.options.cpus))
+        with _interruptible():
+            return self._executor.submit(_Run(), job, limited(self.options.cpus))
 
     def wait(self, handles: Sequence[Any]) -> Sequence[Any]:
         time.sleep(INTERVAL)
@@ -72,6 +75,19 @@ class Submitit(RemoteEngine):
     def cancel(self, handles: Sequence[Any]) -> None:
         for handle in handles:
             handle.cancel()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """What is started hears SIGINT, by which submitit cancels local jobs, also where this process does not (nohup)."""
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Run:
