@@ -81,10 +81,18 @@ class Job:
 
 def wait(process: subprocess.Popen[bytes]) -> int:
     """The exit code of a run, when it has ended."""
-    code = process.wait()
+    # Not one long wait: Ray interrupts without a signal, and Python raises that when the system's call is back.
+    while (code := _waited(process)) is None:
+        pass
     if process.stdin is not None:
         process.stdin.close()
     return code
+
+
+def _waited(process: subprocess.Popen[bytes]) -> int | None:
+    with suppress(subprocess.TimeoutExpired):
+        return process.wait(timeout=1)
+    return None
 
 
 def stop(processes: Collection[subprocess.Popen[bytes]]) -> None:
