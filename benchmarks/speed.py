@@ -140,18 +140,23 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def random_batch(family: Family, generator: torch.Generator) -> dict[str, torch.Tensor]:
-    """Eight examples, half of them padded to twice their length."""
+    """Eight examples, half of them padded to twice their length; of a decoder, the last tokens are the answer."""
     words = int(family.model.config.vocab_size)
     mask = torch.ones(BATCH, SOURCE, dtype=torch.long)
     mask[: BATCH // 2, SOURCE // 2 :] = 0
     inputs = torch.randint(3, words, (BATCH, SOURCE), generator=generator)
     if family.name == "seq2seq":
         labels = torch.randint(3, words, (BATCH, TARGET), generator=generator)
-        shifted = {"decoder_input_ids": torch.nn.functional.pad(labels[:, :-1], (1, 0))}
+        further = {"decoder_input_ids": torch.nn.functional.pad(labels[:, :-1], (1, 0))}
+    elif family.name == "decoder":
+        left = mask.flip(1).cumsum(1).flip(1)  # tokens from here to the end
+        labels = inputs.masked_fill((mask == 0) | (left > TARGET), -100)
+        kept = (labels != -100).any(dim=0).nonzero().flatten()
+        labels, further = labels[:, kept], {"logits_to_keep": kept}
     else:
         labels = inputs.masked_fill(torch.rand(inputs.shape, generator=generator) > 0.15, -100)
-        labels, shifted = labels.masked_fill(mask == 0, -100), {}
-    return {"input_ids": inputs, "attention_mask": mask, "labels": labels, **shifted}
+        labels, further = labels.masked_fill(mask == 0, -100), {}
+    return {"input_ids": inputs, "attention_mask": mask, "labels": labels, **further}
 
 
 def clock() -> float:

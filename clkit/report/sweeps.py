@@ -112,6 +112,8 @@ class SweepProgress(SweepListener):
                 f"{method}: no rate is chosen, and nothing tested, while a run by which it is chosen is not finished"
             )
             return
+        if not choice.tried:  # it has one rate
+            return
         tried = ", ".join(f"{rate:g}: {100 * one.average:.1f}" for rate, one in sorted(choice.tried.items()))
         end = f"; a {choice.beyond} one may be better, and was not tried" if choice.beyond else ""
         self.noted(f"{method}: rate {choice.rate:g} (validation: {tried}){end}")

@@ -131,12 +131,13 @@ class PlannedSuite:
         return len(self.runs({method: rates[few] for method, rates in self.rates_to_try().items()}))
 
     def validation_runs(self) -> list[PlannedRun]:
-        """The runs by which learning rates are chosen."""
+        """The runs by which learning rates are chosen; a method with one rate needs none, unless others learn like it."""
         if not self.chooses_rates or self.suite.rates is None:
             return []
         orders = self.suite.orders[:1] if self.suite.orders else [None]
-        seeds = self.suite.rates.seeds or self.suite.seeds[:1]
-        return self._runs(self.rates_to_try(), orders, seeds, VALIDATION)
+        section, tried = self.suite.rates, self.rates_to_try()
+        open_ = {method: rates for method, rates in tried.items() if len(rates) > 1 or method == section.like}
+        return self._runs(open_, orders, section.seeds or self.suite.seeds[:1], VALIDATION)
 
     def runs(self, rates: Rates) -> list[PlannedRun]:
         """The runs that are tested, at these learning rates of each method; the methods without one are left out."""

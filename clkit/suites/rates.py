@@ -20,7 +20,7 @@ class Tried(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """The rate of a method, and what all of its rates came to."""
+    """The rate of a method, and what all of its rates came to; nothing where it has only one."""
 
     rate: float
     tried: Mapping[float, Tried]
@@ -33,7 +33,9 @@ class Choice(NamedTuple):
 
 
 def choose_rates(planned: PlannedSuite, folder: Path) -> dict[str, Choice]:
-    """The rate of each method whose validation runs are all finished."""
+    """The rate of each method whose validation runs, if it needs any, are all finished."""
+    only = {method: rates[0] for method, rates in planned.rates_to_try().items() if len(rates) == 1}
+    best = {method: Choice(rate, {}) for method, rate in only.items() if rate is not None}
     found: dict[str, dict[float, list[AccuracyMatrix | None]]] = {}
     for run in planned.validation_runs():
         if run.rate is not None:
@@ -44,15 +46,15 @@ def choose_rates(planned: PlannedSuite, folder: Path) -> dict[str, Choice]:
         for method, rates in found.items()
         if all(None not in matrices for matrices in rates.values())
     }
-    best = {method: Choice(_best(rates), rates) for method, rates in tried.items()}
+    best |= {method: Choice(_best(rates), rates) for method, rates in tried.items()}
     section = planned.suite.rates
     if section is None or section.like is None:
         return best
-    if section.like not in best:
+    if section.like not in tried:
         return {}
     goal = best[section.like].tried[best[section.like].rate].learned
     return {
-        method: choice if method == section.like else Choice(_nearest(choice.tried, goal), choice.tried)
+        method: Choice(_nearest(choice.tried, goal), choice.tried) if len(choice.tried) > 1 else choice
         for method, choice in best.items()
     }
 

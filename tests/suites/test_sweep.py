@@ -133,6 +133,18 @@ def test_at_equal_learning() -> None:
     assert {method: choice.rate for method, choice in outcome.rates.items()} == {"plain": 1e-3, "masked": 1e-3}
 
 
+@pytest.mark.parametrize("rule, tried", [("seeds: [7]", 3), ("choose: equal_learning, like: plain, seeds: [7]", 4)])
+def test_a_method_with_one_rate_is_not_tried_unless_others_are_to_learn_like_it(rule: str, tried: int) -> None:
+    one = RATED.replace("seeds: [7]", rule).replace("plain: {", "plain: {rates: [1e-3], ")
+    outcome, carried_out = swept(by_rate, one)
+    assert sum(place.startswith("validation/") for place in carried_out) == tried
+    assert {method: choice.rate for method, choice in outcome.rates.items()} == {
+        "plain": 1e-3,
+        "masked": 1e-4 if tried == 3 else 1e-3,
+    }
+    assert outcome.rates["plain"].beyond == ""
+
+
 def test_all_rates_are_points_of_a_curve() -> None:
     outcome, carried_out = swept(by_rate, RATED.replace("seeds: [7]", "choose: all"))
     assert len(carried_out) == len(outcome.runs) == 12
