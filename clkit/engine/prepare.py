@@ -27,7 +27,7 @@ from clkit.models.examples import Texts, encode, refuse_unwritable_labels, task_
 from clkit.models.family import Family, LabelsOfTasks
 from clkit.models.layers import embeds_by_its_layer, refuse_untrainable
 from clkit.models.loading import describe, load_model
-from clkit.models.precision import is_rounded
+from clkit.models.precision import is_rounded, slow_attention
 from clkit.processes import processes
 from clkit.recipe.inputs import load_tasks, missing_trackers
 from clkit.recipe.recipe import Recipe
@@ -110,6 +110,13 @@ class Prepared:
             steps[stage.name] = task_steps(self.recipe, stage.name, own[index] + replayed)
         return steps
 
+    def _slow_attention(self) -> Iterator[str]:
+        training, device = self.recipe.training, processes().device
+        rounded = chosen_precision(training) == "bf16" or is_rounded(training.matmul, device)
+        remark = slow_attention(self.family.model.config, device, rounded) if self.stages else None
+        if remark is not None:
+            yield remark
+
     def _remarks_of_strategies(self) -> Iterator[str]:
         for strategy in self.strategies:
             told = call(strategy, "remarks", self.family, len(self.tasks))
@@ -146,6 +153,7 @@ class Prepared:
             remarks=[
                 *self._remarks,
                 *without_effect(self.recipe, self.tasks),
+                *self._slow_attention(),
                 *few_steps(to_come),
                 *self._weights(to_come),
                 *self._remarks_of_strategies(),

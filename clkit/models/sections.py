@@ -43,7 +43,9 @@ class ModelSection(Section):
         "`bitsandbytes` (`pip install 'clkit[quantization]'`).",
     )
     attention: Literal["eager", "sdpa", "flash_attention_2"] | None = Field(
-        None, description="How attention is computed; null: as `transformers` chooses for the model."
+        None,
+        description="How attention is computed; null: as `transformers` chooses for the model. On CPUs with "
+        "`training.matmul: medium` or bf16, `eager` makes a step of short texts a third faster.",
     )
 
     @model_validator(mode="after")

@@ -131,7 +131,7 @@ class PlannedSuite:
         return len(self.runs({method: rates[few] for method, rates in self.rates_to_try().items()}))
 
     def validation_runs(self) -> list[PlannedRun]:
-        """The runs by which learning rates are chosen; a method with one rate needs none, unless others learn like it."""
+        """The runs by which learning rates are chosen; none of a method with one rate, unless others learn like it."""
         if not self.chooses_rates or self.suite.rates is None:
             return []
         orders = self.suite.orders[:1] if self.suite.orders else [None]

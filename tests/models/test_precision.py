@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from transformers import LlamaConfig, LlamaModel
 
 from clkit.models.magnitudes import MagnitudeCollector
-from clkit.models.precision import is_rounded, matrix_products
+from clkit.models.precision import is_rounded, matrix_products, slow_attention
 
 CPU = torch.device("cpu")
 
@@ -38,3 +39,13 @@ def test_magnitudes_are_summed_in_float32_however_products_are_computed() -> Non
         rounded = mask.flatten().float() @ output.flatten(0, 1).abs()
     torch.testing.assert_close(collector.take()["l"].double(), expected, rtol=1e-6, atol=0)
     assert not torch.allclose(rounded.double(), expected, rtol=1e-6, atol=0)
+
+
+def test_fused_attention_is_remarked_on_where_a_cpu_rounds_its_products() -> None:
+    config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    model = LlamaModel(config)
+    assert "eager" in str(slow_attention(model.config, CPU, rounded=True))
+    assert slow_attention(model.config, CPU, rounded=False) is None
+    assert slow_attention(model.config, torch.device("cuda"), rounded=True) is None
+    model.set_attn_implementation("eager")
+    assert slow_attention(model.config, CPU, rounded=True) is None

@@ -133,7 +133,7 @@ def test_at_equal_learning() -> None:
     assert {method: choice.rate for method, choice in outcome.rates.items()} == {"plain": 1e-3, "masked": 1e-3}
 
 
-@pytest.mark.parametrize("rule, tried", [("seeds: [7]", 3), ("choose: equal_learning, like: plain, seeds: [7]", 4)])
+@pytest.mark.parametrize(("rule", "tried"), [("seeds: [7]", 3), ("choose: equal_learning, like: plain, seeds: [7]", 4)])
 def test_a_method_with_one_rate_is_not_tried_unless_others_are_to_learn_like_it(rule: str, tried: int) -> None:
     one = RATED.replace("seeds: [7]", rule).replace("plain: {", "plain: {rates: [1e-3], ")
     outcome, carried_out = swept(by_rate, one)
