@@ -25,6 +25,7 @@ from transformers import (
 from clkit.engine.prepare import labels_of, load_learner
 from clkit.errors import DataError, ModelError
 from clkit.models.examples import Texts, task_texts, without_unusable
+from clkit.models.families import decoder as module
 from clkit.models.families.decoder import Decoder
 from clkit.models.families.next_token import DecoderPretraining
 from clkit.models.family import Family
@@ -226,6 +227,54 @@ def assert_ranked(loaded: Family, answers: list[str]) -> None:
 def test_labels_are_ranked_by_their_whole_likelihood(toy: Family) -> None:
     for _ in range(2):  # the second time, all tokens are known
         assert_ranked(toy, ["w3", "w6 w7 w8", "", "w1 w2"])
+
+
+def test_labels_are_read_in_one_pass_behind_their_prompts(toy: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers, read = ["w3", "w6 w7 w8", "", "w1 w2", "w2 w2 w5 w1"], list[int]()
+    hook = toy.model.get_submodule("lm_head").register_forward_hook(lambda *made: read.append(made[2].shape[1]))
+    together = toy.log_likelihood(PROMPTS, answers)
+    assert read == [1, 1 + 3 + 2 + 4]
+    read.clear()
+    monkeypatch.setattr(module, "MOST_LOGITS", len(PROMPTS) * toy.model.config.vocab_size * 5)
+    torch.testing.assert_close(toy.log_likelihood(PROMPTS, answers), together)
+    assert read == [1, 1 + 3, 2, 4]
+    hook.remove()
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {
+            "model_type": "gpt_neo",
+            "attention_types": [[["local"], 2]],
+            "num_layers": 2,
+            "num_heads": 2,
+            "window_size": 3,
+        },
+        {
+            "model_type": "mistral",
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "num_hidden_layers": 2,
+            "sliding_window": 3,
+        },
+        {"model_type": "falcon", "num_attention_heads": 2, "num_hidden_layers": 2, "alibi": True},
+    ],
+)
+def test_where_places_are_told_otherwise_labels_are_read_one_after_the_other(toy: Family, own: dict[str, Any]) -> None:
+    torch.manual_seed(1)
+    sizes = {
+        "vocab_size": 4 + WORDS,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "eos_token_id": EOS,
+        "pad_token_id": PAD,
+    }
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**own, **sizes)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4)
+    assert_ranked(family(toy.tokenizer, model), ["w3 w4", "w6 w7 w8", "w1 w2"])
 
 
 @pytest.mark.parametrize("kind", ["bloom", "gpt2", "opt", "gpt_neox", "mamba"])

@@ -16,6 +16,14 @@ from clkit.models.chat import ChatTemplate
 from clkit.models.family import IGNORED, Batch, Collator, Generating, LabelsOfTasks
 from clkit.models.greedy import end_ids, greedily, pad_id, texts_written
 from clkit.models.objective import Objective
+from clkit.models.packing import (
+    MOST_LOGITS,
+    groups,
+    keeps_all,
+    log_probabilities,
+    own_tokens_only,
+    takes_own_masks,
+)
 from clkit.models.weights import Weights
 
 _PARTS = r"(\w*mlp|ff|ffn|feed_forward|DenseReluDense|block_sparse_moe)"
@@ -124,32 +132,57 @@ class Decoder(Generating):
     def log_likelihood(self, prompts: Sequence[str], answers: Sequence[str]) -> torch.Tensor:
         if "past_key_values" not in self._forward_parameters():  # such as Mamba, which keeps a state instead
             return torch.stack([self._log_likelihood_of_whole(prompts, answer) for answer in answers], dim=1)
+        tails = {answer: self._answer_ids(prompts, answer) for answer in answers}
+        found = self._log_likelihoods_behind(prompts, {key: tail for key, tail in tails.items() if tail is not None})
+        for answer in answers:
+            if answer not in found:  # white space at its beginning joined the end of a prompt
+                found[answer] = self._log_likelihood_of_whole(prompts, answer)
+        return torch.stack([found[answer] for answer in answers], dim=1)
+
+    def _log_likelihoods_behind(
+        self, prompts: Sequence[str], tails: Mapping[str, Sequence[Sequence[int]]]
+    ) -> dict[str, torch.Tensor]:
+        """log p(answer | prompt) by answer, of which these are the tokens behind each prompt; float32, one per prompt.
+
+        The prompts are read once, whatever the number of answers, and these in one pass if the model can.
+        """
         pad, device = pad_id(self.tokenizer), self.model.device
         ids, mask = self._left_padded(self.prompt_ids(prompts))
-        # The prompts are read once, whatever the number of answers.
         arguments = self._accepted(position_ids=_positions(mask), logits_to_keep=1)
         read = self.model(input_ids=ids, attention_mask=mask, use_cache=True, **arguments)
-        scores = []
-        for answer in answers:
-            tails = self._answer_ids(prompts, answer)
-            if tails is None:  # white space at an answer's beginning that joined the end of the prompt
-                scores.append(self._log_likelihood_of_whole(prompts, answer))
-                continue
-            target, known = (part.to(device) for part in padded(tails, pad))
-            logits = read.logits[:, -1:]
-            if target.shape[1] > 1:
-                both = torch.cat([mask, known[:, :-1]], dim=1)
-                further = self.model(
-                    input_ids=target[:, :-1],
-                    attention_mask=both,
-                    past_key_values=copy.deepcopy(read.past_key_values),  # which the pass appends to
-                    use_cache=True,
-                    **self._accepted(position_ids=_positions(both)[:, mask.shape[1] :]),
-                )
-                logits = torch.cat([logits, further.logits], dim=1)
-            losses = functional.cross_entropy(logits.float().transpose(1, 2), target, reduction="none")
-            scores.append(-(losses * known).sum(dim=1))
-        return torch.stack(scores, dim=1)
+        cache, begun = read.past_key_values, read.logits[:, -1].float().log_softmax(dim=1)
+        targets = {key: [part.to(device) for part in padded(rows, pad)] for key, rows in tails.items()}
+        found = {key: begun.gather(1, target[:, :1])[:, 0] for key, (target, _) in targets.items()}
+        longer = [key for key, (target, _) in targets.items() if target.shape[1] > 1]
+        most = MOST_LOGITS // begun.numel() if self._reads_side_by_side(cache) else 0
+        for group in groups([targets[key][0].shape[1] - 1 for key in longer], most):
+            keys = [longer[index] for index in group]
+            target, known = ([targets[key][part] for key in keys] for part in (0, 1))
+            fed = [part[:, :-1] for part in known]
+            places = [_positions(torch.cat([mask, part], dim=1))[:, mask.shape[1] :] for part in fed]
+            widths = [part.shape[1] for part in fed]
+            alone = len(keys) == 1
+            further = self.model(
+                input_ids=torch.cat([part[:, :-1] for part in target], dim=1),
+                attention_mask=torch.cat([mask, *fed], dim=1)
+                if alone
+                else own_tokens_only(widths, mask, self.model.dtype),
+                past_key_values=copy.deepcopy(cache),  # which the pass appends to
+                use_cache=True,
+                **self._accepted(position_ids=torch.cat(places, dim=1)),
+            )
+            each = log_probabilities(further.logits, torch.cat([part[:, 1:] for part in target], dim=1))
+            each = each * torch.cat([part[:, 1:] for part in known], dim=1)
+            for key, own in zip(keys, torch.split(each, widths, dim=1), strict=True):
+                found[key] += own.sum(dim=1)
+        return found
+
+    def _reads_side_by_side(self, cache: Any) -> bool:
+        """Whether the model can read answers behind others as if each stood alone behind the prompt."""
+        # Falcon's ALiBi and GPT-Neo's windows go by where a token stands among all, not by the position it is given.
+        by_order = any(getattr(self.base.config, name, None) for name in ("alibi", "window_size"))
+        told = "position_ids" in self._forward_parameters() and not by_order
+        return told and takes_own_masks(self.base) and keeps_all(cache)
 
     def _log_likelihood_of_whole(self, prompts: Sequence[str], answer: str) -> torch.Tensor:
         """log p(answer | prompt) of one answer, the prompts read with it; float32, one per prompt."""

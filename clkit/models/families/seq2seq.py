@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -10,13 +9,21 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch.nn import functional
-from transformers import AutoModelForSeq2SeqLM, DataCollatorForSeq2Seq, EncoderDecoderCache, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    Cache,
+    DataCollatorForSeq2Seq,
+    DynamicCache,
+    EncoderDecoderCache,
+    PreTrainedTokenizerBase,
+)
 from transformers.modeling_outputs import BaseModelOutput
 
 from clkit.models.families.decoder import BLOCK_ROLES, padded
 from clkit.models.family import IGNORED, Batch, Collator, Generating, LabelsOfTasks
 from clkit.models.greedy import end_ids, greedily, pad_id, texts_written
 from clkit.models.objective import Objective
+from clkit.models.packing import MOST_LOGITS, groups, log_probabilities, own_tokens_only, takes_own_masks
 from clkit.models.weights import Weights
 
 #: Tokens that the encoder is given at once where there is no accelerator: with more its activations leave the cache.
@@ -114,26 +121,35 @@ class Seq2Seq(Generating):
 
     @torch.inference_mode()
     def log_likelihood(self, prompts: Sequence[str], answers: Sequence[str]) -> torch.Tensor:
-        source = self._source(prompts)
+        source, targets = self._source(prompts), self._target_ids(answers)
         read = {"encoder_outputs": self._encoded(source), "attention_mask": source["attention_mask"], "use_cache": True}
-        known: EncoderDecoderCache | None = None
-        scores = []
-        for ids in self._target_ids(answers):  # one decoder pass per label over the whole batch of prompts
-            repeated = torch.tensor(ids, device=self.model.device).expand(len(prompts), -1)
-            inputs = self._decoder_inputs(repeated)
-            if known is None:  # all answers begin with the same token
-                begun = self.model(decoder_input_ids=inputs[:, :1], **read)
-                known = begun.past_key_values
-            # The encoder's output is projected to keys and values once, and what a pass appends is for it alone.
-            own = EncoderDecoderCache(copy.deepcopy(known.self_attention_cache), known.cross_attention_cache)
-            logits = [begun.logits]
-            if len(ids) > 1:
-                logits.append(self.model(decoder_input_ids=inputs[:, 1:], past_key_values=own, **read).logits)
-            losses = functional.cross_entropy(
-                torch.cat(logits, dim=1).float().transpose(1, 2), repeated, reduction="none"
-            )
-            scores.append(-losses.sum(dim=1))
+        widths = [*map(len, targets)]
+        packs = self._counts_distances_only and takes_own_masks(self.base)
+        most = MOST_LOGITS // (len(prompts) * self.base.config.vocab_size) if packs else 0
+        projected: Cache | None = None
+        scores: list[torch.Tensor] = []
+        for group in groups(widths, most):
+            own = [torch.tensor([targets[index]], device=self.model.device) for index in group]
+            inputs = torch.cat([self._decoder_inputs(ids) for ids in own], dim=1).expand(len(prompts), -1)
+            arguments: dict[str, Any] = {}
+            if projected is not None:  # the encoder's output is projected to keys and values once
+                arguments["past_key_values"] = EncoderDecoderCache(DynamicCache(), projected)
+            if len(group) > 1:
+                none = source["attention_mask"][:1, :0]
+                arguments["decoder_attention_mask"] = own_tokens_only(
+                    [widths[index] for index in group], none, self.model.dtype
+                )
+            found = self.model(decoder_input_ids=inputs, **read, **arguments)
+            projected = found.past_key_values.cross_attention_cache
+            each = log_probabilities(found.logits, torch.cat(own, dim=1).expand_as(inputs))
+            scores += [part.sum(dim=1) for part in torch.split(each, [widths[index] for index in group], dim=1)]
         return torch.stack(scores, dim=1)
+
+    @property
+    def _counts_distances_only(self) -> bool:
+        """Whether the decoder knows of places only how far tokens are apart, as T5's does: an answer that others stand
+        before is then read as if it stood alone."""
+        return hasattr(self.base.config, "relative_attention_num_buckets")
 
     def answer_tokens(self, answers: Sequence[str]) -> list[int]:
         return [len(ids) for ids in self._target_ids(answers)]
