@@ -101,10 +101,17 @@ def enclosing_run(path: Path) -> Path | None:
 
 
 def unwritable(folder: Path) -> str | None:
-    """Why nothing can be written into a folder, which may yet have to be made; None where it can."""
+    """Why nothing can be written into a folder, which may yet have to be made; None where it can.
+
+    Raises:
+        OSError: a name is too long.
+    """
     place = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
     if not place.is_dir():
         return f"'{place}' is no folder"
+    for missing in [*(place / part for part in folder.parts[len(place.parts) :]), folder]:
+        with suppress(FileNotFoundError):
+            os.lstat(missing)  # the system says that a name is too long where the folder that holds it is there
     try:
         with TemporaryFile(dir=place):  # permissions do not tell of `/proc`, or of a disk that is mounted to be read
             return None
