@@ -62,7 +62,7 @@ def train(
         UsageError: the run folder exists already, or, with ``resume``, does not, or holds another recipe, or read
             other data or another model.
         RunError: another process writes the run folder, or, with ``resume``, something in it is damaged.
-        InterruptionError: a signal asked the run to stop (Ctrl-C, SIGTERM, SIGUSR1), and all that it did is saved.
+        InterruptionError: a signal asked the run to stop, and all that it did is saved.
         ClkitError: the run failed; what was saved stays.
     """
     path = Path(run) if run is not None else recipe.run_path

@@ -17,6 +17,9 @@ from clkit.suites.planning import PlannedRun, PlannedSuite, Rates
 from clkit.suites.rates import Choice, choose_rates
 from clkit.suites.state import refuse_others, state_of
 
+#: Signals beside Ctrl-C that end a sweep.
+ENDS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
 
 class Failed(NamedTuple):
     """A run that failed, and why in one line."""
@@ -121,16 +124,18 @@ def job_of(run: PlannedRun, folder: Path) -> Job:
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """Have SIGTERM, which `kill` and batch systems send, do what Ctrl-C does."""
+    """Have what `kill` and batch systems send, and a terminal that is closed, do what Ctrl-C does."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():  # others cannot listen
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    listens = threading.current_thread() is threading.main_thread()  # others cannot
+    before = {number: signal.getsignal(number) for number in (ENDS if listens else ())}
+    heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]  # as under nohup
+    for number in heard:
+        signal.signal(number, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in heard:
+            signal.signal(number, before[number])

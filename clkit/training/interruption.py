@@ -10,8 +10,9 @@ from typing import Any, Self
 
 from clkit.errors import InterruptionError
 
-#: Ctrl-C; what `kill` and batch systems send; what batch systems can be told to send some time before the end.
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+#: Ctrl-C; what `kill` and batch systems send; what a terminal that is closed sends; what batch systems can be told to
+#: send some time before the end.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
 
 #: Seconds in which a second signal counts as the first: launchers pass on a Ctrl-C that the terminal sent as well.
 SAME_REQUEST = 1.0

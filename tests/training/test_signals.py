@@ -39,14 +39,16 @@ def recipe(tmp_path: Path, toy_t5: Path) -> Recipe:
 
 
 @pytest.fixture(autouse=True)
-def _sigint_is_heard() -> Iterator[None]:
-    """Also where the suite is run with it ignored, as under `nohup`."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def _heard() -> Iterator[None]:
+    """Also where the suite is run with them ignored, as under `nohup`."""
+    usual = {**dict.fromkeys(interruption.SIGNALS, signal.SIG_DFL), signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", interruption.SIGNALS, ids=lambda number: number.name)
 def test_the_first_signal_finishes_the_step_and_saves_it(
     tmp_path: Path, recipe: Recipe, number: signal.Signals
 ) -> None:
