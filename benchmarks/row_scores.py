@@ -15,8 +15,9 @@ from pydantic import Field
 from clkit.models.family import Family
 from clkit.models.layers import RowSite
 from clkit.strategies import fisher
-from clkit.strategies.builtin.migu import MIGU, MIGUOptions
+from clkit.strategies.builtin.migu import MIGU
 from clkit.strategies.contract import Context
+from clkit.strategies.migu_options import MIGUOptions
 from clkit.strategies.row_scores import RowChoice, trained_sites
 
 

@@ -124,6 +124,7 @@ CASES: dict[str, dict[str, Any]] = {
     "migu gradient": {"strategies": [{"name": "migu"}]},
     "migu update": {"strategies": [UPDATE]},
     "migu update, padding counted": {"strategies": [{**UPDATE, "count_padding": True}]},
+    "migu update, held rows": {"strategies": [{**UPDATE, "hold": 100, "moments": "held"}]},
     "migu gradient, dense": {"strategies": [{"name": "migu"}], "dense": True},
     "migu update, dense": {"strategies": [UPDATE], "dense": True},
     "random rows, update": {"strategies": [{**UPDATE, "source": "random"}]},
@@ -217,6 +218,7 @@ class Run:
         trainer._clip_grad_norm(self.model)
         self.optimizer.step()
         call_all(self.strategies, "after_step", self.context)
+        self.context.step += 1
         self.optimizer.zero_grad()
         if torch.cuda.is_available():
             torch.cuda.synchronize()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -22,12 +22,13 @@ class RowGradient:
     Attributes:
         rows: their indices, ascending.
         grad: one row for each of them; named as a parameter's, so that a norm can be taken over both alike.
-        others_stay: whether the step leaves the other rows alone; if not, their gradient is zero.
+        others: what the step does to the other rows: they `move` by a gradient of zero, `stay`, or stay and are
+            `forgotten` by the optimizer, which keeps nothing of them.
     """
 
     rows: torch.Tensor
     grad: torch.Tensor
-    others_stay: bool
+    others: Literal["move", "stay", "forgotten"]
 
 
 class RowGradients:

@@ -48,6 +48,21 @@ def work(model: nn.Module, sites: Sequence[RowSite], steps: Steps, update: bool)
         yield f"computes whole gradients and masks them, in {count:,} of {len(sites):,} weights: {why}"
 
 
+def refuse_whole(model: nn.Module, sites: Sequence[RowSite], steps: Steps) -> None:
+    """Refuse moments of chosen rows only where a gradient is whole.
+
+    Raises:
+        StrategyError: with the reason.
+    """
+    refused = refusals(sites, model)
+    why = steps.whole_gradients or next(iter(refused.values()), "")
+    if steps.micro_batches > 1:
+        why = "the rows of a step of several micro-batches are known after the last"
+    if why:
+        which = f" of {next(iter(refused))}" if refused and not steps.whole_gradients else ""
+        raise StrategyError(f"strategies.migu.moments: held needs gradients of single rows{which}, but {why}; use all")
+
+
 class Choosing(Protocol):
     """What MIGU's options say of how rows are chosen."""
 

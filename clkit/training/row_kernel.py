@@ -29,18 +29,23 @@ class RowStep(NamedTuple):
     Attributes:
         state: the weight and both moments, which are changed in place.
         rows: the indices of the rows.
+        places: which of the moments' rows are theirs.
         gradients: some of their gradients.
         given: which of the gradients is each row's, or −1: none, it is zero.
         decay1, decay2: β1^l and β2^l of each row.
-        by: 1 − β1, 1 − β2, 1 − lr λ, lr / (1 − β1^t), 1 / √(1 − β2^t), ε.
+        sizes, scales: lr / (1 − β1^t) and 1 / √(1 − β2^t) of each row.
+        by: 1 − β1, 1 − β2, 1 − lr λ, ε.
     """
 
     state: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     rows: torch.Tensor
+    places: torch.Tensor
     gradients: torch.Tensor
     given: torch.Tensor
     decay1: torch.Tensor
     decay2: torch.Tensor
+    sizes: torch.Tensor
+    scales: torch.Tensor
     by: Sequence[float]
 
 
@@ -53,14 +58,14 @@ _SOURCE = r"""
 __attribute__((target_clones("avx512f", "avx2", "default")))
 #endif
 void step_rows(float *restrict weights, float *restrict first, float *restrict second, const int64_t *rows,
-               const float *restrict gradients, const int64_t *given, const float *zeros,
-               const float *decay1, const float *decay2, const float *by,
+               const int64_t *places, const float *restrict gradients, const int64_t *given, const float *zeros,
+               const float *decay1, const float *decay2, const float *sizes, const float *scales, const float *by,
                int64_t count, int64_t width) {
-  const float rest1 = by[0], rest2 = by[1], shrink = by[2], size = by[3], scale = by[4], eps = by[5];
+  const float rest1 = by[0], rest2 = by[1], shrink = by[2], eps = by[3];
   for (int64_t i = 0; i < count; i++) {
-    float *w = weights + rows[i] * width, *m = first + rows[i] * width, *v = second + rows[i] * width;
+    float *w = weights + rows[i] * width, *m = first + places[i] * width, *v = second + places[i] * width;
     const float *g = given[i] < 0 ? zeros : gradients + given[i] * width;
-    const float a = decay1[i], b = decay2[i];
+    const float a = decay1[i], b = decay2[i], size = sizes[i], scale = scales[i];
     for (int64_t j = 0; j < width; j++) {
       const float mj = m[j] * a + g[j] * rest1;
       const float vj = v[j] * b + g[j] * g[j] * rest2;
@@ -86,7 +91,8 @@ def row_kernel() -> RowKernel:
     def compiled(step: RowStep) -> None:
         width = step.gradients.shape[1]
         zeros = torch.zeros(width)
-        tensors = (*step.state, step.rows, step.gradients, step.given, zeros, step.decay1, step.decay2)
+        by_row = (step.decay1, step.decay2, step.sizes, step.scales)
+        tensors = (*step.state, step.rows, step.places, step.gradients, step.given, zeros, *by_row)
         pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
         by = (ctypes.c_float * len(step.by))(*step.by)
         function(*pointers, by, ctypes.c_int64(len(step.rows)), ctypes.c_int64(width))
@@ -123,12 +129,13 @@ def step_rows(step: RowStep) -> None:
 
     The root is numpy's: torch's own is not always the float nearest to it.
     """
-    rest1, rest2, shrink, size, scale, eps = torch.tensor(step.by, dtype=torch.float32)
-    weight, first, second = (tensor.index_select(0, step.rows) for tensor in step.state)
+    rest1, rest2, shrink, eps = torch.tensor(step.by, dtype=torch.float32)
+    where = (step.rows, step.places, step.places)
+    weight, first, second = (tensor.index_select(0, rows) for tensor, rows in zip(step.state, where, strict=True))
     gradient = step.gradients.index_select(0, step.given.clamp(min=0)) * (step.given >= 0).unsqueeze(1)
     first = first * step.decay1.unsqueeze(1) + gradient * rest1
     second = second * step.decay2.unsqueeze(1) + gradient * gradient * rest2
     root = torch.from_numpy(np.sqrt(second.numpy()))
-    weight = weight * shrink - first / (root * scale + eps) * size
-    for tensor, new in zip(step.state, (weight, first, second), strict=True):
-        tensor.index_copy_(0, step.rows, new)
+    weight = weight * shrink - first / (root * step.scales.unsqueeze(1) + eps) * step.sizes.unsqueeze(1)
+    for tensor, rows, new in zip(step.state, where, (weight, first, second), strict=True):
+        tensor.index_copy_(0, rows, new)

@@ -19,7 +19,7 @@ SECTIONS = (
     "general, saving"
 )
 KNOWN = ", ".join(sorted(strategy_names()))
-MIGU_KEYS = "name, layers, partial, threshold, mask, count_padding, hold, first_task, source"
+MIGU_KEYS = "name, layers, partial, threshold, mask, count_padding, hold, moments, first_task, source"
 UNKNOWN_TAG = "not valid YAML: could not determine a constructor for the tag"
 NAME = "letters, digits, dots, dashes and underscores, beginning with a letter or digit, at most 80 characters"
 

@@ -9,9 +9,10 @@ import pytest
 
 from clkit.engine.sequence import train
 from clkit.errors import ClkitError, StrategyError
-from clkit.strategies.builtin.migu import MIGU, MIGUOptions
+from clkit.strategies.builtin.migu import MIGU
 from clkit.strategies.contract import Context, Strategy
 from clkit.strategies.hooks import call, make
+from clkit.strategies.migu_options import MIGUOptions
 from clkit.strategies.options import StrategyOptions
 from tests.toy import toy_recipe
 

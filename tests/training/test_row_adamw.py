@@ -14,8 +14,10 @@ from torch import nn
 
 from clkit.engine.prepare import prepare
 from clkit.engine.sequence import train
+from clkit.errors import UsageError
 from clkit.models import rows as rows_of_layers
 from clkit.models.rows import RowGradient
+from clkit.training import row_adamw as optimizers
 from clkit.training import row_kernel as kernels
 from clkit.training.row_adamw import RowAdamW
 from clkit.training.row_kernel import RowStep, row_kernel, step_rows
@@ -42,8 +44,8 @@ def weight() -> nn.Parameter:
     return nn.Parameter(torch.randn(12, 5, generator=torch.Generator().manual_seed(0)))
 
 
-@pytest.mark.parametrize("others_stay", [True, False])
-def test_it_equals_masking_and_putting_back(others_stay: bool) -> None:
+@pytest.mark.parametrize("others", ["stay", "move"])
+def test_it_equals_masking_and_putting_back(others: Any) -> None:
     ours, theirs, given = weight(), weight(), {}
     own, stock = RowAdamW([ours], given, **options()), torch.optim.AdamW([theirs], **options())
     for number, (rows, gradient) in enumerate(draws(40)):
@@ -51,13 +53,13 @@ def test_it_equals_masking_and_putting_back(others_stay: bool) -> None:
             own.step()
             stock.step()
             continue
-        given[ours] = RowGradient(rows, gradient[rows], others_stay)
+        given[ours] = RowGradient(rows, gradient[rows], others)
         before = theirs.detach().clone()
         theirs.grad = gradient
         stock.step()
         theirs.grad = None
         with torch.no_grad():
-            masked = [row for row in range(12) if row not in rows and others_stay]
+            masked = [row for row in range(12) if row not in rows and others == "stay"]
             theirs[masked] = before[masked]
         own.step()
         assert not given
@@ -75,7 +77,30 @@ def test_parameters_with_a_gradient_of_their_own_step_as_ever() -> None:
     assert torch.equal(ours, theirs)
 
 
-def test_it_goes_on_from_its_state_to_the_last_bit() -> None:
+def test_rows_that_leave_are_forgotten_and_begin_anew() -> None:
+    """Beside each row's own Adam, by hand, which is thrown away in a step that leaves the row out."""
+    ours, given, expected = weight(), {}, weight().detach().double()
+    optimizer, alive = RowAdamW([ours], given, **options()), dict[int, tuple[int, torch.Tensor, torch.Tensor]]()
+    held = torch.arange(4)
+    for number, (drawn, _) in enumerate(draws(40)):
+        rows = (drawn, torch.cat([drawn[:2], held[2:]]).unique(), held)[number % 3]  # all may change, some, or none
+        gradient = torch.randn(12, 5, generator=torch.Generator().manual_seed(number))
+        given[ours] = RowGradient(rows, gradient[rows], others="forgotten")
+        optimizer.step()
+        alive = {row: alive.get(row, (0, torch.zeros(5), torch.zeros(5))) for row in rows.tolist()}
+        for row, (steps, first, second) in alive.items():
+            grad, steps = gradient[row].double(), steps + 1
+            first, second = 0.9 * first + 0.1 * grad, 0.95 * second + 0.05 * grad**2
+            step = first / (1 - 0.9**steps) / ((second / (1 - 0.95**steps)).sqrt() + 1e-8)
+            expected[row] = (1 - 0.01 * 0.1) * expected[row] - 0.01 * step
+            alive[row] = steps, first, second
+        held = rows
+        torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-6)
+        assert len(optimizer.state[ours]["exp_avg"]) == len(optimizer.state[ours]["exp_avg_sq"]) == len(rows)
+
+
+@pytest.mark.parametrize("others", ["stay", "forgotten"])
+def test_it_goes_on_from_its_state_to_the_last_bit(others: Any) -> None:
     found = []
     for stopped in (False, True):
         parameter, given = weight(), {}
@@ -86,7 +111,7 @@ def test_it_goes_on_from_its_state_to_the_last_bit() -> None:
                 parameter = nn.Parameter(parameter.detach().clone())
                 optimizer = RowAdamW([parameter], given, **options())
                 optimizer.load_state_dict(state)
-            given[parameter] = RowGradient(rows, gradient[rows], others_stay=True)
+            given[parameter] = RowGradient(rows, gradient[rows], others)
             optimizer.step()
         found.append(parameter)
     assert torch.equal(*found)
@@ -102,11 +127,11 @@ def row_step() -> RowStep:
         return torch.randn(*shape, generator=generator)
 
     rows = torch.arange(0, 300, 3)
-    state = (normal(300, 77), normal(300, 77), normal(300, 77).square())
-    decays = [torch.rand(100, generator=generator) for _ in range(2)]
+    state = (normal(300, 77), normal(100, 77), normal(100, 77).square())
+    by_row = [torch.rand(100, generator=generator) for _ in range(4)]
     given = torch.arange(100).masked_fill(torch.arange(100) % 5 == 0, -1)
-    by = (0.1, 0.001, 0.999, 1e-3, 3.1, 1e-8)
-    return RowStep(state, rows, normal(100, 77), given, *decays, by)
+    places = torch.randperm(100, generator=generator)
+    return RowStep(state, rows, places, normal(100, 77), given, *by_row, by=(0.1, 0.001, 0.999, 1e-8))
 
 
 @pytest.mark.skipif(row_kernel() is step_rows, reason="there is no C compiler here")
@@ -116,8 +141,8 @@ def test_compiled_and_in_torch_it_is_the_same_to_the_last_bit() -> None:
     step_rows(plain)
     for one, other, before in zip(compiled.state, plain.state, row_step().state, strict=True):
         assert torch.equal(one, other)
-        assert torch.equal(one[1::3], before[1::3])
-        assert (one[::3] != before[::3]).any(dim=1).all()
+        rows = compiled.rows if len(one) == 300 else compiled.places
+        assert torch.equal((one != before).any(dim=1).nonzero().flatten(), rows.sort().values)
 
 
 def test_without_a_compiler_or_a_folder_to_write_torch_does_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -203,6 +228,34 @@ def test_rows_alone_give_what_whole_gradients_give(
     for one_line, other_line in zip(log, other_log, strict=True):
         for term in ("task_loss", "grad_norm"):
             assert one_line[term] == pytest.approx(other_line[term], rel=loose * 1e-3)
+
+
+def test_moments_of_held_rows_need_no_compiler(tmp_path: Path, toy_t5: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    migu = {"name": "migu", "mask": "update", "hold": 3, "moments": "held"}
+    recipe = toy_recipe(tmp_path, toy_t5, strategies=[migu, EWC])
+    runs = [train(recipe, tmp_path / "compiled")]
+    monkeypatch.setattr(optimizers, "row_kernel", lambda: step_rows)
+    runs.append(train(recipe, tmp_path / "plain"))
+    weights, others = (load_file(run.stages()[-1].folder / "model" / "model.safetensors") for run in runs)
+    assert all(torch.equal(weight, others[name]) for name, weight in weights.items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"training": {"micro_batch_size": 4}}, "but the rows of a step of several micro-batches are known after"),
+        ({"training": {"optimizer": "sgd"}}, "but training.optimizer: sgd has no other way; use all"),
+        ({"tuning": {"method": "lora", "rank": 4}}, "but they belong to layers of another kind than a plain linear"),
+        ({"strategies": [{"name": "migu", "layers": ["lm_head", "q"]}]}, "of lm_head, but they are tied to other"),
+    ],
+)
+def test_moments_of_held_rows_are_refused_where_gradients_are_whole(
+    tmp_path: Path, toy_t5: Path, changes: dict[str, Any], why: str
+) -> None:
+    (migu,) = changes.pop("strategies", [{"name": "migu"}])
+    strategies = [{**migu, "mask": "update", "hold": 3, "moments": "held"}]
+    with pytest.raises(UsageError, match=f"^strategies.migu.moments: held needs gradients of single rows.*{why}"):
+        prepare(toy_recipe(tmp_path, toy_t5, strategies=strategies, **changes))
 
 
 @pytest.mark.parametrize(

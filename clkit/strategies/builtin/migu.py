@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
-
-from pydantic import Field, model_validator
+from typing import TYPE_CHECKING, ClassVar
 
 from clkit.errors import StrategyError
 from clkit.lazy import LazyModule
 from clkit.strategies.contract import Context, Strategy
-from clkit.strategies.options import LayerOptions
+from clkit.strategies.migu_options import MIGUOptions
 
 if TYPE_CHECKING:
     import torch
@@ -27,46 +25,6 @@ else:
     groups, layers = LazyModule("clkit.models.groups"), LazyModule("clkit.models.layers")
     magnitudes, rows = LazyModule("clkit.models.magnitudes"), LazyModule("clkit.models.rows")
     row_scores = LazyModule("clkit.strategies.row_scores")
-
-
-class MIGUOptions(LayerOptions):
-    """Magnitude-based gradient updating: only rows with a large output are updated in a step."""
-
-    name: Literal["migu"] = Field(description="Magnitude-based gradient updating.")
-    threshold: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.7, description="Share T of each layer's rows that is masked: 0.7 updates the 30 % with the largest output."
-    )
-    mask: Literal["gradient", "update"] = Field(
-        "gradient",
-        description="`gradient`: masked rows of the weight get no gradient, as published; AdamW's momentum and weight "
-        "decay still move them. `update`: masked rows and their biases do not move at all in this step.",
-    )
-    count_padding: bool = Field(
-        False, description="Count padding positions in the magnitudes, as the published code does."
-    )
-    hold: Annotated[int, Field(ge=1)] = Field(
-        1,
-        description="Optimizer steps for which a choice of rows holds. They are chosen by the outputs of the first of "
-        "these steps; the published method chooses anew in each.",
-    )
-    first_task: Literal["unmasked", "masked"] = Field(
-        "unmasked", description="Whether the first task is masked; the published code leaves it unmasked."
-    )
-    source: Literal["magnitude", "random", "fixed_random", "persistent_random", "smallest"] = Field(
-        "magnitude",
-        description="What chooses the rows. The others than `magnitude` are controls, which mask as many: `random` "
-        "draws them anew each step, `fixed_random` once for the run; `persistent_random` shuffles each layer's "
-        "magnitudes in one order for the run, so that its rows stay and return just as those of MIGU do; `smallest` "
-        "updates the rows with the smallest output.",
-    )
-
-    @model_validator(mode="after")
-    def _ignores_nothing(self) -> MIGUOptions:
-        if self.count_padding and self.source in ("random", "fixed_random"):
-            raise ValueError(f"count_padding: has no effect with source: {self.source}; remove it")
-        if self.hold > 1 and self.source == "fixed_random":
-            raise ValueError("hold: has no effect with source: fixed_random, whose rows never change; remove it")
-        return self
 
 
 class MIGU(Strategy):
@@ -82,7 +40,9 @@ class MIGU(Strategy):
 
     With one micro-batch a step, the rows are known before the backward pass, which then computes their gradient alone;
     and with ``mask: update`` AdamW need not read the others (`RowAdamW`, where the equation stands). Both give the
-    same as whole gradients that are masked, to within rounding.
+    same as whole gradients that are masked, to within rounding. With ``moments: held`` AdamW knows of the
+    chosen rows only: moments and bias correction of a row begin when it is chosen, and end when it is not (`RowAdamW`
+    has the equation). The weights of these layers need memory for the moments of 1 − T of their rows then.
     """
 
     name: ClassVar[str] = "migu"
@@ -106,6 +66,8 @@ class MIGU(Strategy):
         if not self.options.partial:
             found = groups.coverage(family, (site.weight for site in sites))
             groups.refuse_partial(found, self.options.layers, "strategies.migu", "would be updated unmasked")
+        if self.options.moments == "held" and self.steps is not None:
+            row_scores.refuse_whole(family.model, sites, self.steps)
         self._choice(family, sites).check(family)
 
     def remarks(self, family: Family, tasks: int) -> Iterator[str]:
@@ -121,6 +83,8 @@ class MIGU(Strategy):
             yield f"masks {what}{each} in {count:,} {'weight' if count == 1 else 'weights'}"
         if self.steps is not None:
             yield from row_scores.work(family.model, sites, self.steps, self.options.mask == "update")
+        if self.options.moments == "held":
+            yield "AdamW keeps moments of the chosen rows only"
 
     def _choice(self, family: Family, sites: Sequence[layers.RowSite]) -> row_scores.RowChoice:
         return row_scores.RowChoice(family, sites, self.options)
@@ -160,17 +124,21 @@ class MIGU(Strategy):
         context.log(migu_masked_share=masked / sum(site.rows for site in self._sites))
 
     def _mask(self, context: Context, site: layers.RowSite, kept: torch.Tensor, masked: torch.Tensor) -> None:
-        weight, update = site.weight, self.options.mask == "update"
+        weight, update, held = site.weight, self.options.mask == "update", self.options.moments == "held"
         if weight.grad is not None:
             # Faster than writing zeros into scattered rows.
             keep = weight.grad.new_ones(site.rows).index_fill_(0, masked, 0)
             site.by_row(weight.grad).mul_(keep.view(site.shape).unsqueeze(-1))
         gradient = self._rows.gradient(site) if self._rows is not None else None
+        if held and gradient is None and weight.grad is not None:  # a penalty reaches what the loss did not
+            gradient = torch.zeros_like(weight[: len(kept)])
         if gradient is not None and self.steps is not None and not self.steps.whole_gradients:
             if weight.grad is not None:  # a penalty's
                 gradient += weight.grad.index_select(0, kept)
                 weight.grad = None
-            context.row_gradients[weight] = rows.RowGradient(kept, gradient, others_stay=update)
+            context.row_gradients[weight] = rows.RowGradient(
+                kept, gradient, others="forgotten" if held else "stay" if update else "move"
+            )
         elif gradient is not None:
             weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
             weight.grad.index_add_(0, kept, gradient)

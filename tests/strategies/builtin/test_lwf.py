@@ -19,9 +19,10 @@ from clkit.models.loading import load_model
 from clkit.models.objective import Classification
 from clkit.models.sections import FullTuning, IncrementalLoraTuning, LoraTuning, ModelSection, Tuning
 from clkit.strategies.builtin.lwf import LwF, LwFOptions, distillation
-from clkit.strategies.builtin.migu import MIGU, MIGUOptions
+from clkit.strategies.builtin.migu import MIGU
 from clkit.strategies.builtin.osf import OSF, OSFOptions
 from clkit.strategies.contract import Context, Strategy
+from clkit.strategies.migu_options import MIGUOptions
 from tests.strategies.loaded import load_toy
 
 TUNINGS: dict[str, Tuning] = {

@@ -18,8 +18,9 @@ from clkit.models.family import Family
 from clkit.models.layers import linear_layers, row_sites, select_layers
 from clkit.models.magnitudes import masked_rows, rows_masked
 from clkit.models.sections import FullTuning, LoraTuning, Tuning
-from clkit.strategies.builtin.migu import MIGU, MIGUOptions
+from clkit.strategies.builtin.migu import MIGU
 from clkit.strategies.contract import Context, Steps
+from clkit.strategies.migu_options import MIGUOptions
 from tests.models.test_layers import write_gpt2
 from tests.strategies.loaded import load_toy
 

@@ -17,8 +17,9 @@ from clkit.models.family import Family, summed_cross_entropy
 from clkit.models.layers import row_sites, select_layers, select_ranked, trained_parameters
 from clkit.models.magnitudes import MagnitudeCollector
 from clkit.models.objective import Classification, TextToText
-from clkit.strategies.builtin.migu import MIGU, MIGUOptions
+from clkit.strategies.builtin.migu import MIGU
 from clkit.strategies.contract import Steps
+from clkit.strategies.migu_options import MIGUOptions
 from tests.models.test_encoder import CONFIGS
 from tests.models.test_padding import seq2seq
 from tests.strategies.builtin.test_migu import context, expected_rows, zero_rows

@@ -267,7 +267,7 @@ def test_a_share_that_leaves_nothing_to_train_is_refused_with_the_recipe(tmp_pat
 
 @pytest.mark.parametrize("other", ["migu", "lora"])
 def test_what_it_cannot_work_with_is_refused(other: str) -> None:
-    from clkit.strategies.builtin.migu import MIGUOptions
+    from clkit.strategies.migu_options import MIGUOptions
 
     entries = [OSFOptions(name="osf"), *([MIGUOptions(name="migu")] if other == "migu" else [])]
     with pytest.raises(ValueError, match=r"conflicts with 'migu': OSF trains" if other == "migu" else "lora"):
