@@ -32,7 +32,7 @@ from clkit.models.layers import trained_parameters
 from clkit.models.precision import matrix_products
 from clkit.strategies.contract import SKIPPED, TASK_LOSS, Context, Strategy
 from clkit.strategies.hooks import call, call_all
-from clkit.training.grouping import GroupedByLength
+from clkit.training.grouping import GroupedByLength, SortedWithinSteps
 from clkit.training.row_adamw import RowAdamW
 from clkit.training.sections import ROW_OPTIMIZER
 
@@ -132,12 +132,14 @@ class TaskTrainer(Trainer):
         self.model.config.use_cache = True  # the Trainer turns it off for good, and it would be saved so
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        if self.args.train_sampling_strategy != "group_by_length":
+        grouped = self.args.train_sampling_strategy == "group_by_length"
+        if not grouped and self.args.gradient_accumulation_steps == 1:
             return super()._get_train_sampler(train_dataset)
         lengths = [len(ids) for ids in self.train_dataset["input_ids"][:]]
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         steps = math.ceil(len(lengths) / batch)
-        return GroupedByLength(lengths, batch, self.args.seed, epoch=lambda: self.state.global_step // steps)
+        kind = GroupedByLength if grouped else SortedWithinSteps
+        return kind(lengths, batch, self.args.data_seed, epoch=lambda: self.state.global_step // steps)
 
     # --- the step -------------------------------------------------------------------------------------------------
 

@@ -102,6 +102,7 @@ def test_the_orders_share_the_papers_settings(order: int) -> None:
         "partial": False,
         "count_padding": True,
         "hold": 1,
+        "moments": "all",
         "first_task": "unmasked",
         "source": "magnitude",
     }

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy
 import pytest
 import torch
+from accelerate.data_loader import SeedableRandomSampler
 from safetensors.torch import load_file
 from torch.nn import functional
 
@@ -23,7 +24,7 @@ from clkit.run.folder import RunFolder
 from clkit.strategies import registry
 from clkit.strategies.contract import Context, Strategy
 from clkit.strategies.options import StrategyOptions
-from clkit.training.grouping import GroupedByLength
+from clkit.training.grouping import GroupedByLength, SortedWithinSteps
 from clkit.training.trainer import token_mean_loss
 from tests.interrupting import assert_same, stop
 from tests.toy import toy_recipe, write_task
@@ -335,3 +336,18 @@ def test_per_task_training(tmp_path: Path, toy_t5: Path) -> None:
     assert Heard.steps == [("first", 6), ("second", 3)]
     assert Heard.rates == {1e-2, 5e-3}
     assert [stage.payload["steps"] for stage in folder.stages()] == [6, 3]
+
+
+def test_the_micro_batches_of_a_step_are_sorted_and_the_steps_are_the_trainers() -> None:
+    lengths = [1 + 37 * index % 100 for index in range(95)]
+    stock = SeedableRandomSampler(lengths, data_seed=3)
+    for epoch in (0, 1, 0):
+        ours = list(SortedWithinSteps(lengths, 10, 3, lambda epoch=epoch: epoch))
+        stock.set_epoch(epoch)
+        theirs = list(stock)
+        for start in range(0, 95, 10):
+            step = slice(start, start + 10)
+            assert sorted(ours[step]) == sorted(theirs[step])
+            assert [lengths[index] for index in ours[step]] == sorted(
+                (lengths[one] for one in ours[step]), reverse=True
+            )
