@@ -37,7 +37,7 @@ from clkit.strategies.hooks import call, make
 from clkit.strategies.registry import load_strategy
 from clkit.tasks.task import Split, Task
 from clkit.testing.section import EvaluationSection
-from clkit.training.arguments import check_training, chosen_precision, steps, task_steps
+from clkit.training.arguments import check_liger, check_training, chosen_precision, steps, task_steps
 from clkit.training.state import kept_by, load_strategies
 
 #: Optimizer steps; a stage of fewer gets a remark.
@@ -265,6 +265,8 @@ def prepare(recipe: Recipe, earlier: Earlier | None = None, *, shapes_only: bool
     # When a model of the hub is on this machine, and before rows are left out.
     read = what_is_read(recipe, tasks, further)
     tasks = [without_unusable(task, family, recipe) for task in tasks]
+    if recipe.training.liger:
+        check_liger(family.base.config.model_type)
     family.collator()  # which refuses a tokenizer without what the objective needs
     for task in tasks:
         if recipe.objective.kind == "text_to_text":

@@ -148,6 +148,8 @@ def _summed(output: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
     units = output.shape[-1]
     rows = output.detach().reshape(-1, units)
     total = torch.float64 if rows.dtype == torch.float64 else torch.float32
+    if torch.compiler.is_compiling():  # in one kernel, without a product that could be rounded
+        return (rows.to(total).abs() * counted.to(total)[:, None]).sum(0)
     # A matrix-vector product reads |h| once; a norm of columns takes longer than the layer's own product. On a CPU
     # |h| is never written out of its cache.
     length = max(1, CACHED // units) if rows.device.type == "cpu" else len(rows)

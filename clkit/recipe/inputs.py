@@ -17,7 +17,7 @@ from clkit.recipe.recipe import Recipe
 from clkit.tasks.loading import choose_rows, load_task
 from clkit.tasks.sections import TaskRecipe
 from clkit.tasks.task import Task
-from clkit.training.sections import PACKAGE_OF, TrackerName
+from clkit.training.sections import PACKAGE_OF, TrackerName, missing_for_speed
 
 #: Bytes of data whose every row is looked at before anything is loaded: 100,000 rows of 100 characters, read in 0.7 s.
 #: Of what goes beyond them only the beginnings of the files are.
@@ -43,7 +43,7 @@ def missing_inputs(recipe: Recipe) -> list[str]:
             f"training.optimizer: {recipe.training.optimizer} needs {package}, which is not installed: "
             f"`pip install {package}`"
         )
-    missing += missing_trackers(recipe.training.report_to)
+    missing += [*missing_trackers(recipe.training.report_to), *missing_for_speed(recipe.training)]
     if recipe.general is not None:
         missing += _missing_general(recipe.general)
     plain_text = recipe.objective.kind == "pretraining"

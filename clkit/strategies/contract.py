@@ -61,12 +61,23 @@ class Steps:
     Attributes:
         micro_batches: forward passes of one step, on each process.
         processes: how many reduce their gradients in each step.
+        compiled: whether forward and backward pass are compiled, each as a whole.
+        fused: whether kernels of Liger's stand for some of the model's modules.
         whole_gradients: why each gradient must be whole; empty where `Context.row_gradients` may stand for some.
     """
 
     micro_batches: int
     processes: int
     whole_gradients: str = ""
+    compiled: bool = False
+    fused: bool = False
+
+    @property
+    def late(self) -> str:
+        """Why what is chosen by a step's outputs is known only behind its backward pass; empty where before."""
+        if self.micro_batches > 1:
+            return "rows are known after the step's last micro-batch"
+        return "the backward pass is compiled before rows are known" if self.compiled else ""
 
 
 def _no_collator(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:

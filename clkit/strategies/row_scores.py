@@ -11,6 +11,7 @@ from torch import nn
 
 from clkit.draws import torch_seeded
 from clkit.errors import StrategyError
+from clkit.models.experts import ExpertWeight
 from clkit.models.family import Family
 from clkit.models.layers import RowSite, row_sites, select_ranked
 from clkit.models.magnitudes import MagnitudeCollector, check_layers, divided_rows, not_called
@@ -35,8 +36,8 @@ def trained_sites(family: Family, layers: Sequence[str]) -> list[RowSite]:
 
 def work(model: nn.Module, sites: Sequence[RowSite], steps: Steps, update: bool) -> Iterator[str]:
     """For the plan: which gradients are computed in kept rows only, and why not the others."""
-    if steps.micro_batches > 1:
-        yield "computes whole gradients and masks them: rows are known after the step's last micro-batch"
+    if steps.late:
+        yield f"computes whole gradients and masks them: {steps.late}"
         return
     whole = Counter(refusals(sites, model).values())
     if some := len(sites) - whole.total():
@@ -55,9 +56,7 @@ def refuse_whole(model: nn.Module, sites: Sequence[RowSite], steps: Steps) -> No
         StrategyError: with the reason.
     """
     refused = refusals(sites, model)
-    why = steps.whole_gradients or next(iter(refused.values()), "")
-    if steps.micro_batches > 1:
-        why = "the rows of a step of several micro-batches are known after the last"
+    why = steps.late or steps.whole_gradients or next(iter(refused.values()), "")
     if why:
         which = f" of {next(iter(refused))}" if refused and not steps.whole_gradients else ""
         raise StrategyError(f"strategies.migu.moments: held needs gradients of single rows{which}, but {why}; use all")
@@ -104,13 +103,19 @@ class RowChoice:
                 lambda site, call: family.reads_tokens(layer_of[site], call),
             )
 
-    def check(self, family: Family) -> None:
+    def check(self, family: Family, steps: Steps | None) -> None:
         """Try the layers on two short texts, and be done.
 
         Raises:
             ModelError: the magnitude of a layer cannot be taken.
+            StrategyError: it could not be in training.
         """
         if self._collector is not None:
+            if steps is not None and steps.fused and any(isinstance(one.module, ExpertWeight) for one in self._sites):
+                raise StrategyError(
+                    "strategies.migu: training.liger computes the experts of this model in one kernel, so what each "
+                    "puts out cannot be seen; set it to false, or leave the experts out of strategies.migu.layers"
+                )
             weights = {site.name: site.weight for site in self._sites}
             check_layers(family, self._collector, "strategies.migu.layers", weights)
 

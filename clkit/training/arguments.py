@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from tempfile import gettempdir
 from typing import Any, Protocol
 
@@ -16,7 +16,10 @@ from clkit.errors import RecipeError, UsageError, first_line
 from clkit.models.precision import has_bfloat16
 from clkit.processes import processes
 from clkit.strategies.contract import Steps, Strategy
-from clkit.training.sections import ROW_OPTIMIZER, TrainingSection
+from clkit.training.sections import ROW_OPTIMIZER, TrainingSection, missing_for_speed
+
+#: What makes kernels of a model's graph, with `training.compile`.
+COMPILER = "inductor"
 
 
 class Trained(Protocol):
@@ -77,10 +80,18 @@ def check_training(recipe: Trained) -> None:
         UsageError: the precision needs an accelerator that this machine lacks, or the optimizer a package or device.
     """
     training = recipe.training
+    for problem in missing_for_speed(training):
+        raise UsageError(problem)
     batch_split(training.batch_size, training.micro_batch_size, processes().num_processes)
     if training.precision == "fp16" and not torch.cuda.is_available():
         raise UsageError("training.precision: fp16 needs a GPU, and none is visible here; use fp32 or bf16")
+    if training.liger and not torch.cuda.is_available():
+        raise UsageError("training.liger: its kernels are for GPUs, and none is visible here; set it to false")
     arguments = training_arguments(recipe, "", 0, gettempdir())  # where nothing is written
+    if training.compile and processes().num_processes > 1:
+        raise UsageError("training.compile: has not been tried with several processes; set it to false, or use one")
+    if training.compile:
+        _try_to_compile(arguments.device)
     try:
         optimizer, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
         parameter = nn.Parameter(torch.ones(1, device=arguments.device))
@@ -91,6 +102,33 @@ def check_training(recipe: Trained) -> None:
             f"training.optimizer: {training.optimizer} cannot be used here ({first_line(error)}); adamw_torch_fused "
             "needs nothing more"
         ) from error
+
+
+def check_liger(model_type: str) -> None:
+    """Make sure that Liger has kernels for models of that type: for others the Trainer does without, and says nothing.
+
+    Raises:
+        UsageError: it has none.
+    """
+    if model_type not in known_to_liger():
+        raise UsageError(f"training.liger: has no kernels for models of type '{model_type}'; set it to false")
+
+
+def known_to_liger() -> Collection[str]:
+    """The types of models that it has kernels for."""
+    from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN  # which Triton must be there for
+
+    return list(MODEL_TYPE_TO_APPLY_LIGER_FN)
+
+
+def _try_to_compile(device: torch.device) -> None:
+    try:
+        torch.compile(torch.relu, backend=COMPILER)(torch.ones(8, device=device))
+    except Exception as error:  # of the compiler, of Triton, or of what either is started by
+        reason = first_line(error).rstrip(".")
+        raise UsageError(f"training.compile: nothing can be compiled here ({reason}); set it to false") from error
+    finally:
+        torch.compiler.reset()
 
 
 def steps(training: TrainingSection, strategies: Sequence[Strategy], strategy: Strategy) -> Steps:
@@ -106,7 +144,7 @@ def steps(training: TrainingSection, strategies: Sequence[Strategy], strategy: S
     else:
         whole = f"{others[0]} may look at them" if others else ""
     _, micro_batches = batch_split(training.batch_size, training.micro_batch_size, state.num_processes)
-    return Steps(micro_batches, state.num_processes, whole)
+    return Steps(micro_batches, state.num_processes, whole, training.compile, training.liger)
 
 
 def looks_at_gradients(strategy: Strategy) -> bool:
@@ -139,6 +177,12 @@ def training_arguments(recipe: Trained, task: str, index: int, output: str) -> T
         "fp16": training.precision == "fp16",
         "activation_checkpointing": training.gradient_checkpointing,
         "activation_checkpointing_kwargs": {"use_reentrant": False} if training.gradient_checkpointing else None,
+        "torch_compile": training.compile,
+        "torch_compile_backend": COMPILER if training.compile else None,
+        "tf32": False if training.compile else None,  # else compiling would turn it on, for tests too
+        "use_liger_kernel": training.liger,
+        # The loss is computed from the logits, by `token_mean_loss`.
+        "liger_kernel_config": {"fused_linear_cross_entropy": False},
         "optim": training.optimizer,
         "train_sampling_strategy": "group_by_length" if training.group_by_length else "random",
         "logging_steps": training.log_every,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from shutil import which
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -36,6 +39,9 @@ TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
 #: The one whose step can leave rows of a weight alone (`RowAdamW`).
 ROW_OPTIMIZER: OptimizerName = "adamw_torch_fused"
+
+#: Any of these, or what `CXX` names, is enough for `training.compile` on a CPU or, C alone, on a GPU.
+_COMPILERS = ("g++", "clang++", "gcc", "clang", "cl")
 
 
 class TaskTraining(Section):
@@ -86,6 +92,16 @@ class TrainingSection(Section):
         description="How precisely products of float32 matrices are computed in training: `highest`, in float32; "
         "`high` and `medium` may round the factors, to TF32 on a GPU and, `medium` only, to bfloat16 on a CPU that "
         "has instructions for it. Tests are not affected.",
+    )
+    compile: bool = Field(
+        False,
+        description="Compile the model's forward and backward pass in training (`torch.compile`): faster steps, after "
+        "a minute that each task begins with. Needs a C++ compiler. Tests are not affected.",
+    )
+    liger: bool = Field(
+        False,
+        description="Compute norms, rotations and gated feed-forward networks by the fused kernels of Liger "
+        "(`pip install 'clkit[liger]'`): less memory and time on a GPU, for the decoders that it knows.",
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="Share ε of the loss that wants all classes to be equally likely, rather than the label."
@@ -143,10 +159,20 @@ class TrainingSection(Section):
         betas = type(self).model_fields["adam_betas"].default
         if self.adam_betas != betas and not self.optimizer.removeprefix("paged_").startswith(("adamw", "lion")):
             raise ValueError(f"adam_betas: optimizer: {self.optimizer} has none; leave it at {betas}")
+        if self.compile and self.liger:
+            raise ValueError("liger: compile makes kernels for the same parts of the model; set one of them to false")
         if self.evaluate_every is None and (self.keep == "best" or self.patience is not None):
             key = "keep: best" if self.keep == "best" else "patience"
             raise ValueError(f"evaluate_every: {key} needs a validation loss; set it to a number of steps, or to epoch")
         return self
+
+
+def missing_for_speed(training: TrainingSection) -> Iterator[str]:
+    """One line for each program or package that `training.compile` or `training.liger` needs and that is not there."""
+    if training.compile and not any(map(which, (os.environ.get("CXX", ""), *_COMPILERS))):
+        yield "training.compile: needs a C++ compiler, and none is found here; install g++, or set it to false"
+    if training.liger and find_spec("liger_kernel") is None:
+        yield "training.liger: liger-kernel is not installed: `pip install 'clkit[liger]'`"
 
 
 class SavingSection(Section):

@@ -68,7 +68,7 @@ class MIGU(Strategy):
             groups.refuse_partial(found, self.options.layers, "strategies.migu", "would be updated unmasked")
         if self.options.moments == "held" and self.steps is not None:
             row_scores.refuse_whole(family.model, sites, self.steps)
-        self._choice(family, sites).check(family)
+        self._choice(family, sites).check(family, self.steps)
 
     def remarks(self, family: Family, tasks: int) -> Iterator[str]:
         if tasks == 1 and self.options.first_task == "unmasked":
@@ -92,7 +92,7 @@ class MIGU(Strategy):
     @property
     def _known_early(self) -> bool:
         """Whether the step's rows are known before its only backward pass."""
-        return self.steps is not None and self.steps.micro_batches == 1
+        return self.steps is not None and not self.steps.late
 
     def before_task(self, context: Context) -> None:
         if context.task_index == 0 and self.options.first_task == "unmasked":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,31 +10,46 @@ import numpy as np
 import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.pytorch_utils import Conv1D
 
 from clkit.errors import ModelError, StrategyError
+from clkit.models.experts import ExpertWeight
 from clkit.models.families.classifier import Classifier
 from clkit.models.families.decoder import Decoder
 from clkit.models.family import Family, summed_cross_entropy
-from clkit.models.layers import row_sites, select_layers, select_ranked, trained_parameters
+from clkit.models.layers import ranked_layers, row_sites, select_layers, select_ranked, trained_parameters
+from clkit.models.loading import load_model
 from clkit.models.magnitudes import MagnitudeCollector
 from clkit.models.objective import Classification, TextToText
+from clkit.models.registry import family_of
+from clkit.models.sections import FullTuning, ModelSection
 from clkit.strategies.builtin.migu import MIGU
 from clkit.strategies.contract import Steps
 from clkit.strategies.migu_options import MIGUOptions
 from tests.models.test_encoder import CONFIGS
-from tests.models.test_padding import seq2seq
 from tests.strategies.builtin.test_migu import context, expected_rows, zero_rows
+from tests.strategies.loaded import load_toy
 from tests.test_fuzzing_models import EXPERTS, SIZES
+from tools.make_architectures import ARCHITECTURES, LABELS, OBJECTIVES, configuration, fits, write_configuration
 
-ENCODERS, SEQ2SEQ = ("albert", "mpnet", "nomic_bert", "deberta_v3"), ("bart", "t5gemma")
-CROSS = ("encoder_attn", "cross_attn")
+#: Layers of a decoder that read the encoder's output.
+OF_SOURCE = re.compile(r"(encoder_attn|cross_attn|EncDecAttention)\.(k|v)(_proj)?$")
+#: Of which whole gradients are tried too.
+WHOLE = ("T5", "Llama, SmolLM2", "GPT-2", "ALBERT")
 
 
-def make(kind: str, toy_roberta: Path, toy_t5: Path, dtype: torch.dtype) -> Family:
-    if kind in SEQ2SEQ:
-        family: Family = seq2seq(kind, toy_t5)
-    else:
-        family = encoder(kind, toy_roberta)
+def make(name: str, folder: Path, dtype: torch.dtype) -> Family:
+    """A random model of an architecture, loaded as a recipe's is."""
+    write_configuration(name, folder)
+    torch.manual_seed(0)
+    objective = next(one for one in OBJECTIVES if fits(configuration(name), one))
+    model = family_of(configuration(name), objective).auto_class.from_config(configuration(name))
+    with torch.no_grad():  # else a random model hardly cares what it has read
+        for parameter in model.parameters():
+            parameter.mul_(3).add_(0.01)
+    model.save_pretrained(folder)
+    family = load_model(ModelSection(name=str(folder)), FullTuning(), objective=objective, labels=LABELS)
+    family.see(LABELS)
     family.model.to(dtype)
     return family
 
@@ -50,30 +66,34 @@ def encoder(kind: str, tokenizer: Path, **changes: Any) -> Classifier:
 
 
 def magnitudes(family: Family, batch: Any) -> dict[str, np.ndarray]:
-    """Σ over tokens of |x Wᵀ + b| by layer, from the inputs that have a position per token of the batch."""
-    source, sums = batch["attention_mask"].bool(), {}
-    target = batch["labels"] != -100
+    """Σ over tokens of |output| by layer, where an output has a position per token of the batch."""
+    source, target, sums = batch["attention_mask"].bool(), batch["labels"] != -100, {}
 
     def recorder(name: str) -> Any:
-        def record(layer: Any, inputs: Any) -> None:
-            from_source = name in encoders or (
-                any(f".{part}." in name for part in CROSS) and name.endswith(("k_proj", "v_proj"))
-            )
-            counted = source if from_source else target
-            if inputs[0].shape[:2] == counted.shape:  # else DeBERTa's relative positions
-                outputs = inputs[0][counted] @ layer.weight.T + (0 if layer.bias is None else layer.bias)
-                sums[name] = sums.get(name, 0) + outputs.detach().abs().sum(dim=0).numpy()
+        def record(layer: Any, inputs: Any, output: torch.Tensor) -> None:
+            of_source = family.name != "seq2seq" or ".encoder." in f".{name}" or OF_SOURCE.search(name)
+            counted = source if of_source else target
+            if output.shape[:2] == counted.shape:  # else DeBERTa's relative positions
+                sums[name] = sums.get(name, 0) + output[counted].detach().abs().sum(dim=0).numpy()
 
         return record
 
-    layers = select_layers(family, ["attention", "feed_forward"])
-    encoders = {name for name in layers if isinstance(family, Classifier) or ".encoder." in name}
-    hooks = [layer.register_forward_pre_hook(recorder(name)) for name, layer in layers.items()]
+    layers = blocks(family)
+    hooks = [layer.register_forward_hook(recorder(name)) for name, layer in layers.items()]
     with torch.no_grad():
         family.model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
     for hook in hooks:
         hook.remove()
     return sums
+
+
+def blocks(family: Family) -> dict[str, torch.nn.Module]:
+    """Every linear layer that stands in a numbered block, but for routers: no role of clkit's is asked."""
+    return {
+        name: layer
+        for name, layer in family.model.named_modules()
+        if isinstance(layer, torch.nn.Linear | Conv1D) and re.search(r"\.\d+\.(?!(.*\.)?gate$)", name)
+    }
 
 
 def backward(family: Family, batch: Any, strategy: MIGU | None = None) -> None:
@@ -89,35 +109,46 @@ def backward(family: Family, batch: Any, strategy: MIGU | None = None) -> None:
         strategy.before_step(where)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["rows", "whole"])
-@pytest.mark.parametrize("kind", [*ENCODERS, *SEQ2SEQ])
-def test_rows_are_those_of_an_independent_computation(
-    kind: str, dtype: torch.dtype, toy_roberta: Path, toy_t5: Path
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [*((name, torch.float32) for name in ARCHITECTURES), *((name, torch.float64) for name in WHOLE)],
+    ids=lambda value: str(value).removeprefix("torch."),
+)
+def test_a_step_moves_just_the_rows_of_an_independent_computation(
+    name: str, dtype: torch.dtype, tmp_path: Path
 ) -> None:
-    """Gradients of chosen rows (float32) and whole ones; with `update` the masked rows do not move."""
-    family = make(kind, toy_roberta, toy_t5, dtype)
+    """Of every layer of every block and of none beside, with their biases; experts are left to the tests below."""
+    family = make(name, tmp_path, dtype)
     batch = family.probe()
-    sites = row_sites(select_layers(family, ["attention", "feed_forward"]))
+    chosen = select_ranked(family, ["attention", "feed_forward"], "layers")
+    linear = {name: layer for name, layer in chosen.items() if not isinstance(layer, ExpertWeight)}
+    sites = {site.name: site for site in row_sites(linear)}
     strategy = MIGU(MIGUOptions(name="migu", mask="update"))
     strategy.steps = Steps(micro_batches=1, processes=1, whole_gradients="the optimizer of this test needs them")
     strategy.check(family, 2)
-    (said,) = (one for one in strategy.remarks(family, 2) if one.startswith("computes"))
-    assert said.startswith("computes gradients of kept rows only" if dtype == torch.float32 else "computes whole")
+    rows = dtype == torch.float32 and name not in ("GPT-2", "Falcon")  # whose layers are of kinds of their own
+    assert any(one.startswith("computes gradients of kept") for one in strategy.remarks(family, 2)) is rows
     optimizer = torch.optim.AdamW(family.model.parameters(), lr=0.01)
     backward(family, batch)
     optimizer.step()  # gives every row a momentum
     optimizer.zero_grad()
     sums = magnitudes(family, batch)
-    assert {site.name for site in sites} == set(sums)
+    assert sites.keys() == sums.keys() == blocks(family).keys()
     masked = {name: expected_rows(one, 0.7) for name, one in sums.items()}
+    before = {name: parameter.detach().clone() for name, parameter in family.model.named_parameters()}
     backward(family, batch, strategy)
-    assert {site.name: zero_rows(site.weight) for site in sites} == masked
-    before = {site.name: site.weight.detach().clone() for site in sites}
     optimizer.step()
     strategy.after_step(context(family))
-    for site in sites:
-        still = (site.weight == before[site.name]).all(dim=1).nonzero().flatten()
-        assert set(still.tolist()) == masked[site.name], site.name
+    fused = [one for one in ranked_layers(family.model).values() if isinstance(one, ExpertWeight)]
+    experts = {id(weight) for one in fused for weight in (one.weight, one.bias)}
+    for key, parameter in family.model.named_parameters():
+        layer, _, kind = key.rpartition(".")
+        still = parameter == before[key]
+        if layer not in sites:
+            assert id(parameter) in experts or parameter.grad is None or not still.all(), key
+            continue
+        along = sites[layer].by_row(still).all(dim=-1) if kind == "weight" else still
+        assert set(along.nonzero().flatten().tolist()) == masked[layer], key
 
 
 def test_layers_over_relative_positions_alone_have_no_magnitude(toy_roberta: Path) -> None:
@@ -242,3 +273,27 @@ def test_controls_mask_as_many_rows_of_each_expert(source: Any, toy_llama: Path)
     for site in row_sites(select_ranked(family, ["*experts*"], "k")):
         kept = site.by_row(site.weight.grad).any(dim=-1).sum(dim=-1)
         assert set(kept.tolist()) == {0, site.shape[-1] // 2}, site.name
+
+
+def test_experts_that_a_fused_kernel_computes_are_refused(toy_llama: Path) -> None:
+    family = mixture("mixtral", toy_llama)
+    strategy = MIGU(MIGUOptions(name="migu"))
+    strategy.steps = Steps(micro_batches=1, processes=1, fused=True)
+    with pytest.raises(StrategyError, match=r"training\.liger computes the experts of this model in one kernel"):
+        strategy.check(family, 2)
+    strategy = MIGU(MIGUOptions(name="migu", layers=["attention"]))
+    strategy.steps = Steps(micro_batches=1, processes=1, fused=True)
+    strategy.check(family, 2)
+
+
+def test_a_compiled_backward_pass_computes_whole_gradients(toy_t5: Path) -> None:
+    family = load_toy(toy_t5)
+    strategy = MIGU(MIGUOptions(name="migu"))
+    strategy.steps = Steps(micro_batches=1, processes=1, compiled=True)
+    assert "computes whole gradients and masks them: the backward pass is compiled before rows are known" in [
+        *strategy.remarks(family, 2)
+    ]
+    backward(family, family.probe(), strategy)
+    for site in row_sites(select_layers(family, ["attention", "feed_forward"])):
+        assert site.weight.grad is not None
+        assert len(zero_rows(site.weight)) >= int(0.7 * site.rows)
