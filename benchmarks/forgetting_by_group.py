@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from clkit.models.examples import encode, task_examples, task_texts
+from clkit.models.examples import encode, task_texts
 from clkit.models.family import Family
 from clkit.models.groups import parameter_groups
 from clkit.models.loading import load_model
@@ -32,7 +32,7 @@ BATCH = 32
 
 def answer_loss(loaded: Family, task: Task, recipe: Recipe, examples: int) -> float:
     """Mean −log p of an answer token over the first test examples of a task."""
-    own = task_examples(task, task_texts(task, "test", loaded, recipe))
+    own = task_texts(task, "test", loaded, recipe).examples
     rows = encode(loaded, own, range(min(examples, len(own)))).to_list()
     collate = loaded.collator()
     measured = []

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import heapq
 import random
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from clkit.lazy import LazyModule
@@ -47,22 +49,30 @@ def drawn_from(rows: Iterable[Sequence[int]]) -> random.Random:
 
 def sample(population: int, count: int, rng: random.Random) -> list[int]:
     """``count`` of the indices below ``population``, drawn without replacement; ascending."""
-    numbered = ((rng.random(), index) for index in range(population))
-    return sorted(index for _, index in heapq.nsmallest(count, numbered))
+    drawn = array("d", (rng.random() for _ in range(population)))
+    if count >= population:
+        return list(range(population))
+    # The `count` smallest, the first of equal ones before the others: of millions no list of pairs is made.
+    last = sorted(drawn)[count]
+    below = [index for index, value in enumerate(drawn) if value < last]
+    ties = (index for index, value in enumerate(drawn) if value == last)
+    return sorted([*below, *islice(ties, count - len(below))])
 
 
-def balanced_sample(answers: Sequence[str], count: int, rng: random.Random) -> list[int]:
+def balanced_sample(answers: Sequence[Hashable], count: int, rng: random.Random) -> list[int]:
     """Indices of ``count`` examples, as many of each answer as far as there are; ascending.
 
     Where the answers cannot share evenly, chance decides which of them have one example more.
     """
-    turns: Counter[str] = Counter()
-    order = []
-    # Answers take turns: each gives an example, in random order, before any gives another.
-    for index in sorted(range(len(answers)), key=lambda _: rng.random()):
-        order.append((turns[answers[index]], rng.random(), index))
-        turns[answers[index]] += 1
-    return sorted(index for _, _, index in heapq.nsmallest(count, order))
+    turns: Counter[Hashable] = Counter()
+
+    def order() -> Iterator[tuple[int, float, int]]:
+        # Answers take turns: each gives an example, in random order, before any gives another.
+        for index in sorted(range(len(answers)), key=lambda _: rng.random()):
+            yield turns[answers[index]], rng.random(), index
+            turns[answers[index]] += 1
+
+    return sorted(index for _, _, index in heapq.nsmallest(count, order()))
 
 
 def reservoir_sample(stream: int, seen: int, capacity: int, rng: random.Random) -> dict[int, int]:

@@ -28,6 +28,7 @@ from clkit.run.folder import RunFolder
 from clkit.run.seal import Checked
 from clkit.tasks.loading import load_task
 from clkit.tasks.sections import TaskRecipe
+from clkit.tasks.stored import in_batches
 from clkit.tasks.task import Task
 
 #: Fingerprints by the key of what was read: `model.config.json`, `tasks.NAME.train`, `tasks.NAME.labels`.
@@ -72,7 +73,7 @@ def task_read(task: Task, section: str = "tasks") -> dict[str, Any]:
     for split, dataset in splits.items():
         if dataset:  # of further data nothing is tested
             digest = _hash()
-            for batch in dataset.select_columns([name for name in _COLUMNS if name in dataset.column_names]).iter(1000):
+            for batch in in_batches(dataset, *(name for name in _COLUMNS if name in dataset.column_names)):
                 digest.update(json.dumps(batch, sort_keys=True).encode())
             found[f"{section}.{task.name}.{split}"] = f"{len(dataset)} examples, {digest.hexdigest()}"
     if task.labels is not None:

@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from clkit.engine.limits import checked_texts
 from clkit.errors import ClkitError
-from clkit.models.examples import TEXT_TOKENS, encode, task_examples, without_unusable
+from clkit.models.examples import TEXT_TOKENS, beside_others, encode, without_unusable
 from clkit.models.family import IGNORED, Family
 from clkit.models.objective import Pretraining
 from clkit.models.positions import positions
@@ -64,9 +64,8 @@ def further_examples(recipe: Recipe, tasks: FurtherTasks, family: Family) -> Fur
         try:
             task = without_unusable(task, family, way)
             texts, told = checked_texts(family, way, task, "train", tested=False)
-            if recipe.learns_all_turns and texts.learned is None:  # the columns are those of the tasks' examples
-                texts = texts._replace(learned=[[] for _ in texts.prompts])
-            examples = task_examples(task, texts, plain_text=not own_way)
+            # The columns are those of the tasks' examples.
+            examples = texts.examples if own_way else beside_others(texts, all_turns=recipe.learns_all_turns)
             encode(family, examples, range(1))  # which refuses a tokenizer without what plain text needs
         except ClkitError as error:
             raise type(error)(f"strategies.{name}.{key}: {error}") from error

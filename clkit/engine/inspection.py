@@ -19,7 +19,7 @@ from clkit.errors import ModelError
 from clkit.events import Listener
 from clkit.models.depths import at_depths
 from clkit.models.distributions import top_rows
-from clkit.models.examples import encode, task_examples, task_texts, without_unusable
+from clkit.models.examples import encode, task_texts, without_unusable
 from clkit.models.experts import ExpertWeight
 from clkit.models.family import Batch, Family
 from clkit.models.groups import coverage, role_of
@@ -204,7 +204,7 @@ def measure_magnitudes(
 
 def batches(family: Family, task: Task, recipe: Recipe, watching: Watching, listener: Listener) -> Iterator[Batch]:
     """The task's training examples as the model reads them, where the model is."""
-    own = task_examples(task, task_texts(without_unusable(task, family, recipe), "train", family, recipe))
+    own = task_texts(without_unusable(task, family, recipe), "train", family, recipe).examples
     rows = encode(family, own, range(min(watching.examples, len(own)))).to_list()
     collate = family.collator()
     listener.evaluating(task.name, len(rows))

@@ -20,6 +20,7 @@ from clkit.recipe.recipe import Recipe
 from clkit.results.answers import refuse_equal
 from clkit.results.kinds import UNBOUNDED
 from clkit.tasks.conversations import NO_TURNS
+from clkit.tasks.stored import in_batches
 from clkit.tasks.task import Split, Task
 
 #: What `prompt.max_tokens` is at least.
@@ -74,9 +75,9 @@ class _Limits:
         for remark in (self._learned, self._cut, self._cut_answers, self._spelt, self._misspelt, self._too_long):
             count, said = remark()
             if count:
-                share = count / len(self.texts.prompts)
+                share = count / len(self.texts.examples)
                 yield (
-                    f"task '{self.task.name}': {count:,} of {len(self.texts.prompts):,} {self.split} examples "
+                    f"task '{self.task.name}': {count:,} of {len(self.texts.examples):,} {self.split} examples "
                     f"({share:.1%}) {said}"
                 )
         yield from self._beyond_positions()
@@ -89,7 +90,8 @@ class _Limits:
         """Examples of a test that are trained on, so that knowing them by heart is enough."""
         if not self.tested or self.recipe.protocol == "zero_shot":
             return 0, ""
-        learned = set(_inputs(self.task, "train"))
+        tested = set(_inputs(self.task, self.split))  # the fewer, as a rule
+        learned = tested.intersection(_inputs(self.task, "train"))
         return sum(text in learned for text in _inputs(self.task, self.split)), "stand in the training examples too"
 
     def _cut(self) -> tuple[int, str]:
@@ -119,11 +121,11 @@ class _Limits:
 
     def _misspelt(self) -> tuple[int, str]:
         """Answers that the tokenizer, or the chat template, makes something else of."""
-        if self.task.labels is not None or not self.texts.prompts:
+        if self.task.labels is not None or not len(self.texts.examples):
             return 0, ""
-        answers = self.task.split(self.split)["answer"][:]
-        lost = unwritable(self.family, answers, self.recipe.evaluation.comparison)
-        if lost and len(lost) == len(answers) and self._answers_are_compared:
+        comparison = self.recipe.evaluation.comparison
+        lost = [pair for answers in self._answers() for pair in unwritable(self.family, answers, comparison)]
+        if len(lost) == len(self.texts.examples) and self._answers_are_compared:
             raise DataError(
                 f"task '{self.task.name}': the model cannot write any of the {self.split} answers: of {lost[0][0]!r} "
                 f"it reads {lost[0][1]!r}; use another model, or other answers"
@@ -137,7 +139,7 @@ class _Limits:
             return 0, ""
         assert isinstance(self.family, Generating)
         allowed = self.recipe.evaluation.max_new_tokens
-        needed = self.family.answer_tokens(self.task.split(self.split)["answer"][:])
+        needed = [tokens for answers in self._answers() for tokens in self.family.answer_tokens(answers)]
         long = [tokens for tokens in needed if tokens > allowed]
         if long and len(long) == len(needed):
             raise DataError(
@@ -164,21 +166,22 @@ class _Limits:
         limit = trained if read is None else read
         if limit is None or self.recipe.prompt.max_tokens + behind + SPARE <= limit:
             return
-        sizes = self._sizes(joined)
-        taken = [prompt + (behind if self._answers_are_compared else answer) for prompt, answer in sizes]
-        most = max(taken)
+        most = prompt = answer = beyond = 0
+        for one in self._sizes(joined):
+            taken = one[0] + (behind if self._answers_are_compared else one[1])
+            beyond += taken > limit
+            if taken > most:
+                most, (prompt, answer) = taken, one
         if read is not None and most > read:
-            prompt, answer = sizes[taken.index(most)]
             together = f"with {self._answer_of(room if self._answers_are_compared else answer)} " if joined else ""
             raise ModelError(
                 f"{name}: a {self.split} prompt of {prompt} tokens {together}takes {most} positions, and "
                 f"the model has {read}; {self._ways(read - behind, read - prompt + 1 if joined else None)}"
             )
-        beyond = sum(size > limit for size in taken)
         if beyond:
             yield (
-                f"{name}: {beyond:,} of {len(taken):,} {self.split} examples take up to {most:,} tokens, more than the "
-                f"{limit:,} that the model was trained with"
+                f"{name}: {beyond:,} of {len(self.texts.examples):,} {self.split} examples take up to {most:,} tokens, "
+                f"more than the {limit:,} that the model was trained with"
             )
 
     def _answer_of(self, tokens: int) -> str:
@@ -207,18 +210,23 @@ class _Limits:
             return max(self.family.answer_tokens(self.task.labels))
         if self._answers_are_compared:
             return self.recipe.evaluation.max_new_tokens
-        return max(self.family.answer_tokens(self.texts.answers), default=0)
+        batches = (batch["answer"] for batch in in_batches(self.texts.examples, "answer"))
+        return max((max(self.family.answer_tokens(answers)) for answers in batches), default=0)
 
-    def _sizes(self, joined: bool) -> list[tuple[int, int]]:
+    def _sizes(self, joined: bool) -> Iterator[tuple[int, int]]:
         """Tokens of each prompt, and of its answer where that is read with it."""
-        tasks = [self.task.name] * len(self.texts.prompts)
-        found = sizes(self.family, self.texts.prompts, self.texts.answers, tasks)
-        return [(prompt, answer if joined else 0) for prompt, answer in found]
+        for batch in in_batches(self.texts.examples, "prompt", "answer", "task"):
+            for prompt, answer in sizes(self.family, batch["prompt"], batch["answer"], batch["task"]):
+                yield prompt, answer if joined else 0
+
+    def _answers(self) -> Iterator[list[str]]:
+        """The answers as they stand in the data, some at a time."""
+        return (batch["answer"] for batch in in_batches(self.task.split(self.split), "answer"))
 
 
 def _inputs(task: Task, split: Split) -> Iterator[str]:
     """All that each example of a split asks: its text, and what was said before."""
     rows = task.split(split)
-    said = rows["turns"] if "turns" in rows.column_names else repeat(NO_TURNS)
-    for text, turns in zip(rows["text"], said, strict=False):
-        yield "\n".join([text, *(turn["content"] for turn in json.loads(turns))])
+    for batch in in_batches(rows, *({"text", "turns"} & {*rows.column_names})):
+        for text, turns in zip(batch["text"], batch.get("turns", repeat(NO_TURNS)), strict=False):
+            yield "\n".join([text, *(turn["content"] for turn in json.loads(turns))])

@@ -23,7 +23,7 @@ from clkit.errors import StrategyError, UsageError
 from clkit.events import Footprint, Plan
 from clkit.general.ability import General
 from clkit.models.chain import chain_of
-from clkit.models.examples import Texts, encode, refuse_unwritable_labels, task_examples, without_unusable
+from clkit.models.examples import Texts, encode, refuse_unwritable_labels, without_unusable
 from clkit.models.family import Family, LabelsOfTasks
 from clkit.models.layers import embeds_by_its_layer, refuse_untrainable
 from clkit.models.loading import describe, load_model
@@ -35,6 +35,7 @@ from clkit.run.layout import ZERO_SHOT
 from clkit.strategies.contract import Strategy
 from clkit.strategies.hooks import call, make
 from clkit.strategies.registry import load_strategy
+from clkit.tasks.stored import values
 from clkit.tasks.task import Split, Task
 from clkit.testing.section import EvaluationSection
 from clkit.training.arguments import check_liger, check_training, chosen_precision, steps, task_steps
@@ -71,12 +72,13 @@ class Prepared:
             if self.stages:
                 learned = replace(task, train=task.train.select(range(1))) if task.name in finished else task
                 shown = self._checked(learned, "train", tested=False)
-                self._examples[task.name] = task_examples(learned, shown)
+                self._examples[task.name] = shown.examples
                 if self.recipe.training.evaluate_every is not None and task.name not in finished:
                     self._checked(task, "validation", tested=False)
             self.texts[task.name] = self._checked(task, self.recipe.evaluation.split, tested=True)
             shown = shown or self.texts[task.name]
-            self._samples.append((shown.prompts[0], shown.answers[0]))
+            first = shown.examples[0]
+            self._samples.append((first["prompt"], first["answer"]))
 
     def _checked(self, task: Task, split: Split, *, tested: bool) -> Texts:
         texts, remarks = checked_texts(self.family, self.recipe, task, split, tested=tested)
@@ -173,10 +175,9 @@ class Prepared:
         """What a step takes, from the examples with the longest texts and from the first ones."""
         examples = concatenate_datasets([*self._examples.values()])
         count = min(self.recipe.training.batch_size, len(examples))
-        sizes = [
-            len(prompt) + len(answer) for prompt, answer in zip(examples["prompt"], examples["answer"], strict=True)
-        ]
-        longest = encode(self.family, examples, nlargest(count, range(len(sizes)), key=sizes.__getitem__))
+        texts = zip(values(examples, "prompt"), values(examples, "answer"), strict=True)
+        sizes = ((len(prompt) + len(answer), -index) for index, (prompt, answer) in enumerate(texts))
+        longest = encode(self.family, examples, [-index for _, index in nlargest(count, sizes)])
         usual = encode(self.family, examples, range(count))
         rows = sorted(longest, key=lambda row: len(row["input_ids"]), reverse=True)
         return Taken(self.family, self.strategies, len(self.tasks), rows, [*usual], device).footprint(self.recipe)
@@ -203,7 +204,7 @@ class Prepared:
 
 def label_counts(task: Task) -> dict[str, int]:
     """Training examples of each label of a task, in the order of the prompt."""
-    counts = Counter(task.train["answer"][:]) if task.labels else {}
+    counts = Counter(values(task.train, "answer") if task.labels else ())
     return {label: counts[label] for label in task.labels or ()}
 
 

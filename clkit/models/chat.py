@@ -27,6 +27,8 @@ _ASKED, _ANSWERED = "clkit0asked0clkit", "clkit0answered0clkit"
 _BEGINNINGS = ("a", "0")
 #: What a template has around the assistant's turns that says what is learned of them.
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+#: Different beginnings of conversations whose renderings are kept.
+_KEPT = 1000
 #: Letters of a difference that are shown.
 _SHOWN = 40
 
@@ -235,6 +237,8 @@ class ChatTemplate:
     def _parts(self, turns: str) -> tuple[str, str, str]:
         """What stands before a user's turn that follows these turns, between it and its answer, and behind that."""
         if turns not in self._around:
+            if len(self._around) >= _KEPT:  # of millions of conversations, most with turns of their own
+                self._around.clear()
             before, _, rest = self._render(turns, _ASKED, _ANSWERED).partition(_ASKED)
             after, answered, end = rest.partition(_ANSWERED)
             if not answered or any(mark in part for mark in (_ASKED, _ANSWERED) for part in (before, after, end)):

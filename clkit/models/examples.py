@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
-from datasets import Dataset, Features, List, Value, concatenate_datasets
+from datasets import Dataset, Features, List, Value
 
 from clkit.errors import DataError
 from clkit.models.family import Family, Generating
@@ -15,14 +17,16 @@ from clkit.models.objective import Objective, Pretraining
 from clkit.models.registry import known_families
 from clkit.results.answers import Comparison
 from clkit.section import code_points
-from clkit.tasks.blocks import blocks
+from clkit.tasks.blocks import iter_blocks
 from clkit.tasks.conversations import NO_TURNS
 from clkit.tasks.prompts import Limit, build_prompt
 from clkit.tasks.sections import PromptSection
-from clkit.tasks.task import Split, Task, string_columns
+from clkit.tasks.stored import BATCH, in_batches, stored, string_features, values
+from clkit.tasks.task import Split, Task
 
 #: Tokens of a block of plain text beside other examples, at most.
 TEXT_TOKENS = 256
+_COLUMNS = ("prompt", "answer", "task")
 
 
 class Reading(Protocol):
@@ -39,17 +43,25 @@ class Texts(NamedTuple):
     """The examples of a split as the model is to read and write them.
 
     Attributes:
-        prompts: each shortened to fit; of a conversation, with all that stands before the answer.
-        answers: for pretraining, blocks of text, which answer no prompt.
+        examples: a table with the columns `prompt`, shortened to fit (of a conversation, all that stands before the
+            answer), `answer` (for pretraining a block of text, which answers no prompt), `task` (its name) and, where
+            turns in prompts are learned too, `learned`: where those stand.
         cut, cut_answers: how many prompts and answers were shortened.
-        learned: where in each prompt turns are learned too; None where only answers are.
     """
 
-    prompts: list[str]
-    answers: list[str]
+    examples: Dataset
     cut: int = 0
     cut_answers: int = 0
-    learned: list[list[tuple[int, int]]] | None = None
+
+    @property
+    def prompts(self) -> list[str]:
+        """All prompts at once, as a test needs them."""
+        return [*values(self.examples, "prompt")]
+
+    @property
+    def answers(self) -> list[str]:
+        """The answers to `prompts`."""
+        return [*values(self.examples, "answer")]
 
 
 def task_texts(task: Task, split: Split, family: Family, recipe: Reading) -> Texts:
@@ -60,33 +72,54 @@ def task_texts(task: Task, split: Split, family: Family, recipe: Reading) -> Tex
             template does not hold a conversation, or the texts for pretraining hold no word.
     """
     rows = task.split(split)
-    if recipe.objective.kind != "pretraining":
-        own = _Rows(task, rows, family, recipe, learned=split == "train")
-        if recipe.prompt.on_too_long == "error":
-            own.refuse_too_long()
-        return own.texts()
-    answers = blocks(rows["text"], family.tokenizer, recipe.objective.block_tokens)
-    if not answers:
-        raise DataError(f"task '{task.name}': the texts of the {split} split hold no word; choose another")
-    return Texts([""] * len(answers), answers)
+    if recipe.objective.kind == "pretraining":
+        examples = stored(_blocks(task, rows, family, recipe.objective.block_tokens), _features(all_turns=False))
+        if not len(examples):
+            raise DataError(f"task '{task.name}': the texts of the {split} split hold no word; choose another")
+        return Texts(examples)
+    cut: Counter[str] = Counter()
+
+    def made() -> Iterator[Mapping[str, Sequence[Any]]]:
+        for batch in in_batches(rows):
+            some = _Rows(task, batch, family, recipe, learned=split == "train")
+            if recipe.prompt.on_too_long == "error":
+                some.refuse_too_long()
+            yield some.texts(cut)
+
+    examples = stored(made(), _features(split == "train" and _learns_all_turns(recipe)))
+    return Texts(examples, cut["prompts"], cut["answers"])
+
+
+def _features(all_turns: bool) -> Features:
+    features = string_features(*_COLUMNS)
+    return Features({**features, "learned": List(List(Value("int64")))}) if all_turns else features
+
+
+def _learns_all_turns(recipe: Reading) -> bool:
+    return recipe.objective.kind == "text_to_text" and recipe.objective.loss_on == "all_turns"
+
+
+def _blocks(task: Task, rows: Dataset, family: Family, block_tokens: int) -> Iterator[Mapping[str, Sequence[Any]]]:
+    made = iter_blocks(values(rows, "text"), family.tokenizer, block_tokens)
+    while some := list(islice(made, BATCH)):
+        yield {"prompt": [""] * len(some), "answer": some, "task": [task.name] * len(some)}
 
 
 class _Rows:
-    """Rows of a task as prompts and answers, and what is too long of them."""
+    """A batch of a task's rows as prompts and answers, and what is too long of them."""
 
-    def __init__(self, task: Task, rows: Dataset, family: Family, recipe: Reading, *, learned: bool) -> None:
+    def __init__(
+        self, task: Task, rows: Mapping[str, Sequence[Any]], family: Family, recipe: Reading, *, learned: bool
+    ) -> None:
         self._task, self._family, self._section = task, family, recipe.prompt
-        self._text, answers = rows["text"][:], rows["answer"][:]
+        self._text, self._plain_answers = rows["text"], rows["answer"]
         self._turns, self._places = (
-            rows[name][:] if name in rows.column_names else [default] * len(rows)
-            for name, default in (("turns", NO_TURNS), ("place", ""))
+            rows.get(name, [default] * len(self._text)) for name, default in (("turns", NO_TURNS), ("place", ""))
         )
-        self._plain_answers = answers
         # A label is never cut: `Lengths` has nothing to say of it.
         self._lengths = Lengths(family, recipe.prompt, learned=learned and task.labels is None)
-        objective = recipe.objective
-        self._all_turns = learned and objective.kind == "text_to_text" and objective.loss_on == "all_turns"
-        self.whole = self._framed(range(len(rows)), self._turns)
+        self._all_turns = learned and _learns_all_turns(recipe)
+        self.whole = self._framed(range(len(self._text)), self._turns)
 
     def _framed(self, indices: Sequence[int], turns: Sequence[str]) -> Examples:
         prompts = [
@@ -110,13 +143,19 @@ class _Rows:
                 "it, raise the limit, or set prompt.on_too_long to shorten or drop"
             )
 
-    def texts(self) -> Texts:
+    def texts(self, cut: Counter[str]) -> Mapping[str, Sequence[Any]]:
+        """The examples by column.
+
+        Args:
+            cut: where is counted how many `prompts` and `answers` were shortened.
+        """
         short = self._lengths.shortened(self.whole, self._turns, lambda *rows: self._framed(*rows).prompts)
         prompts = [str(prompt) for prompt in short.prompts]
-        cut = sum(str(whole) != prompt for whole, prompt in zip(self.whole.prompts, prompts, strict=True))
-        cut_answers = sum(whole != answer for whole, answer in zip(self.whole.answers, short.answers, strict=True))
-        learned = [prompt.all_learned() for prompt in short.prompts] if self._all_turns else None
-        return Texts(prompts, list(short.answers), cut, cut_answers, learned)
+        cut["prompts"] += sum(str(whole) != prompt for whole, prompt in zip(self.whole.prompts, prompts, strict=True))
+        pairs = zip(self.whole.answers, short.answers, strict=True)
+        cut["answers"] += sum(whole != answer for whole, answer in pairs)
+        learned = {"learned": [prompt.all_learned() for prompt in short.prompts]} if self._all_turns else {}
+        return {"prompt": prompts, "answer": short.answers, "task": [self._task.name] * len(prompts), **learned}
 
 
 def without_unusable(task: Task, family: Family, recipe: Reading) -> Task:
@@ -132,7 +171,11 @@ def without_unusable(task: Task, family: Family, recipe: Reading) -> Task:
         task = _without_broken(task, family, recipe)
     if recipe.prompt.on_too_long != "drop":
         return task
-    long = {index: limit for index, limit, _ in _Rows(task, task.train, family, recipe, learned=True).too_long()}
+    long = {
+        number * BATCH + index: limit
+        for number, batch in enumerate(in_batches(task.train))
+        for index, limit, _ in _Rows(task, batch, family, recipe, learned=True).too_long()
+    }
     if len(long) == len(task.train):
         raise DataError(
             f"task '{task.name}': all {len(long):,} training examples are longer than {long[0].key} "
@@ -147,34 +190,46 @@ def _without_broken(task: Task, family: Family, recipe: Reading) -> Task:
     dropped = dict(task.dropped)
     splits = {name: rows for name in ("train", "validation", "test") if (rows := getattr(task, name)) is not None}
     for name, rows in splits.items():
-        fault, kept = None, []
-        for index in range(len(rows)):
-            try:
-                _Rows(task, rows.select([index]), family, recipe, learned=name == "train").texts()
-            except DataError as error:
-                fault = fault or error
-            else:
-                kept.append(index)
-        if fault is not None:
-            if not kept:
-                raise fault
-            splits[name] = rows.select(kept)
-            dropped[f"unusable {name}"] = dropped.get(f"unusable {name}", 0) + len(rows) - len(kept)
+        broken: dict[int, DataError] = {}
+        for number, batch in enumerate(in_batches(rows)):
+            faults = _faults(task, batch, family, recipe, learned=name == "train")
+            broken |= {number * BATCH + index: fault for index, fault in faults}
+        if broken:
+            if len(broken) == len(rows):
+                raise broken[0]
+            splits[name] = rows.select([index for index in range(len(rows)) if index not in broken])
+            dropped[f"unusable {name}"] = dropped.get(f"unusable {name}", 0) + len(broken)
     return replace(task, **splits, dropped=dropped)
 
 
-def task_examples(task: Task, texts: Texts, *, plain_text: bool = False) -> Dataset:
-    """The examples as a table with the columns `prompt`, `answer` and `task`, and `learned` where there is such.
+def _faults(
+    task: Task, rows: Mapping[str, Sequence[Any]], family: Family, recipe: Reading, *, learned: bool
+) -> Iterator[tuple[int, DataError]]:
+    """The index of each row that makes no prompt, and why; one by one only where not all of them together do."""
+    try:
+        _Rows(task, rows, family, recipe, learned=learned).texts(Counter())
+    except DataError:
+        for index in range(len(rows["text"])):
+            try:
+                row = {name: [values[index]] for name, values in rows.items()}
+                _Rows(task, row, family, recipe, learned=learned).texts(Counter())
+            except DataError as error:
+                yield index, error
+
+
+def beside_others(texts: Texts, *, all_turns: bool) -> Dataset:
+    """Plain texts as examples beside those of another objective: null in place of a prompt says what they are.
 
     Args:
-        plain_text: the answers are texts beside examples of another objective, which null in place of a prompt says.
+        all_turns: the others have a column `learned`.
     """
-    prompts = [None] * len(texts.prompts) if plain_text else texts.prompts
-    table = string_columns({"prompt": prompts, "answer": texts.answers, "task": [task.name] * len(prompts)})
-    if texts.learned is None:
-        return table
-    spans = Features({"learned": List(List(Value("int64")))})
-    return concatenate_datasets([table, Dataset.from_dict({"learned": texts.learned}, features=spans)], axis=1)
+
+    def made() -> Iterator[Mapping[str, Sequence[Any]]]:
+        for batch in in_batches(texts.examples):
+            size = len(batch["prompt"])
+            yield {**batch, "prompt": [None] * size, **({"learned": [[]] * size} if all_turns else {})}
+
+    return stored(made(), _features(all_turns))
 
 
 def refuse_unwritable_labels(family: Family, task: Task, by: Comparison) -> None:
@@ -203,25 +258,24 @@ def unwritable(family: Family, answers: Sequence[str], by: Comparison) -> list[t
 def encode(family: Family, examples: Dataset, chosen: Sequence[int] | None = None) -> Dataset:
     """The examples as the model reads them, one row each; ``chosen``: only these, in this order."""
     rows = examples if chosen is None else examples.select(chosen)
-    columns = [rows[name][:] for name in ("prompt", "answer", "task")]
-    plain = {index for index, prompt in enumerate(columns[0]) if prompt is None}
-    learned = rows["learned"][:] if "learned" in rows.column_names else None
+    return stored(_encoded(family, batch) for batch in in_batches(rows))
 
-    def encoded(indices: Sequence[int]) -> dict[str, list[Any]]:
-        prompts, answers, tasks = ([column[index] for index in indices] for column in columns)
+
+def _encoded(family: Family, rows: Mapping[str, Sequence[Any]]) -> Mapping[str, Sequence[Any]]:
+    plain = [index for index, prompt in enumerate(rows["prompt"]) if prompt is None]
+    own = [index for index, prompt in enumerate(rows["prompt"]) if prompt is not None]
+    made: dict[str, list[Any]] = {}
+    if own:
+        prompts, answers, tasks = ([rows[name][index] for index in own] for name in _COLUMNS)
         made = family.encode(prompts, answers, tasks)
-        if learned is not None:
-            family.learn_turns(made, prompts, answers, [learned[index] for index in indices])
-        return made
-
+        if "learned" in rows:
+            family.learn_turns(made, prompts, answers, [rows["learned"][index] for index in own])
     if not plain:
-        return Dataset.from_dict(encoded(range(len(rows))))
-    texts = predicting(family).encode_texts([columns[1][index] for index in sorted(plain)])
-    own = [index for index in range(len(rows)) if index not in plain]
-    if not own:
-        return Dataset.from_dict(texts)
-    placed = sorted(range(len(rows)), key=[*own, *sorted(plain)].__getitem__)
-    return Dataset.from_dict({name: [*rest, *texts[name]] for name, rest in encoded(own).items()}).select(placed)
+        return made
+    texts = predicting(family).encode_texts([rows["answer"][index] for index in plain])
+    placed = sorted(range(len(own) + len(plain)), key=[*own, *plain].__getitem__)
+    both = {name: [*made.get(name, ()), *values] for name, values in texts.items()}
+    return {name: [values[at] for at in placed] for name, values in both.items()}
 
 
 def predicting(family: Family) -> Family:

@@ -178,7 +178,7 @@ Guess = Literal["uniform", "majority"]
 Chance = dict[str, dict[Guess, Row]]
 
 
-def task_chance(labels: Sequence[str], trained: Sequence[str], gold: Sequence[str]) -> dict[str, dict[Guess, float]]:
+def task_chance(labels: Sequence[str], trained: Iterable[str], gold: Sequence[str]) -> dict[str, dict[Guess, float]]:
     """The scores of both guesses on one task, by metric.
 
     Uniform, exact match is 1/K, K the number of labels. Macro-F1 is that of the counts to be expected: of n examples

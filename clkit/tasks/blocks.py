@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -17,7 +17,7 @@ WINDOW = 100_000
 SPARE = 1 / 16
 
 
-def blocks(texts: Sequence[str], tokenizer: Any, block_tokens: int) -> list[str]:
+def blocks(texts: Iterable[str], tokenizer: Any, block_tokens: int) -> list[str]:
     """The texts joined in their order and cut into blocks of at most ``block_tokens`` tokens, special ones included.
 
     A block ends where a word does, unless that would leave more than `SPARE` of it empty (words may be long, and some
@@ -27,12 +27,17 @@ def blocks(texts: Sequence[str], tokenizer: Any, block_tokens: int) -> list[str]
     Raises:
         DataError: a block has no room for a letter beside its special tokens.
     """
-    made: list[str] = []
+    return [*iter_blocks(texts, tokenizer, block_tokens)]
+
+
+def iter_blocks(texts: Iterable[str], tokenizer: Any, block_tokens: int) -> Iterator[str]:
+    """The same one by one: neither all texts nor all blocks are in memory."""
     rest = ""  # what follows the last full block
     for window in _windows(texts):
         *full, rest = _cut(rest + window, tokenizer, block_tokens)
-        made += full
-    return [*made, rest] if rest else made
+        yield from full
+    if rest:
+        yield rest
 
 
 def begins(texts: Sequence[str], made: Sequence[str]) -> list[int]:
@@ -42,7 +47,7 @@ def begins(texts: Sequence[str], made: Sequence[str]) -> list[int]:
     return [bisect_right(ends, start) for start, _ in zip(starts, made, strict=False)]
 
 
-def _windows(texts: Sequence[str]) -> Iterator[str]:
+def _windows(texts: Iterable[str]) -> Iterator[str]:
     """The texts joined, in pieces of whole texts; each piece but the first begins with the separator."""
     piece = ""
     begun = False

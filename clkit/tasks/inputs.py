@@ -22,7 +22,8 @@ from clkit.tasks.records import (
     text_lines,
 )
 from clkit.tasks.sections import TaskRecipe
-from clkit.tasks.task import Task, string_columns
+from clkit.tasks.stored import stored, string_features
+from clkit.tasks.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -93,7 +94,8 @@ def asked(recipe: TaskRecipe | None, labels: Sequence[str] | None, rows: Dataset
 def _rows(records: Iterable[tuple[str, Any]], task: TaskRecipe | None) -> Dataset:
     found = [(place, _input(record, place, task)) for place, record in records]
     texts, turns = ([getattr(example, part) for _, example in found] for part in ("text", "turns"))
-    return string_columns({"text": texts, "turns": turns, "place": [place for place, _ in found]})
+    columns = {"text": texts, "turns": turns, "place": [place for place, _ in found]}
+    return stored([columns], string_features(*columns))
 
 
 def _input(record: Any, where: str, task: TaskRecipe | None) -> Example:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import heapq
 import re
-from collections.abc import Collection, Sequence
+from array import array
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from clkit.draws import seeded
+from clkit.draws import sample, seeded
 from clkit.errors import DataError
 from clkit.results.answers import refuse_equal
 from clkit.section import did_you_mean
 from clkit.tasks.sections import DataSection, TaskRecipe
 from clkit.tasks.source import Rows
-from clkit.tasks.task import Task, string_columns
+from clkit.tasks.stored import BATCH, stored, string_features
+from clkit.tasks.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 
-#: Rows of a source, those of them that are used, and the label of each by its index.
-_Used = tuple[Rows, list[int], dict[int, str] | None]
+#: The label of each row that is used, by its index.
+Labels = Mapping[int, str] | Sequence[str]
+#: Rows of a source, those of them that are used, and their labels.
+_Used = tuple[Rows, Sequence[int], Labels | None]
 
 
 def load_task(recipe: TaskRecipe, data: DataSection, seed: int, *, plain_text: bool = False) -> Task:
@@ -106,7 +109,8 @@ def choose_rows(recipe: TaskRecipe, data: DataSection, seed: int, *, plain_text:
     def draw(split: str) -> Draw:
         return Draw(seed if split == "train" else data.seed, recipe.name, split)
 
-    kept, validation = train.indices, None
+    kept: Sequence[int] = train.indices
+    validation: Sequence[int] | None = None
     if data.validation_share:
         kept, validation = carve_validation(kept, train_labels, data.validation_share, draw("validation"), recipe.name)
     kept = limit(kept, train_labels, data.train_per_label, data.train_per_task, draw("train"))
@@ -125,7 +129,8 @@ class _Split:
 
     def __init__(self, name: str, rows: Rows, task: str, plain_text: bool) -> None:
         self.rows, self.task = rows, task
-        self.indices = [index for index, answer in enumerate(rows.answers) if plain_text or answer is not None]
+        answered = (index for index, answer in enumerate(rows.answers) if plain_text or answer is not None)
+        self.indices = array("q", answered)  # of millions of rows a list would take five times as much
         unlabelled = len(rows.answers) - len(self.indices)
         if not self.indices:
             raise DataError(
@@ -135,21 +140,25 @@ class _Split:
         left_out = {name: unlabelled, f"unusable {name}": rows.unusable}
         self.dropped = {which: count for which, count in left_out.items() if count}
 
-    def label(self, labels: tuple[str, ...] | None) -> dict[int, str] | None:
-        """The label of each row by its index, or None for free-form answers."""
+    def label(self, labels: tuple[str, ...] | None) -> list[str] | None:
+        """The label of each row, empty where it has none, or None for free-form answers."""
         if labels is None:
             return None
-        return dict(zip(self.indices, gold_labels(self.rows, self.indices, labels, self.task), strict=True))
+        found = [""] * len(self.rows.answers)
+        for index, label in zip(self.indices, gold_labels(self.rows, self.indices, labels, self.task), strict=True):
+            found[index] = label
+        return found
 
 
-def _dataset(rows: Rows, indices: list[int], labels: dict[int, str] | None) -> Dataset:
-    columns: dict[str, Sequence[str | None] | None] = {
-        "text": rows.texts(indices),
-        "answer": [rows.answers[index] if labels is None else labels[index] for index in indices],
-        "turns": rows.turns(indices),
-        "place": [rows.where(index) for index in indices],
-    }
-    return string_columns({name: values for name, values in columns.items() if values is not None})
+def _dataset(rows: Rows, indices: Sequence[int], labels: Labels | None) -> Dataset:
+    def columns(some: Sequence[int]) -> dict[str, Sequence[str | None]]:
+        answers = [rows.answers[index] if labels is None else labels[index] for index in some]
+        turns = rows.turns(some)
+        said = {} if turns is None else {"turns": turns}
+        return {"text": rows.texts(some), "answer": answers, **said, "place": [rows.where(index) for index in some]}
+
+    batches = (columns(indices[start : start + BATCH]) for start in range(0, len(indices), BATCH))
+    return stored(batches, string_features(*columns([])))
 
 
 _MOST_INFERRED = 50
@@ -164,16 +173,20 @@ def gold_labels(rows: Rows, indices: Sequence[int], labels: Collection[str], tas
     Raises:
         DataError: a row has a label that is not one of ``labels``.
     """
+    kept = {label: label for label in labels}  # each label is kept once, not once for each row
     found = []
-    for index in indices:
-        label = (rows.answers[index] or "").strip()
-        if label not in labels:
+    for label, index in zip(_stripped(rows, indices), indices, strict=True):
+        if label not in kept:
             hint = did_you_mean(label, labels)
             advice = "" if hint else "; list it in source.missing where it stands for no label"
             known = f"(labels of task '{task}': {', '.join(labels)})"
             raise DataError(f"{rows.where(index)}: unknown label '{label}'{hint} {known}{advice}")
-        found.append(label)
+        found.append(kept[label])
     return found
+
+
+def _stripped(rows: Rows, indices: Sequence[int]) -> Iterator[str]:
+    return ((rows.answers[index] or "").strip() for index in indices)
 
 
 def infer_labels(rows: Rows, indices: Sequence[int], task: str) -> tuple[str, ...]:
@@ -182,12 +195,13 @@ def infer_labels(rows: Rows, indices: Sequence[int], task: str) -> tuple[str, ..
     Raises:
         DataError: there are too many for labels, or fewer than two, or one may say that there is none.
     """
-    distinct = sorted({(rows.answers[index] or "").strip() for index in indices})
-    if len(distinct) > _MOST_INFERRED:
+    number = len({hash(label) for label in _stripped(rows, indices)})  # texts would fill the memory with long ones
+    if number > _MOST_INFERRED:
         raise DataError(
-            f"task '{task}': {len(distinct)} distinct training labels look like free text; "
+            f"task '{task}': {number} distinct training labels look like free text; "
             "set answers: free, or list the labels"
         )
+    distinct = sorted(set(_stripped(rows, indices)))
     if len(distinct) < 2:
         raise DataError(
             f"task '{task}': all training rows have the label '{distinct[0]}'; list the labels, or set answers: free"
@@ -210,30 +224,29 @@ class Draw:
     def __init__(self, seed: int, task: str, split: str) -> None:
         self._rng = seeded(seed, task, split)
 
-    def sample(self, indices: Sequence[int], count: int) -> list[int]:
+    def sample(self, indices: Sequence[int], count: int) -> Sequence[int]:
         """``count`` of the rows (all, where there are fewer), in their original order."""
         if count >= len(indices):
-            return list(indices)
-        numbered = ((self._rng.random(), index) for index in indices)
-        return sorted(index for _, index in heapq.nsmallest(count, numbered))
+            return indices
+        return [indices[place] for place in sample(len(indices), count, self._rng)]
 
-    def per_label(self, groups: dict[str, list[int]], counts: dict[str, int]) -> list[int]:
+    def per_label(self, groups: Mapping[str, Sequence[int]], counts: dict[str, int]) -> list[int]:
         """``counts[label]`` of the rows of each label, in their original order."""
         # Sorted, so that the draw does not depend on which label stands first in the data.
         return sorted(index for label in sorted(groups) for index in self.sample(groups[label], counts[label]))
 
 
-def by_label(indices: Sequence[int], labels: dict[int, str]) -> dict[str, list[int]]:
+def by_label(indices: Sequence[int], labels: Labels) -> Mapping[str, Sequence[int]]:
     """The rows of each label."""
-    groups: dict[str, list[int]] = {}
+    groups: dict[str, array[int]] = {}
     for index in indices:
-        groups.setdefault(labels[index], []).append(index)
+        groups.setdefault(labels[index], array("q")).append(index)
     return groups
 
 
 def carve_validation(
-    indices: Sequence[int], labels: dict[int, str] | None, share: float, draw: Draw, task: str
-) -> tuple[list[int], list[int]]:
+    indices: Sequence[int], labels: Labels | None, share: float, draw: Draw, task: str
+) -> tuple[Sequence[int], Sequence[int]]:
     """Part the training rows into training and validation rows; every label keeps its share, as far as rows can.
 
     Raises:
@@ -248,7 +261,7 @@ def carve_validation(
         groups = by_label(indices, labels)
         validation = draw.per_label(groups, _apportion({label: len(group) for label, group in groups.items()}, count))
     held_out = set(validation)
-    return [index for index in indices if index not in held_out], validation
+    return array("q", (index for index in indices if index not in held_out)), validation
 
 
 def _apportion(sizes: dict[str, int], count: int) -> dict[str, int]:
@@ -261,10 +274,10 @@ def _apportion(sizes: dict[str, int], count: int) -> dict[str, int]:
 
 
 def limit(
-    indices: Sequence[int], labels: dict[int, str] | None, per_label: int | None, per_task: int | None, draw: Draw
-) -> list[int]:
+    indices: Sequence[int], labels: Labels | None, per_label: int | None, per_task: int | None, draw: Draw
+) -> Sequence[int]:
     """At most ``per_label`` rows of each label, and of those at most ``per_task``."""
-    kept = list(indices)
+    kept = indices
     if per_label is not None and labels is not None:
         groups = by_label(kept, labels)
         kept = draw.per_label(groups, dict.fromkeys(groups, per_label))

@@ -5,7 +5,7 @@ A source is one file of ``clkit/tasks/sources/``, which holds one subclass of `S
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -16,6 +16,7 @@ from clkit.errors import DataError
 from clkit.section import Section
 from clkit.tasks.conversations import NO_TURNS, Example, read_conversation
 from clkit.tasks.records import Records, Template, answer_text, blank, check_columns, kind_of_value
+from clkit.tasks.stored import Pages, shared
 
 
 class Rows(Protocol):
@@ -26,7 +27,7 @@ class Rows(Protocol):
     """
 
     @property
-    def answers(self) -> Sequence[str | None]:
+    def answers(self) -> list[str | None] | Pages[str | None]:
         """The answer of each row; None where it has none."""
 
     @property
@@ -129,7 +130,7 @@ class Columns:
 
 
 class ReadRows:
-    """Rows that were read completely.
+    """Rows that were read completely; what is more than a few is on disk.
 
     Args:
         origin: of the records, as errors name it.
@@ -137,34 +138,36 @@ class ReadRows:
     """
 
     def __init__(self, records: Records, columns: Columns, origin: str, *, drop: bool = False) -> None:
-        self._places: list[str] = []
-        self._examples: list[Example] = []
+        self._rows: Pages[tuple[str, str, str]] = Pages()  # each a text, its turns and its place
         self._conversations = columns.messages is not None
+        self._dropped: DataError | None = None
         self.unusable = 0
-        first = None
+        self.answers = shared(self._read(records, columns, drop))
+        if not len(self._rows):
+            raise self._dropped or DataError(f"{origin}: no records; it must hold at least one")
+
+    def _read(self, records: Records, columns: Columns, drop: bool) -> Iterator[str | None]:
+        """The answer of each row, which is kept without it."""
         for place, record in records:
             try:
-                example = columns.read(record, place)
+                text, answer, turns = columns.read(record, place)
             except DataError as error:
                 if not drop:
                     raise
                 self.unusable += 1
-                first = first or error
+                self._dropped = self._dropped or error
                 continue
-            self._places.append(place)
-            self._examples.append(example)
-        self.answers = [example.answer for example in self._examples]
-        if not self._examples:
-            raise first or DataError(f"{origin}: no records; it must hold at least one")
+            self._rows.append((text, turns, place))
+            yield answer
 
     def texts(self, indices: Sequence[int]) -> list[str]:
-        return [self._examples[index].text for index in indices]
+        return [self._rows[index][0] for index in indices]
 
     def turns(self, indices: Sequence[int]) -> list[str] | None:
-        return [self._examples[index].turns for index in indices] if self._conversations else None
+        return [self._rows[index][1] for index in indices] if self._conversations else None
 
     def where(self, index: int) -> str:
-        return self._places[index]
+        return self._rows[index][2]
 
 
 TEXT = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -47,11 +46,3 @@ class Task:
         if dataset is None:
             raise ValueError(f"task '{self.name}' has no {name} split; set data.validation_share")
         return dataset
-
-
-def string_columns(columns: Mapping[str, Sequence[str | None]]) -> Dataset:
-    """A data set of these columns."""
-    import datasets
-
-    features = datasets.Features(dict.fromkeys(columns, datasets.Value("string")))
-    return datasets.Dataset.from_dict(columns, features=features)

@@ -11,12 +11,13 @@ from datasets import Dataset
 from torch.nn import functional
 
 from clkit.events import Listener
-from clkit.models.examples import Reading, Texts, encode, task_examples, task_texts
+from clkit.models.examples import Reading, Texts, encode, task_texts
 from clkit.models.family import IGNORED, Family
 from clkit.processes import processes
 from clkit.results.kinds import OVERLAPS, UNBOUNDED, MetricName
 from clkit.results.scores import Answers, Guess, Likelihoods, Tested, task_chance
 from clkit.tasks.blocks import begins
+from clkit.tasks.stored import token_counts, values
 from clkit.tasks.task import Task
 from clkit.testing.section import EvaluationSection
 
@@ -116,7 +117,9 @@ class Examiner:
         task = self._tasks[task_name]
         if task.labels is None or self._recipe.metric in UNBOUNDED:
             return {}
-        return task_chance(task.labels, task.train["answer"][:], task.split(self._recipe.evaluation.split)["answer"][:])
+        return task_chance(
+            task.labels, values(task.train, "answer"), task.split(self._recipe.evaluation.split)["answer"][:]
+        )
 
     def test(self, family: Family, task_name: str, listener: Listener | None = None) -> Tested:
         """The outcome over every example of the task's test split: answers or, for a loss, their likelihoods."""
@@ -134,7 +137,7 @@ class Examiner:
         prompts = self._made(task, family).prompts
         family.model.to(processes().device).eval()
         return self._over_batches(
-            family.prompt_ids(prompts),
+            [*map(len, family.prompt_ids(prompts))],
             lambda batch: family.scores([prompts[index] for index in batch], task),
             listener or Listener(),
         )
@@ -159,7 +162,7 @@ class Examiner:
             first = family.answer(some, task, rank=rank, max_new_tokens=evaluation.max_new_tokens)
             return list(zip(first, family.answer(some, task, rank=True) if both else first, strict=True))
 
-        answered = self._over_batches(family.prompt_ids(prompts), answer, listener)
+        answered = self._over_batches([*map(len, family.prompt_ids(prompts))], answer, listener)
         predictions, ranked = ([pair[way] for pair in answered] for way in (0, 1))
         return self._outcome(task, predictions, ranked if both else None)
 
@@ -197,7 +200,7 @@ class Examiner:
             rows = collate([encoded[index] for index in batch])
             return negative_log_likelihoods(family, rows)
 
-        measured = self._over_batches(encoded["input_ids"][:], measure, listener)
+        measured = self._over_batches(token_counts(encoded), measure, listener)
         rows = self._rows[task.name]
         return Likelihoods(task.name, [nll for nll, _ in measured], [tokens for _, tokens in measured], rows)
 
@@ -205,11 +208,12 @@ class Examiner:
         """The task's examples as the model reads them."""
         if task.name not in self._encoded:
             texts = self._made(task, family)
-            self._encoded[task.name] = encode(family, task_examples(task, texts))
+            self._encoded[task.name] = encode(family, texts.examples)
             rows = task.split(self._recipe.evaluation.split)
             if self._recipe.objective.kind == "pretraining":
-                begun = rows.select(begins(rows["text"][:], texts.answers))
-                rows = Dataset.from_dict({"place": begun["place"][:], "text": texts.answers})
+                answers = texts.answers
+                begun = rows.select(begins(rows["text"][:], answers))
+                rows = Dataset.from_dict({"place": begun["place"][:], "text": answers})
             self._traces(task.name, rows)
         return self._encoded[task.name]
 
@@ -219,12 +223,10 @@ class Examiner:
             self._rows[name] = rows.select_columns(["place", "text"]).to_list()
         return self._rows[name]
 
-    def _over_batches(
-        self, ids: Sequence[Sequence[int]], of: Callable[[list[int]], list[T]], listener: Listener
-    ) -> list[T]:
-        """``of`` each batch of indices, put together in the order of the examples, which have these tokens."""
+    def _over_batches(self, tokens: Sequence[int], of: Callable[[list[int]], list[T]], listener: Listener) -> list[T]:
+        """``of`` each batch of indices, put together in the order of the examples, which have so many tokens."""
         state = processes()
-        batches = batches_of_similar_length([*map(len, ids)], self._recipe.evaluation.batch_size)
+        batches = batches_of_similar_length(tokens, self._recipe.evaluation.batch_size)
         found: list[tuple[int, T]] = []
         for batch in batches[state.process_index :: state.num_processes]:
             self._between_batches()

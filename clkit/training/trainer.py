@@ -32,6 +32,7 @@ from clkit.models.layers import trained_parameters
 from clkit.models.precision import matrix_products
 from clkit.strategies.contract import SKIPPED, TASK_LOSS, Context, Strategy
 from clkit.strategies.hooks import call, call_all
+from clkit.tasks.stored import token_counts
 from clkit.training.grouping import GroupedByLength, SortedWithinSteps
 from clkit.training.row_adamw import RowAdamW
 from clkit.training.sections import ROW_OPTIMIZER
@@ -136,11 +137,11 @@ class TaskTrainer(Trainer):
         grouped = self.args.train_sampling_strategy == "group_by_length"
         if not grouped and self.args.gradient_accumulation_steps == 1:
             return super()._get_train_sampler(train_dataset)
-        lengths = [len(ids) for ids in self.train_dataset["input_ids"][:]]
+        tokens = token_counts(self.train_dataset)
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        steps = math.ceil(len(lengths) / batch)
+        steps = math.ceil(len(tokens) / batch)
         kind = GroupedByLength if grouped else SortedWithinSteps
-        return kind(lengths, batch, self.args.data_seed, epoch=lambda: self.state.global_step // steps)
+        return kind(tokens, batch, self.args.data_seed, epoch=lambda: self.state.global_step // steps)
 
     # --- the step -------------------------------------------------------------------------------------------------
 

@@ -318,7 +318,8 @@ def test_prompts_stand_in_the_models_chat_template(toy_llama: Path, toy_t5: Path
     shutil.copytree(toy_llama, tmp_path / "chat")
     template = "<s> {% for turn in messages %}{{ turn.role }}: {{ turn.content }} w9 </s> {% endfor %}"
     (tmp_path / "chat" / "chat_template.jinja").write_text(template + "{% if add_generation_prompt %}w8\n{% endif %}")
-    loaded, (prompts, answers, *_) = texts(tmp_path / "chat")
+    loaded, made = texts(tmp_path / "chat")
+    prompts, answers = made.prompts, made.answers
     assert all(prompt.startswith("<s> user: Option: w1, w2 \nw") for prompt in prompts)
     # As the whole conversation has it, not as the template's prompt for generation.
     assert all(prompt.endswith("\nAnswer: w9 </s> assistant: ") for prompt in prompts)

@@ -194,7 +194,7 @@ def test_limits_hold_and_keep_the_order(answers: list[str], per_label: int, per_
     kept = limit(range(len(answers)), labels, per_label, per_task, Draw(seed, "t", "train"))
     expected = sum(min(count, per_label) for count in Counter(answers).values())
     assert len(kept) == min(expected, per_task)
-    assert kept == sorted(set(kept))
+    assert [*kept] == sorted(set(kept))
     assert max(Counter(labels[index] for index in kept).values()) <= per_label
     assert kept == limit(range(len(answers)), labels, per_label, per_task, Draw(seed, "t", "train"))
 
@@ -205,7 +205,7 @@ def test_validation_is_disjoint_and_stratified(answers: list[str], share: float,
     train, validation = carve_validation(
         range(len(answers)), labels if stratified else None, share, Draw(1, "t", "validation"), "t"
     )
-    assert sorted(train + validation) == list(range(len(answers)))
+    assert sorted([*train, *validation]) == list(range(len(answers)))
     assert train
     assert len(validation) == min(max(1, round(share * len(answers))), len(answers) - 1)
     if stratified:

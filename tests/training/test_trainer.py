@@ -17,7 +17,7 @@ from clkit.engine.prepare import labels_of, load_learner
 from clkit.engine.sequence import train
 from clkit.errors import ClkitError, StrategyError
 from clkit.events import Listener
-from clkit.models.examples import encode, task_examples, task_texts
+from clkit.models.examples import encode, task_texts
 from clkit.models.family import CLOSED
 from clkit.recipe.inputs import load_tasks
 from clkit.run.folder import RunFolder
@@ -126,7 +126,7 @@ def test_every_label_of_a_causal_model_counts(tmp_path: Path, toy_llama: Path, k
     tasks = load_tasks(recipe)
     loaded = load_learner(recipe, labels_of(tasks))
     nll = tokens = 0.0
-    for example in encode(loaded, task_examples(tasks[0], task_texts(tasks[0], "train", loaded, recipe))):
+    for example in encode(loaded, task_texts(tasks[0], "train", loaded, recipe).examples):
         ids, labels = (torch.tensor([example[name]]) for name in ("input_ids", "labels"))
         counted = int((labels[:, 1:] != -100).sum())
         nll += float(loaded.model(input_ids=ids, labels=labels).loss) * counted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import islice
@@ -28,11 +28,10 @@ from clkit.tasks.source import (
     names_by_value,
     refuse_beside_messages,
 )
+from clkit.tasks.stored import Pages, in_batches, shared
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetBuilder
-
-_BATCH = 1000
 
 OTHER_SOURCES = (
     "without the hub: benchmark.folder=PATH (CL_Benchmark layout), source: {kind: files, ...}, "
@@ -141,7 +140,7 @@ class HubSource(SourceSection):
 
 @dataclass(frozen=True)
 class HubRows:
-    """Rows of a data set, which stays on disk: only the column of labels is read whole, where there is one."""
+    """Rows of a data set, which stays on disk: only of the column of labels all is read, where there is one."""
 
     dataset: Dataset
     name: str
@@ -149,7 +148,7 @@ class HubRows:
     unusable: int = 0
 
     @cached_property
-    def answers(self) -> Sequence[str | None]:
+    def answers(self) -> list[str | None] | Pages[str | None]:
         import datasets
 
         label = self.columns.label
@@ -157,16 +156,20 @@ class HubRows:
             return [None] * len(self.dataset)
         if not isinstance(self.dataset.features[label], datasets.Value | datasets.ClassLabel):
             raise DataError(f"{self.name}: '{label}' holds lists or objects; name a column of text or numbers")
-        column = self.dataset.data.column(label).combine_chunks().dictionary_encode()
-        # Each distinct value is named once; in millions of rows there are a handful of them.
-        names = [self.columns.answer(value, self.name) for value in column.dictionary.to_pylist()]
-        return [None if code is None else names[code] for code in column.indices.to_pylist()]
+        return shared(self._named(label))
+
+    def _named(self, label: str) -> Iterator[str | None]:
+        for chunk in self.dataset.data.column(label).chunks:
+            coded = chunk.dictionary_encode()
+            # Each distinct value of a chunk is named once; in a thousand rows there are a handful of them.
+            names = [self.columns.answer(value, self.name) for value in coded.dictionary.to_pylist()]
+            yield from (None if code is None else names[code] for code in coded.indices.to_pylist())
 
     def texts(self, indices: Sequence[int]) -> list[str]:
         rows = self.dataset.select_columns(list(self.columns.template.columns)).select(indices)
         records = (
             dict(zip(batch, row, strict=True))
-            for batch in rows.iter(_BATCH)
+            for batch in in_batches(rows)
             for row in zip(*batch.values(), strict=True)
         )
         return [
@@ -259,6 +262,6 @@ def _as_written(builder: DatasetBuilder, split: str, columns: Columns) -> Record
 
     if split in files:
         return records(split)
-    read = {one: list(records(one)) if one in split else [] for one in files}
-    parts = datasets.ReadInstruction.from_spec(split).to_absolute({one: len(all_) for one, all_ in read.items()})
-    return (record for part in parts for record in read[part.splitname][part.from_ : part.to])
+    sizes = {one: sum(1 for _ in records(one)) if one in split else 0 for one in files}
+    parts = datasets.ReadInstruction.from_spec(split).to_absolute(sizes)
+    return (record for part in parts for record in islice(records(part.splitname), part.from_, part.to))

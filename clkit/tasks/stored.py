@@ -1,0 +1,173 @@
+"""Rows that lie on disk, so that there may be more of them than memory holds.
+
+They lie in files without a name, which are gone with the process, whatever ends it: nobody has to clear them away, and
+none is ever half written.
+"""
+
+from __future__ import annotations
+
+import errno
+import marshal
+import mmap
+import os
+import tempfile
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Generic, TypeVar
+from weakref import WeakSet
+
+from clkit.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset, Features
+
+T = TypeVar("T")
+
+#: Rows that are in memory at once.
+BATCH = 1000
+#: So many different answers may be labels, which are kept in memory once each.
+MOST_DISTINCT = 1000
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_maps: WeakSet[mmap.mmap] = WeakSet()
+
+
+class Pages(Generic[T]):
+    """A list of texts, numbers, None and tuples of them, on disk but for its last ones.
+
+    It is read by pages, so that going through it in order is quick, and jumping to and fro is not.
+    """
+
+    def __init__(self, values: Iterable[T] = ()) -> None:
+        self._file: IO[bytes] | None = None
+        self._starts = array("Q", [0])
+        self._last: list[T] = []
+        self._page, self._read = -1, self._last
+        for value in values:
+            self.append(value)
+
+    def append(self, value: T) -> None:
+        self._last.append(value)
+        if len(self._last) == BATCH:
+            with _told_when_full():
+                self._file = self._file or _unnamed_file()
+                self._starts.append(self._starts[-1] + self._file.write(marshal.dumps(self._last)))
+            self._last = []
+
+    def __len__(self) -> int:
+        return (len(self._starts) - 1) * BATCH + len(self._last)
+
+    def __iter__(self) -> Iterator[T]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __getitem__(self, index: int) -> T:
+        page, place = divmod(index, BATCH)
+        if page == len(self._starts) - 1:
+            return self._last[place]
+        if page != self._page:
+            assert self._file is not None
+            self._file.seek(self._starts[page])
+            self._read = marshal.loads(self._file.read(self._starts[page + 1] - self._starts[page]))
+            self._page = page
+        return self._read[place]
+
+
+def shared(values: Iterable[str | None]) -> list[str | None] | Pages[str | None]:
+    """The values in their order, equal ones kept once; on disk where too many differ."""
+    found: list[str | None] = []
+    known: dict[str | None, str | None] = {}
+    values = iter(values)
+    for value in values:
+        found.append(known.setdefault(value, value))
+        if len(known) > MOST_DISTINCT:
+            return Pages(chain(found, values))
+    return found
+
+
+def string_features(*columns: str) -> Features:
+    """The types of columns of text."""
+    import datasets
+
+    return datasets.Features(dict.fromkeys(columns, datasets.Value("string")))
+
+
+def stored(batches: Iterable[Mapping[str, Sequence[Any]]], features: Features | None = None) -> Dataset:
+    """The rows of all batches as one data set, mapped from the disk; those of a single batch stay in memory.
+
+    Args:
+        batches: values by column.
+        features: types of the columns; without them those of the first batch.
+    """
+    import datasets
+    import pyarrow
+    from datasets.fingerprint import generate_random_fingerprint
+    from datasets.table import InMemoryTable
+
+    batches = iter(batches)
+    first = next(batches, None)
+    begun = datasets.Dataset.from_dict(first or {name: [] for name in features or ()}, features=features)
+    second = next(batches, None)
+    if first is None or second is None:
+        return begun
+    schema = begun.features.arrow_schema
+    batches = chain([first, second], batches)
+    del first, second, begun  # else they would stay in memory beside the batch that is being written
+    with _told_when_full(), _unnamed_file() as file:
+        with pyarrow.ipc.new_stream(file, schema) as writer:
+            for batch in batches:
+                writer.write_table(pyarrow.Table.from_pydict(batch, schema))
+        file.flush()
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    _maps.add(mapped)
+    table = pyarrow.ipc.open_stream(pyarrow.py_buffer(mapped)).read_all()
+    # Without a fingerprint all rows would be read and hashed for one; these are not looked up in any cache.
+    return datasets.Dataset(InMemoryTable(table), fingerprint=generate_random_fingerprint())
+
+
+def in_batches(dataset: Dataset, *columns: str) -> Iterator[dict[str, list[Any]]]:
+    """The values of these columns (of all, where none is named), `BATCH` rows at a time.
+
+    What was read of `stored` rows leaves memory again after each batch.
+    """
+    rows = dataset.select_columns(list(columns)) if columns else dataset
+    for batch in rows.iter(BATCH):
+        yield batch
+        for mapped in _maps:
+            mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def values(dataset: Dataset, column: str) -> Iterator[Any]:
+    """The values of a column one by one, read as by `in_batches`."""
+    return (value for batch in in_batches(dataset, column) for value in batch[column])
+
+
+def token_counts(encoded: Dataset) -> Sequence[int]:
+    """How many tokens each row of encoded examples has."""
+    return array("q", map(len, values(encoded, "input_ids")))
+
+
+def _unnamed_file() -> IO[bytes]:
+    """A file in the folder that TMPDIR names, in the cache of `datasets`, or where the system has such files, which
+    may be in memory.
+    """
+    if "TMPDIR" not in os.environ:
+        home = os.environ.get("HF_HOME", Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface"))
+        cache = Path(os.environ.get("HF_DATASETS_CACHE", Path(home, "datasets"))).expanduser()
+        if cache.is_dir() and os.access(cache, os.W_OK):
+            return tempfile.TemporaryFile(dir=cache)
+    return tempfile.TemporaryFile()
+
+
+@contextmanager
+def _told_when_full() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise DataError(
+            f"the disk has no room for the rows that are read ({error.strerror}); make some, or set TMPDIR to a folder "
+            "that has more"
+        ) from error
