@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import cast
@@ -15,9 +15,10 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from clkit.errors import ModelError, first_line
+from clkit.models.experts import ExpertWeight
 from clkit.models.family import Family
 from clkit.models.groups import BLOCKS, coverage
-from clkit.models.layers import linear_layers
+from clkit.models.layers import Layer, ranked_layers
 from clkit.models.sections import FROM_WEIGHTS, AdapterTuning
 from clkit.models.stored_adapters import stored_weights
 from clkit.section import did_you_mean
@@ -32,8 +33,12 @@ def add_adapter(family: Family, tuning: AdapterTuning) -> None:
     """
     model = family.model
     whole = tuple(f"{part}." for part in family.trained_whole)  # beside the adapter, and without one
-    layers = {name: layer for name, layer in linear_layers(model).items() if not f"{name}.".startswith(whole)}
+    layers = {name: layer for name, layer in ranked_layers(model).items() if not f"{name}.".startswith(whole)}
     targets, carriers = _carriers(family, tuning, layers)
+    experts = [name for name, layer in carriers.items() if isinstance(layer, ExpertWeight)]
+    if experts:
+        _check_experts(tuning, experts)
+        targets = [name for name in carriers if name not in experts]
     # An adapter that is not taken out of the weights and never merged leaves them as they are.
     if tuning.method == "incremental_lora" or tuning.init in FROM_WEIGHTS:
         _refuse_tied(model, carriers)
@@ -43,6 +48,7 @@ def add_adapter(family: Family, tuning: AdapterTuning) -> None:
         lora_alpha=tuning.alpha,
         lora_dropout=tuning.dropout,
         target_modules=targets,
+        target_parameters=experts or None,
         modules_to_save=[*family.trained_whole, *tuning.modules_to_save] or None,
         fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in carriers.values()),
         bias="none",
@@ -53,16 +59,16 @@ def add_adapter(family: Family, tuning: AdapterTuning) -> None:
     family.model = get_peft_model(model, config)
 
 
-def _carriers(
-    family: Family, tuning: AdapterTuning, layers: Mapping[str, nn.Module]
-) -> tuple[list[str], dict[str, nn.Module]]:
-    """What peft is told of the layers that carry an adapter, and these by their names."""
+def _carriers(family: Family, tuning: AdapterTuning, ranked: Mapping[str, Layer]) -> tuple[list[str], dict[str, Layer]]:
+    """What peft is told of the layers that carry an adapter, and these by their names; among them weights of fused
+    experts, where a target says so."""
+    layers = {name: layer for name, layer in ranked.items() if isinstance(layer, nn.Module)}
     endings = sorted({name.split(".")[-1] for name in layers})
     found = f"(linear layers found: {', '.join(endings)})"
     if tuning.targets == "all-linear":
         head = family.model.get_output_embeddings()
-        carriers = {name: layer for name, layer in layers.items() if layer is not head}
-        return [*carriers], carriers
+        every: dict[str, Layer] = {name: layer for name, layer in layers.items() if layer is not head}
+        return [*every], every
     targets = tuning.targets or next((list(some) for some in family.lora_targets if set(some) <= set(endings)), None)
     if targets is None:
         raise ModelError(
@@ -70,12 +76,12 @@ def _carriers(
             f"carry an adapter {found}"
         )
     outside = " outside its head" if family.trained_whole else ""
-    carriers = {}
+    chosen: dict[str, Layer] = {}
     for target in targets:
         pattern = _is_pattern(target)
         fitting = {
             name: layer
-            for name, layer in layers.items()
+            for name, layer in (ranked if "experts" in target else layers).items()
             if (fnmatchcase(name, target) if pattern else f".{name}".endswith(f".{target}"))
         }
         if not fitting:
@@ -85,15 +91,30 @@ def _carriers(
             )
         if not pattern and "." not in target:
             _refuse_partial(family, list(fitting), layers)
-        carriers |= fitting
-    return [*carriers] if any(map(_is_pattern, targets)) else targets, carriers
+        chosen |= fitting
+    return [*chosen] if any(map(_is_pattern, targets)) else targets, chosen
 
 
 def _is_pattern(target: str) -> bool:
     return any(sign in target for sign in "*?[")
 
 
-def _check_whole(model: PreTrainedModel, names: Sequence[str], carriers: Mapping[str, nn.Module]) -> None:
+def _check_experts(tuning: AdapterTuning, experts: Sequence[str]) -> None:
+    """Check that the weights of fused experts can carry such an adapter; peft adds B A to each expert's before use."""
+    wrong = {
+        "dropout: set it to 0": tuning.dropout > 0,
+        "use_dora: set it to false": tuning.use_dora,
+        "init: set it to zero or gaussian": tuning.init not in ("zero", "gaussian"),
+    }
+    for way in (way for way, is_wrong in wrong.items() if is_wrong):
+        key, _, advice = way.partition(": ")
+        raise ModelError(
+            f"tuning.{key}: '{experts[0]}' holds fused experts, whose adapters have none but the plain form; {advice}, "
+            "or leave the experts out of tuning.targets"
+        )
+
+
+def _check_whole(model: PreTrainedModel, names: Sequence[str], carriers: Iterable[str]) -> None:
     """Check the modules that are to be trained whole beside the adapter."""
     modules = {name: module for name, module in model.named_modules() if name and [*module.parameters()]}
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
@@ -128,12 +149,12 @@ def _refuse_partial(family: Family, fitting: Sequence[str], layers: Mapping[str,
             owner, _, target = fitting[0].rpartition(".")
             raise ModelError(
                 f"tuning.targets: '{target}' fits linear layers such as '{fitting[0]}', but not '{fused[0]}', which "
-                f"cannot carry an adapter; to leave such parts of the {role} as they are, write the layer's owner too: "
+                f"must be named; to leave such parts of the {role} as they are, write the layer's owner too: "
                 f"'{owner.rpartition('.')[2]}.{target}'"
             )
 
 
-def _refuse_tied(model: PreTrainedModel, carriers: Mapping[str, nn.Module]) -> None:
+def _refuse_tied(model: PreTrainedModel, carriers: Mapping[str, Layer]) -> None:
     # Merged into a head, an adapter would change the word embeddings that share its weight, and so every answer.
     embeddings = model.get_input_embeddings().weight
     for name, layer in carriers.items():

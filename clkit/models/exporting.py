@@ -108,8 +108,8 @@ def summed(adapters: Sequence[Adapter]) -> Adapter:
             if len(adapters) == 1:
                 return config, tensors
             raise ModelError(
-                "an adapter with DoRA, biases or embeddings cannot be summed with others; export the model merged, "
-                "without --adapter"
+                "an adapter with DoRA, biases, embeddings or fused experts cannot be summed with others; export the "
+                "model merged, without --adapter"
             )
     configs = [config for config, _ in adapters]
     ranks = [max((len(one) for name, one in own.items() if name.endswith(A)), default=0) for _, own in adapters]
@@ -153,7 +153,7 @@ def _scale(config: LoraConfig, rank: int, layer: str = "") -> float:
 def _is_no_product(config: LoraConfig, tensors: Mapping[str, torch.Tensor]) -> bool:
     """Whether what the adapter adds is more than a product B A in each linear layer."""
     others = any(".lora_" in name and not name.endswith((A, B)) for name in tensors)
-    return others or config.use_dora or config.bias != "none"
+    return others or config.use_dora or config.bias != "none" or bool(config.target_parameters)
 
 
 def _refuse_taken_out(config: LoraConfig) -> None:

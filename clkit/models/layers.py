@@ -12,7 +12,7 @@ from typing import TypeVar, cast
 
 import torch
 from peft import PeftModel
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import LoraLayer, ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import PreTrainedModel
@@ -113,18 +113,25 @@ def linear_layers(model: PreTrainedModel | PeftModel) -> dict[str, nn.Module]:
 
 
 def ranked_layers(model: PreTrainedModel | PeftModel) -> dict[str, Layer]:
-    """`linear_layers` and the weights of fused experts."""
+    """`linear_layers` and the weights of fused experts, but for those that carry an adapter (`adapted_experts`)."""
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     found: dict[str, Layer] = {}
+    experts = adapted_experts(base)
     for name, module in base.named_modules():
-        inside_adapter = any(name.startswith(f"{layer}.") for layer in found)
-        if inside_adapter or UNUSED_COPY in name.split("."):
+        inside_adapter = any(name.startswith(f"{layer}.") for layer in [*found, *experts])
+        if inside_adapter or name in experts or UNUSED_COPY in name.split("."):
             continue
         if isinstance(module, nn.Linear | Conv1D | BaseTunerLayer):
             found[name] = module
         else:
             found |= {f"{name}.{weight.name}": weight for weight in expert_weights(module)}
     return found
+
+
+def adapted_experts(base: nn.Module) -> list[str]:
+    """Names of modules of fused experts whose weights carry an adapter: it changes them, and has no output to rank."""
+    names = (name for name, module in base.named_modules() if isinstance(module, ParamWrapper))
+    return [name for name in names if not name.endswith(".base_layer")]
 
 
 def select_layers(family: Family, layers: Sequence[str], key: str = "layers") -> dict[str, nn.Module]:

@@ -107,7 +107,8 @@ class AdapterTuning(Section):
     targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] | None = Field(
         None,
         description="Linear layers that carry an adapter, by name (`q`, `self_attn.q`) or by patterns over whole names "
-        "(`encoder.*.q`), or `all-linear`: every one but the output layer; without it, query and value.",
+        "(`encoder.*.q`), or `all-linear`: every one but the output layer; without it, query and value. Weights of "
+        "fused experts too, where `experts` is written (`experts.down_proj`, `*.experts.*`), with dropout 0.",
     )
     use_rslora: bool = Field(False, description="Scale the adapter's output by α/√r rather than α/r.")
     use_dora: bool = Field(False, description="Train the length of each weight's columns apart from their direction.")

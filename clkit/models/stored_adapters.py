@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import LoraLayer, ParamWrapper
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
@@ -78,6 +78,8 @@ def refuse_tied_adapter(model: PeftModel) -> None:
     """
     embeddings = model.get_input_embeddings().weight
     for name, layer in model.get_base_model().named_modules():
+        if isinstance(layer, ParamWrapper):  # of fused experts
+            continue
         if isinstance(layer, LoraLayer) and layer.get_base_layer().weight is embeddings:
             raise ModelError(
                 f"the adapter on '{name}' cannot be merged, for the layer shares its weight with the word embeddings"

@@ -96,6 +96,14 @@ class OLoRA(Strategy):
         self._adapter: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
         self._lambda1 = self._lambda2 = 0.0
 
+    def check(self, family: Family, tasks: int) -> None:
+        experts = layers.adapted_experts(family.base)
+        if experts:
+            raise StrategyError(
+                f"strategies.olora: '{experts[0]}' carries an adapter whose A is one matrix for all experts, so two "
+                "tasks' cannot be kept orthogonal in each; leave the experts out of tuning.targets"
+            )
+
     def before_task(self, context: Context) -> None:
         self._lambda1, self._lambda2 = self.options.weights_in(context.task.name)
         self._adapter = adapter_matrices(context.model)
