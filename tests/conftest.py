@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 #: What takes a worker longest in one piece.
-LONGEST = ("test_processes.py", "test_checkpoints.py", "test_real_data.py", "test_fuzzing.py")
+LONGEST = ("test_readme.py", "test_processes.py", "test_checkpoints.py", "test_real_data.py", "test_fuzzing.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
