@@ -45,15 +45,17 @@ _WHOLE, _BLOCK, _BLOCKS = 4 << 30, 1 << 20, 512
 _COLUMNS = ("text", "answer", "turns")
 
 
-def what_is_read(recipe: Recipe, tasks: Sequence[Task], further: FurtherTasks) -> dict[str, Any]:
+def what_is_read(recipe: Recipe, tasks: Sequence[Task], further: FurtherTasks, before: Read) -> dict[str, Any]:
     """The fingerprints of all that a run of the recipe reads.
 
     Args:
         tasks, further: of the recipe, as loaded.
+        before: those of the run that is gone on with; training data that are gone since then count as they were.
     """
     found = model_read(recipe.model)
     for task in tasks:
-        found |= task_read(task)
+        gone = () if task.train else (f"tasks.{task.name}.train", f"tasks.{task.name}.validation")
+        found |= {**{key: before[key] for key in gone if key in before}, **task_read(task)}
     for task in further.values():
         found |= task_read(task, "strategies")
     texts = recipe.general.texts if recipe.general else None

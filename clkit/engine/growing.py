@@ -41,11 +41,13 @@ class Earlier:
         loaded: the folders of the stages that the model to be loaded went through.
         finished: the stages that are, by name, with the number of examples that each learned; nobody reads them again.
         new: the tasks that its recipe did not have so far.
+        read: the fingerprints of what it read (`env.json`).
     """
 
     loaded: list[Path] = field(default_factory=list)
     finished: Mapping[str, int] = field(default_factory=dict)
     new: list[str] = field(default_factory=list)
+    read: Mapping[str, Any] = field(default_factory=dict)
 
 
 def refuse_changed_recipe(run: RunFolder, recipe: Recipe, *, measured: bool = False) -> Difference:

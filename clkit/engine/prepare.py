@@ -66,10 +66,10 @@ class Prepared:
         self._samples: list[tuple[str, str]] = []
         #: What each task is tested on.
         self.texts: dict[str, Texts] = {}
-        finished = {name for stage in self.stages if self.earlier.finished.get(stage.name) for name in stage.learned}
+        finished = learned_before(self.stages, self.earlier)
         for task in self.tasks:
             shown = None
-            if self.stages:
+            if self.stages and task.train:
                 learned = replace(task, train=task.train.select(range(1))) if task.name in finished else task
                 shown = self._checked(learned, "train", tested=False)
                 self._examples[task.name] = shown.examples
@@ -260,11 +260,13 @@ def prepare(recipe: Recipe, earlier: Earlier | None = None, *, shapes_only: bool
     if recipe.protocol != "zero_shot":
         check_training(recipe)
     general = General(recipe.general, recipe.evaluation.batch_size) if recipe.general else None
-    tasks = load_tasks(recipe)
+    finished = () if recipe.evaluation.split == "validation" else learned_before(planned_stages(recipe), earlier)
+    tasks = load_tasks(recipe, {name: earlier.read.get(f"tasks.{name}.labels") for name in finished})
     family = load_learner(recipe, labels_of(tasks), earlier.loaded, shapes_only=shapes_only)
     further = further_tasks(recipe)
     # When a model of the hub is on this machine, and before rows are left out.
-    read = what_is_read(recipe, tasks, further)
+    read = what_is_read(recipe, tasks, further, earlier.read)
+    told = [f"task '{one.name}': its training data are gone; it is only tested" for one in tasks if not one.train]
     tasks = [without_unusable(task, family, recipe) for task in tasks]
     if recipe.training.liger:
         check_liger(family.base.config.model_type)
@@ -277,7 +279,12 @@ def prepare(recipe: Recipe, earlier: Earlier | None = None, *, shapes_only: bool
     strategies, remarks = _strategies(recipe, family, further, len(tasks), checked=not shapes_only)
     if earlier.loaded:
         load_strategies(strategies, earlier.loaded[-1])
-    return Prepared(recipe, tasks, family, strategies, general, read, earlier, remarks)
+    return Prepared(recipe, tasks, family, strategies, general, read, earlier, [*told, *remarks])
+
+
+def learned_before(stages: Sequence[PlannedStage], earlier: Earlier) -> set[str]:
+    """The tasks that the run which is gone on with has learned."""
+    return {name for stage in stages if earlier.finished.get(stage.name) for name in stage.learned}
 
 
 def _strategies(

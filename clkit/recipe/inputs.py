@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 
 from clkit.errors import DataError, ModelError
 from clkit.general.lm_eval import lm_eval_problems
@@ -14,7 +15,7 @@ from clkit.models.chat import NO_CHAT_TEMPLATE
 from clkit.models.folders import Origin, check_folder, check_tokenizer, evident, has_chat_template, lacks_weights
 from clkit.models.held import check_held
 from clkit.recipe.recipe import Recipe
-from clkit.tasks.loading import choose_rows, load_task
+from clkit.tasks.loading import choose_rows, load_finished, load_task
 from clkit.tasks.sections import TaskRecipe
 from clkit.tasks.task import Task
 from clkit.training.sections import PACKAGE_OF, TrackerName, missing_for_speed
@@ -121,11 +122,19 @@ def _missing_general(general: GeneralSection) -> list[str]:
     return missing
 
 
-def load_tasks(recipe: Recipe) -> list[Task]:
+def load_tasks(recipe: Recipe, finished: Mapping[str, Sequence[str] | None] = MappingProxyType({})) -> list[Task]:
     """The tasks of a recipe in the order of learning.
+
+    Args:
+        finished: the labels of the tasks that nobody learns again, by name; their training data may be gone.
 
     Raises:
         DataError: a task's data cannot be read or does not fit its labels.
     """
-    plain_text = recipe.objective.kind == "pretraining"
-    return [load_task(task, recipe.data, recipe.seed, plain_text=plain_text) for task in recipe.task_recipes()]
+    plain_text, data, seed = recipe.objective.kind == "pretraining", recipe.data, recipe.seed
+    return [
+        load_finished(task, finished[task.name], data, seed, plain_text=plain_text)
+        if task.name in finished
+        else load_task(task, data, seed, plain_text=plain_text)
+        for task in recipe.task_recipes()
+    ]

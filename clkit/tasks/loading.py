@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from clkit.draws import sample, seeded
@@ -49,6 +50,22 @@ def load_task(recipe: TaskRecipe, data: DataSection, seed: int, *, plain_text: b
         test=_dataset(*chosen.test),
         dropped=chosen.dropped,
     )
+
+
+def load_finished(
+    recipe: TaskRecipe, labels: Sequence[str] | None, data: DataSection, seed: int, *, plain_text: bool = False
+) -> Task:
+    """As `load_task`, a task that nobody learns again: its training data may be gone, and the task then has none.
+
+    Args:
+        labels: that the task had when it was learned; None where answers are free.
+    """
+    source = recipe.source.of_tests()
+    if source is None:
+        return load_task(recipe, data, seed, plain_text=plain_text)
+    tests = recipe.model_copy(update={"source": source, "labels": recipe.labels if labels is None else [*labels]})
+    task = load_task(tests, data, seed, plain_text=plain_text)
+    return replace(task, train=task.train.select(range(0)), validation=None)
 
 
 def load_further(recipe: TaskRecipe, most: int, seed: int, *, plain_text: bool) -> Task:

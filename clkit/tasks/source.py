@@ -238,6 +238,10 @@ class SourceSection(Section):
         """One line, which begins with the key, for each file or folder that is not there or begins wrongly."""
         return []
 
+    def of_tests(self) -> SourceSection | None:
+        """The same with its tests in the place of training data that are gone from this machine; None if none are."""
+        return None
+
     def size(self) -> int | None:
         """Bytes of the files on this machine that hold all rows; None where they are elsewhere."""
         return None

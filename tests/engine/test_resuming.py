@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from clkit.engine.evaluate import evaluate
 from clkit.engine.growing import refuse_changed_recipe
 from clkit.engine.resuming import is_finished
 from clkit.engine.sequence import dry_run, train
-from clkit.errors import RunError, UsageError
+from clkit.errors import DataError, RunError, UsageError
 from clkit.recipe.inputs import load_tasks
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.written import recipe_yaml
@@ -26,6 +27,7 @@ from clkit.run.layout import TRAINED_FILE
 from clkit.run.seal import Done, seal_files, text_sha256
 from clkit.section import NOT_THE_RESULT, Section
 from tests.engine.test_sequence import SHORT, Heard
+from tests.interrupting import assert_same
 from tests.toy import Finished, ToyRecipe, toy_recipe
 
 LORA = {"method": "lora", "rank": 2}
@@ -165,6 +167,30 @@ def test_rows_that_a_limit_leaves_out_may_change(tmp_path: Path, toy_t5: Path) -
     rewrite(tmp_path / "second-train.jsonl", change)
     train(recipe, run.path, resume=True)
     assert len(run.stages()) == 2
+
+
+def test_training_data_of_finished_tasks_may_be_gone(tmp_path: Path, toy_t5: Path) -> None:
+    """Their labels are those that were read of them; the tests tell nothing of `w9` here."""
+    recipe = toy_recipe(tmp_path, toy_t5, **SHORT)
+    told = recipe.model_dump(mode="json")
+    told["tasks"][0]["labels"] = None
+    recipe = Recipe.model_validate(told)
+    rewrite(tmp_path / "first-train.jsonl", lambda rows: rows[0].update(label="w9"))
+    kept = train(recipe, tmp_path / "kept")
+    gone = RunFolder.open(shutil.copytree(kept.path, tmp_path / "gone"))
+    shutil.rmtree(gone.stage_folder(2, "second"))
+    (tmp_path / "first-train.jsonl").unlink()
+    plan = dry_run(recipe, gone.path)
+    assert "task 'first': its training data are gone; it is only tested" in plan.remarks
+    assert "w9" in plan.labels[0]
+    assert_same(train(recipe, gone.path, resume=True), kept)
+    assert len(evaluate(gone)) == 2
+    assert gone.environment()["read"] == kept.environment()["read"]
+
+    shutil.rmtree(gone.stage_folder(2, "second"))
+    (tmp_path / "second-train.jsonl").unlink()
+    with pytest.raises(DataError, match=r"second-train\.jsonl: no such file"):
+        train(recipe, gone.path, resume=True)
 
 
 def test_a_finished_run_needs_neither_data_nor_model(tmp_path: Path, begun: tuple[Recipe, RunFolder]) -> None:

@@ -15,7 +15,7 @@ from clkit.errors import DataError
 from clkit.recipe.inputs import load_tasks
 from clkit.recipe.recipe import Recipe
 from clkit.tasks.benchmarks import benchmark_tasks
-from clkit.tasks.loading import Draw, carve_validation, gold_labels, infer_labels, limit, load_task
+from clkit.tasks.loading import Draw, carve_validation, gold_labels, infer_labels, limit, load_finished, load_task
 from clkit.tasks.sections import DataSection, TaskRecipe
 from clkit.tasks.source import Columns, ReadRows
 
@@ -217,3 +217,25 @@ def test_validation_is_disjoint_and_stratified(answers: list[str], share: float,
 def test_one_row_cannot_be_parted() -> None:
     with pytest.raises(DataError, match="validation_share"):
         carve_validation([0], {0: "a"}, 0.5, Draw(0, "t", "validation"), "t")
+
+
+@pytest.mark.parametrize("kind", ["files", "folder"])
+def test_a_finished_task_without_training_data_is_tested_on_the_same_rows(tmp_path: Path, kind: str) -> None:
+    rows = [{"sentence": f"text {index}", "label": "ab"[index % 2]} for index in range(8)]
+    for name, content in (("train", [*rows, {"sentence": "one more", "label": "c"}]), ("test", rows)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content), "utf-8")
+    (tmp_path / "labels.json").write_text('["b", "a", "c"]', "utf-8")
+    paths = {name: str(tmp_path / f"{name}.json") for name in ("train", "test")}
+    source = {"folder": str(tmp_path)} if kind == "folder" else {**paths, "text": "sentence", "label": "label"}
+    recipe = TaskRecipe.model_validate({"name": "own", "source": {"kind": kind, **source}})
+    data = DataSection(train_per_task=3, test_per_task=4, validation_share=0.25)
+    before = load_task(recipe, data, seed=0)
+    assert load_finished(recipe, before.labels, data, seed=0).train.to_dict() == before.train.to_dict()
+    (tmp_path / "train.json").unlink()
+    after = load_finished(recipe, before.labels, data, seed=0)
+    assert (len(after.train), after.validation) == (0, None)
+    assert after.test.to_dict() == before.test.to_dict()
+    assert after.labels == before.labels
+    (tmp_path / "test.json").unlink()
+    with pytest.raises(DataError, match="no such file"):
+        load_finished(recipe, before.labels, data, seed=0)

@@ -92,6 +92,10 @@ class FilesSource(SourceSection):
             for fault in self.faults(use, path, lambda most, path=path: self._rows(path, wanted, most))  # type: ignore[misc]
         ]
 
+    def of_tests(self) -> FilesSource | None:
+        gone = self.test is not None and not Path(self.train).exists()
+        return self.model_copy(update={"train": self.test}) if gone else None
+
     def size(self) -> int:
         return sum(file.stat().st_size for file in self._files.values())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,6 +12,7 @@ from clkit.errors import DataError
 from clkit.section import DataPath
 from clkit.tasks.records import blank, json_records
 from clkit.tasks.source import ReadRows, Source, SourceSection, Wanted
+from clkit.tasks.sources.files import FilesSource
 
 _SPLITS = ("train.json", "test.json")
 _LABELS = "labels.json"
@@ -37,6 +38,13 @@ class FolderSource(SourceSection):
             else:
                 found += self.faults("folder", file, lambda most, file=file: self._rows(file, wanted, most))  # type: ignore[misc]
         return found
+
+    def of_tests(self) -> FilesSource | None:
+        train, test = map(self._file, _SPLITS)
+        if train.exists() or not test.exists():
+            return None
+        same: dict[str, Any] = {"missing": self.missing, "on_bad_record": self.on_bad_record}
+        return FilesSource(kind="files", train=str(test), test=str(test), text="sentence", label="label", **same)
 
     def size(self) -> int:
         return sum(self._file(name).stat().st_size for name in _SPLITS)
