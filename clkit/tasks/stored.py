@@ -129,12 +129,12 @@ def stored(batches: Iterable[Mapping[str, Sequence[Any]]], features: Features | 
 def in_batches(dataset: Dataset, *columns: str) -> Iterator[dict[str, list[Any]]]:
     """The values of these columns (of all, where none is named), `BATCH` rows at a time.
 
-    What was read of `stored` rows leaves memory again after each batch.
+    What was read of `stored` rows leaves memory again after each batch, on systems that can be told so.
     """
     rows = dataset.select_columns(list(columns)) if columns else dataset
     for batch in rows.iter(BATCH):
         yield batch
-        for mapped in _maps:
+        for mapped in _maps if hasattr(mmap, "MADV_DONTNEED") else ():
             mapped.madvise(mmap.MADV_DONTNEED)
 
 

@@ -125,7 +125,8 @@ class TaskTrainer(Trainer):
         accelerate leaves its mixed precision around `forward`, and the Trainer hooks on the embeddings, new ones with
         every task.
         """
-        torch.compiler.reset()
+        if self.args.torch_compile:
+            torch.compiler.reset()
         for left in ("forward", "_original_forward", "_is_accelerate_prepared"):
             self.model.__dict__.pop(left, None)
         if self.args.gradient_checkpointing:
