@@ -21,12 +21,15 @@ from pathlib import Path
 from typing import Any
 
 BATCH, TESTED, LONGEST, NEW_TOKENS, SHARE = 8, 64, 512, 50, 0.7
+#: What the question of a task's group is about, for the groups of the standard benchmark.
+ASKED = {"SC": "sentiment", "TC": "topic"}
 
 
 def rows(folder: Path, split: str, count: int) -> list[tuple[str, str]]:
     """Prompts and answers, the prompt as published."""
     labels = json.loads((folder / "labels.json").read_text())
-    head = f"Task:{folder.parent.name}\nDataset:{folder.name}\nChoose one from the option.\nOption: {', '.join(labels)}"
+    asked = f"What is the {ASKED[folder.parent.name]} of the following paragraph? Choose one from the option."
+    head = f"Task:{folder.parent.name}\nDataset:{folder.name}\n{asked}\nOption: {', '.join(labels)}"
     found = json.loads((folder / f"{split}.json").read_text())[:count]
     return [(f"{head} \n{row['sentence']}\nAnswer:", row["label"]) for row in found]
 

@@ -47,10 +47,14 @@ class RowGradients:
     def __init__(self, sites: Iterable[RowSite], whole: bool) -> None:
         self._layers = {site.name: _Layer(cast(nn.Module, site.module), site.weight, whole) for site in sites}
 
+    def __contains__(self, name: str) -> bool:
+        """Whether the site is one of these."""
+        return name in self._layers
+
     def begin(self) -> None:
-        """A step's forward pass begins."""
+        """A forward pass begins, of whose step the rows are not known yet; several of one step add up."""
         for layer in self._layers.values():
-            layer.active, layer.rows, layer.gradient = True, None, None
+            layer.active, layer.rows = True, None
 
     def choose(self, name: str, rows: torch.Tensor) -> None:
         """The rows, ascending, of which the backward pass to come computes the gradient; for other sites, nothing."""

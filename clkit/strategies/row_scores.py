@@ -34,14 +34,20 @@ def trained_sites(family: Family, layers: Sequence[str]) -> list[RowSite]:
     return sites
 
 
-def work(model: nn.Module, sites: Sequence[RowSite], steps: Steps, update: bool) -> Iterator[str]:
+def _never_early(steps: Steps, hold: int) -> str:
+    """Why no rows are known before a backward pass; empty where those of some steps are: held ones' or all."""
+    return "" if hold > 1 and not steps.compiled else steps.late
+
+
+def work(model: nn.Module, sites: Sequence[RowSite], steps: Steps, update: bool, hold: int) -> Iterator[str]:
     """For the plan: which gradients are computed in kept rows only, and why not the others."""
-    if steps.late:
-        yield f"computes whole gradients and masks them: {steps.late}"
+    if why := _never_early(steps, hold):
+        yield f"computes whole gradients and masks them: {why}"
         return
     whole = Counter(refusals(sites, model).values())
     if some := len(sites) - whole.total():
-        yield f"computes gradients of kept rows only, in {some:,} of {len(sites):,} weights"
+        but = f", but for one step in {hold:,}" if steps.micro_batches > 1 else ""
+        yield f"computes gradients of kept rows only, in {some:,} of {len(sites):,} weights{but}"
     if some and update:
         why = steps.whole_gradients
         yield f"the optimizer goes over whole weights: {why}" if why else "the optimizer leaves masked rows alone"
@@ -49,14 +55,14 @@ def work(model: nn.Module, sites: Sequence[RowSite], steps: Steps, update: bool)
         yield f"computes whole gradients and masks them, in {count:,} of {len(sites):,} weights: {why}"
 
 
-def refuse_whole(model: nn.Module, sites: Sequence[RowSite], steps: Steps) -> None:
+def refuse_whole(model: nn.Module, sites: Sequence[RowSite], steps: Steps, hold: int) -> None:
     """Refuse moments of chosen rows only where a gradient is whole.
 
     Raises:
         StrategyError: with the reason.
     """
     refused = refusals(sites, model)
-    why = steps.late or steps.whole_gradients or next(iter(refused.values()), "")
+    why = _never_early(steps, hold) or steps.whole_gradients or next(iter(refused.values()), "")
     if why:
         which = f" of {next(iter(refused))}" if refused and not steps.whole_gradients else ""
         raise StrategyError(f"strategies.migu.moments: held needs gradients of single rows{which}, but {why}; use all")
@@ -91,6 +97,7 @@ class RowChoice:
         #: What `divide` gave last.
         self.divided: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._gradients = RowGradients([], whole=False)
+        self._steps: Steps | None = None
         #: Those that had no output in the forward passes of this step.
         self._uncalled: list[RowSite] = []
         self._collector: MagnitudeCollector | None = None
@@ -119,16 +126,19 @@ class RowChoice:
             weights = {site.name: site.weight for site in self._sites}
             check_layers(family, self._collector, "strategies.migu.layers", weights)
 
-    def begin(self, context: Context, known_early: bool) -> None:
+    def begin(self, context: Context, steps: Steps | None) -> None:
         """A task begins.
 
+        Where the rows of a step are known before a backward pass, this is to compute the gradients of the kept rows
+        alone, if that is possible: with one forward pass a step, and where rows are held from the step before.
+
         Args:
-            known_early: `divide` is called before the step's only backward pass, which is then to compute the gradients
-                of the kept rows alone, where that is possible.
+            steps: how they are made; None where nobody knows.
         """
+        self._steps = steps
         if self._collector is not None:  # for `refuse_uncalled`
             self._collector.notice(site.weight for site in self._sites)
-        if known_early:
+        if steps is not None and not _never_early(steps, self._hold):
             refused = refusals(self._sites, context.model)
             alone = [site for site in self._sites if site.name not in refused]
             self._gradients = RowGradients(alone, whole=context.num_processes > 1)
@@ -139,22 +149,38 @@ class RowChoice:
         if self._collector is not None and self._is_due(context):
             self._collector.open(batch)
 
-    def close(self) -> None:
+    def close(self, context: Context) -> None:
         """It has ended."""
         if self._collector is not None:
             self._collector.close()
+        if self._known_early(context):
+            self._divide(context)
+
+    def _known_early(self, context: Context) -> bool:
+        """Whether this step's rows are known before each of its backward passes."""
+        if self._steps is None or _never_early(self._steps, self._hold):
+            return False
+        return not self._steps.late or not self._is_due(context)
 
     def _is_due(self, context: Context) -> bool:
         return context.step % self._hold == 0
 
     def divide(self, context: Context) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """The rows of each site that this step keeps, ascending, and those that it masks."""
+        """The rows of each site that this step keeps, ascending, and those that it masks; after its backward passes."""
+        if not self._known_early(context):
+            self._divide(context)
+        return self.divided
+
+    def steps_alone(self, site: RowSite) -> bool:
+        """Whether the optimizer takes the gradient of the site's kept rows for that of its weight."""
+        return site.name in self._gradients and self._steps is not None and not self._steps.whole_gradients
+
+    def _divide(self, context: Context) -> None:
         if self._is_due(context):
             with torch.no_grad():
                 self.divided = [divided_rows(score, self._threshold) for score in self.scores(context)]
         for site, (kept, _) in zip(self._sites, self.divided, strict=True):
             self._gradients.choose(site.name, kept)
-        return self.divided
 
     def gradient(self, site: RowSite) -> torch.Tensor | None:
         """That of the kept rows, as `RowGradients.take` gives it."""

@@ -92,6 +92,17 @@ def test_what_is_chosen_for_a_step_does_not_last_into_the_next() -> None:
     assert gradients.take("layer") is None
 
 
+def test_the_forward_passes_of_a_step_add_up() -> None:
+    layer = nn.Linear(4, 7)
+    gradients = RowGradients([site_of(layer)], whole=False)
+    for inputs in (torch.ones(1, 4), torch.ones(2, 4)):
+        gradients.begin()
+        loss = layer(inputs).sum()
+        gradients.choose("layer", ROWS)
+        loss.backward()
+    assert torch.equal(gradients.take("layer"), 3 * torch.ones(len(ROWS), 4))  # type: ignore[arg-type]
+
+
 def test_which_weights_need_their_whole_gradient() -> None:
     class Scaled(nn.Linear):
         def forward(self, inputs: torch.Tensor) -> torch.Tensor:

@@ -182,6 +182,7 @@ CASES: dict[str, dict[str, Any]] = {
     "with a penalty": {"strategies": [EWC]},
     "the smallest rows": {"migu": {"source": "smallest"}},
     "random rows": {"migu": {"source": "random"}},
+    "held rows, in micro-batches": {"migu": {"hold": 3}, "training": {"micro_batch_size": 4}},
 }
 
 
@@ -233,7 +234,7 @@ def test_rows_alone_give_what_whole_gradients_give(
 
 def test_moments_of_held_rows_need_no_compiler(tmp_path: Path, toy_t5: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     migu = {"name": "migu", "mask": "update", "hold": 3, "moments": "held"}
-    recipe = toy_recipe(tmp_path, toy_t5, strategies=[migu, EWC])
+    recipe = toy_recipe(tmp_path, toy_t5, strategies=[migu, EWC], training={"micro_batch_size": 4, "epochs": 1.0})
     runs = [train(recipe, tmp_path / "compiled")]
     monkeypatch.setattr(optimizers, "row_kernel", lambda: step_rows)
     runs.append(train(recipe, tmp_path / "plain"))
@@ -244,7 +245,13 @@ def test_moments_of_held_rows_need_no_compiler(tmp_path: Path, toy_t5: Path, mon
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"training": {"micro_batch_size": 4}}, "but rows are known after the step's last micro-batch; use all"),
+        (
+            {
+                "training": {"micro_batch_size": 4},
+                "strategies": [{"name": "migu", "hold": 1, "source": "fixed_random"}],
+            },
+            "but rows are known after the step's last micro-batch; use all",
+        ),
         ({"training": {"compile": True}}, "but the backward pass is compiled before rows are known; use all"),
         ({"training": {"optimizer": "sgd"}}, "but training.optimizer: sgd has no other way; use all"),
         ({"tuning": {"method": "lora", "rank": 4}}, "but they belong to layers of another kind than a plain linear"),
@@ -256,7 +263,7 @@ def test_moments_of_held_rows_are_refused_where_gradients_are_whole(
 ) -> None:
     monkeypatch.setattr(arguments, "COMPILER", "eager")
     (migu,) = changes.pop("strategies", [{"name": "migu"}])
-    strategies = [{**migu, "mask": "update", "hold": 3, "moments": "held"}]
+    strategies = [{"hold": 3, **migu, "mask": "update", "moments": "held"}]
     with pytest.raises(UsageError, match=f"^strategies.migu.moments: held needs gradients of single rows.*{why}"):
         prepare(toy_recipe(tmp_path, toy_t5, strategies=strategies, **changes))
 

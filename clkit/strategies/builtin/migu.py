@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from clkit.errors import StrategyError
 from clkit.lazy import LazyModule
@@ -38,11 +38,11 @@ class MIGU(Strategy):
     AdamW, first moments and decoupled weight decay go on moving rows whose gradient is zero. ``mask: update`` restores
     masked rows after the step, bit for bit, each with its entry of the bias.
 
-    With one micro-batch a step, the rows are known before the backward pass, which then computes their gradient alone;
-    and with ``mask: update`` AdamW need not read the others (`RowAdamW`, where the equation stands). Both give the
-    same as whole gradients that are masked, to within rounding. With ``moments: held`` AdamW knows of the
-    chosen rows only: moments and bias correction of a row begin when it is chosen, and end when it is not (`RowAdamW`
-    has the equation). The weights of these layers need memory for the moments of 1 − T of their rows then.
+    With one micro-batch a step, and where rows are held, they are known before a backward pass, which then computes
+    their gradient alone; and with ``mask: update`` AdamW need not read the others (`RowAdamW`, where the equation
+    stands). Both give the same as whole gradients that are masked, to within rounding. With ``moments: held`` AdamW
+    knows of the chosen rows only: moments and bias correction of a row begin when it is chosen, and end when it is not
+    (`RowAdamW` has the equation). The weights of these layers need memory for the moments of 1 − T of their rows then.
     """
 
     name: ClassVar[str] = "migu"
@@ -67,7 +67,7 @@ class MIGU(Strategy):
             found = groups.coverage(family, (site.weight for site in sites))
             groups.refuse_partial(found, self.options.layers, "strategies.migu", "would be updated unmasked")
         if self.options.moments == "held" and self.steps is not None:
-            row_scores.refuse_whole(family.model, sites, self.steps)
+            row_scores.refuse_whole(family.model, sites, self.steps, self.options.hold)
         self._choice(family, sites).check(family, self.steps)
 
     def remarks(self, family: Family, tasks: int) -> Iterator[str]:
@@ -82,24 +82,20 @@ class MIGU(Strategy):
             what = f"{masked:,} of {rows:,} rows" if masked else f"none of {rows:,} rows, too few for this threshold,"
             yield f"masks {what}{each} in {count:,} {'weight' if count == 1 else 'weights'}"
         if self.steps is not None:
-            yield from row_scores.work(family.model, sites, self.steps, self.options.mask == "update")
+            update = self.options.mask == "update"
+            yield from row_scores.work(family.model, sites, self.steps, update, self.options.hold)
         if self.options.moments == "held":
             yield "AdamW keeps moments of the chosen rows only"
 
     def _choice(self, family: Family, sites: Sequence[layers.RowSite]) -> row_scores.RowChoice:
         return row_scores.RowChoice(family, sites, self.options)
 
-    @property
-    def _known_early(self) -> bool:
-        """Whether the step's rows are known before its only backward pass."""
-        return self.steps is not None and not self.steps.late
-
     def before_task(self, context: Context) -> None:
         if context.task_index == 0 and self.options.first_task == "unmasked":
             return
         self._sites = row_scores.trained_sites(context.family, self.options.layers)
         self._rows = self._choice(context.family, self._sites)
-        self._rows.begin(context, self._known_early)
+        self._rows.begin(context, self.steps)
 
     def before_forward(self, context: Context, batch: Mapping[str, torch.Tensor]) -> None:
         if self._rows is not None:
@@ -107,14 +103,12 @@ class MIGU(Strategy):
 
     def after_forward(self, context: Context, batch: Mapping[str, torch.Tensor]) -> None:
         if self._rows is not None:
-            self._rows.close()
-            if self._known_early:
-                self._rows.divide(context)
+            self._rows.close(context)
 
     def before_step(self, context: Context) -> None:
         if self._rows is None:
             return
-        divided = self._rows.divided if self._known_early else self._rows.divide(context)
+        divided = self._rows.divide(context)
         self._rows.refuse_uncalled()
         masked = 0
         with torch.no_grad():
@@ -124,21 +118,20 @@ class MIGU(Strategy):
         context.log(migu_masked_share=masked / sum(site.rows for site in self._sites))
 
     def _mask(self, context: Context, site: layers.RowSite, kept: torch.Tensor, masked: torch.Tensor) -> None:
-        weight, update, held = site.weight, self.options.mask == "update", self.options.moments == "held"
-        if weight.grad is not None:
+        assert self._rows is not None
+        weight, update = site.weight, self.options.mask == "update"
+        gradient, alone = self._rows.gradient(site), self._rows.steps_alone(site)
+        if weight.grad is not None and alone:  # a penalty's, or of a step whose rows are known only now
+            own = weight.grad.index_select(0, kept)
+            gradient, weight.grad = own if gradient is None else gradient.add_(own), None
+        elif weight.grad is not None:
             # Faster than writing zeros into scattered rows.
             keep = weight.grad.new_ones(site.rows).index_fill_(0, masked, 0)
             site.by_row(weight.grad).mul_(keep.view(site.shape).unsqueeze(-1))
-        gradient = self._rows.gradient(site) if self._rows is not None else None
-        if held and gradient is None and weight.grad is not None:  # a penalty reaches what the loss did not
-            gradient = torch.zeros_like(weight[: len(kept)])
-        if gradient is not None and self.steps is not None and not self.steps.whole_gradients:
-            if weight.grad is not None:  # a penalty's
-                gradient += weight.grad.index_select(0, kept)
-                weight.grad = None
-            context.row_gradients[weight] = rows.RowGradient(
-                kept, gradient, others="forgotten" if held else "stay" if update else "move"
-            )
+        if gradient is not None and alone:
+            forget = self.options.moments == "held"
+            others: Any = "forgotten" if forget else "stay" if update else "move"
+            context.row_gradients[weight] = rows.RowGradient(kept, gradient, others)
         elif gradient is not None:
             weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
             weight.grad.index_add_(0, kept, gradient)
