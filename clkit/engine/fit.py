@@ -18,6 +18,7 @@ from clkit.errors import StrategyError
 from clkit.events import Listener
 from clkit.models.examples import encode
 from clkit.models.loading import begin_task
+from clkit.models.packed import packing
 from clkit.processes import processes
 from clkit.run.atomic import now
 from clkit.run.folder import RunFolder
@@ -125,7 +126,7 @@ def _trainer(
         model=prepared.family.model,
         args=training_arguments(recipe, stage.name, stage.position, str(into.partial)),
         train_dataset=encoded,
-        data_collator=context.collate,
+        data_collator=packing(context.collate) if recipe.training.packing else context.collate,
     )
 
 

@@ -27,6 +27,7 @@ from clkit.models.examples import Texts, encode, refuse_unwritable_labels, witho
 from clkit.models.family import Family, LabelsOfTasks
 from clkit.models.layers import embeds_by_its_layer, refuse_untrainable
 from clkit.models.loading import describe, load_model
+from clkit.models.packed import refuse_unpackable, spared
 from clkit.models.precision import is_rounded, slow_attention
 from clkit.processes import processes
 from clkit.recipe.inputs import load_tasks, missing_trackers
@@ -38,7 +39,7 @@ from clkit.strategies.registry import load_strategy
 from clkit.tasks.stored import values
 from clkit.tasks.task import Split, Task
 from clkit.testing.section import EvaluationSection
-from clkit.training.arguments import check_liger, check_training, chosen_precision, steps, task_steps
+from clkit.training.arguments import batch_split, check_liger, check_training, chosen_precision, steps, task_steps
 from clkit.training.state import kept_by, load_strategies
 
 #: Optimizer steps; a stage of fewer gets a remark.
@@ -119,6 +120,12 @@ class Prepared:
         if remark is not None:
             yield remark
 
+    def _packed(self) -> Iterator[str]:
+        training = self.recipe.training
+        if training.packing and self.stages:
+            micro, _ = batch_split(training.batch_size, training.micro_batch_size, processes().num_processes)
+            yield spared(self.family, self.examples(self.stages[0]), micro)
+
     def _remarks_of_strategies(self) -> Iterator[str]:
         for strategy in self.strategies:
             told = call(strategy, "remarks", self.family, len(self.tasks))
@@ -156,6 +163,7 @@ class Prepared:
                 *self._remarks,
                 *without_effect(self.recipe, self.tasks),
                 *self._slow_attention(),
+                *self._packed(),
                 *few_steps(to_come),
                 *self._weights(to_come),
                 *self._remarks_of_strategies(),
@@ -274,6 +282,8 @@ def prepare(recipe: Recipe, earlier: Earlier | None = None, *, shapes_only: bool
     for task in tasks:
         if recipe.objective.kind == "text_to_text":
             refuse_unwritable_labels(family, task, recipe.evaluation.comparison)
+    if recipe.training.packing and recipe.protocol != "zero_shot":
+        refuse_unpackable(family, try_it=not shapes_only)
     if not shapes_only:
         _check_model(recipe, family, general)
     strategies, remarks = _strategies(recipe, family, further, len(tasks), checked=not shapes_only)

@@ -20,6 +20,8 @@ from clkit.tasks.task import Task
 
 #: Label of a position where no loss is due.
 IGNORED = -100
+#: Of a packed batch (`training.packing`): 1 where positions are tokens, 0 where padding; in place of `attention_mask`.
+TOKENS = "tokens"
 #: Logit of a class that cannot be chosen, such as a row of a head that is closed: its probability is exactly 0, yet a
 #: divergence over all classes stays finite, in float16 too.
 CLOSED = -1e4

@@ -144,6 +144,8 @@ class Recipe(Section):
             yield from self._unused_of_evaluation(f"objective.kind: {kind}")
         elif self.metric in UNBOUNDED:
             yield from self._unused_of_evaluation(f"evaluation.metric: {self.metric}")
+        if kind == "classification" and self.training.packing:
+            yield "training.packing: a classifier reads one text a row; set it to false"
         if kind == "classification" and self.prompt.chat_template:
             yield "prompt.chat_template: classification has no turns of a user and an assistant; set it to false"
         if self.learns_all_turns and not self.prompt.chat_template:

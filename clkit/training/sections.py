@@ -113,6 +113,12 @@ class TrainingSection(Section):
         False,
         description="Make batches of examples of similar length: less padding, more speed, a little less randomness.",
     )
+    packing: bool = Field(
+        False,
+        description="Put several short examples of a micro-batch into one row, no longer than its longest, in place of "
+        "padding. Positions start anew with each and none sees another, so that losses and steps are the same but for "
+        "rounding; `batch_size` counts examples as ever. For decoders.",
+    )
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations in the backward pass: less memory, more time."
     )
@@ -159,6 +165,11 @@ class TrainingSection(Section):
         betas = type(self).model_fields["adam_betas"].default
         if self.adam_betas != betas and not self.optimizer.removeprefix("paged_").startswith(("adamw", "lion")):
             raise ValueError(f"adam_betas: optimizer: {self.optimizer} has none; leave it at {betas}")
+        other = next((key for key in ("compile", "liger") if getattr(self, key)), None)
+        if self.packing and other is not None:
+            raise ValueError(
+                f"packing: that examples in one row stay apart is not tried with {other}; use one of the two"
+            )
         if self.compile and self.liger:
             raise ValueError("liger: compile makes kernels for the same parts of the model; set one of them to false")
         if self.evaluate_every is None and (self.keep == "best" or self.patience is not None):

@@ -29,6 +29,7 @@ from clkit.errors import ClkitError, RunError, StrategyError, UsageError
 from clkit.events import Listener
 from clkit.models.family import CLOSED, IGNORED, summed_cross_entropy
 from clkit.models.layers import trained_parameters
+from clkit.models.packed import forward_inputs
 from clkit.models.precision import matrix_products
 from clkit.strategies.contract import SKIPPED, TASK_LOSS, Context, Strategy
 from clkit.strategies.hooks import call, call_all
@@ -149,6 +150,7 @@ class TaskTrainer(Trainer):
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         self._batch = dict(inputs)  # the Trainer takes the labels out of its own
         call_all(self._strategies, "before_forward", self._context, self._batch)
+        inputs = {**forward_inputs(inputs), "labels": inputs["labels"]}
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     def _loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedTokenizerBase
 
 from clkit.models.chat import ChatTemplate
-from clkit.models.family import IGNORED, Batch, Collator, Generating, LabelsOfTasks
+from clkit.models.family import IGNORED, TOKENS, Batch, Collator, Generating, LabelsOfTasks
 from clkit.models.greedy import end_ids, greedily, pad_id, texts_written
 from clkit.models.objective import Objective
 from clkit.models.packing import (
@@ -114,7 +114,7 @@ class Decoder(Generating):
         return collate
 
     def token_mask(self, layer: str, batch: Batch) -> torch.Tensor:
-        mask = batch["attention_mask"].bool()
+        mask = batch[TOKENS if TOKENS in batch else "attention_mask"].bool()
         is_head = re.search(self.roles["lm_head"], layer) is not None
         return mask[:, batch["logits_to_keep"]] if is_head and "logits_to_keep" in batch else mask
 

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from torch.nn import functional
     from transformers import PreTrainedModel
 
-    from clkit.models import layers
+    from clkit.models import layers, packed
     from clkit.models.family import Family
 else:
     torch, functional = LazyModule("torch"), LazyModule("torch.nn.functional")
-    layers = LazyModule("clkit.models.layers")
+    layers, packed = LazyModule("clkit.models.layers"), LazyModule("clkit.models.packed")
 
 
 class LwFOptions(StrategyOptions):
@@ -137,7 +137,7 @@ class LwF(Strategy):
         self._largest = state.get("largest")
 
     def _teacher_outputs(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
-        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        inputs = packed.forward_inputs(batch)
         # Without dropout nothing is drawn, so training goes on with the random numbers that it would have drawn.
         with layers.evaluation_mode(model), torch.no_grad():
             outputs: Mapping[str, Any] = torch.func.functional_call(model, self._teacher, kwargs=inputs)
