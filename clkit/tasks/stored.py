@@ -121,7 +121,8 @@ def stored(batches: Iterable[Mapping[str, Sequence[Any]]], features: Features | 
         file.flush()
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     _maps.add(mapped)
-    table = pyarrow.ipc.open_stream(pyarrow.py_buffer(mapped)).read_all()
+    reader = pyarrow.ipc.open_stream(pyarrow.py_buffer(mapped))
+    table = pyarrow.Table.from_batches(_let_go(reader), reader.schema)
     # Without a fingerprint all rows would be read and hashed for one; these are not looked up in any cache.
     return datasets.Dataset(InMemoryTable(table), fingerprint=generate_random_fingerprint())
 
@@ -132,8 +133,13 @@ def in_batches(dataset: Dataset, *columns: str) -> Iterator[dict[str, list[Any]]
     What was read of `stored` rows leaves memory again after each batch, on systems that can be told so.
     """
     rows = dataset.select_columns(list(columns)) if columns else dataset
-    for batch in rows.iter(BATCH):
-        yield batch
+    return _let_go(rows.iter(BATCH))
+
+
+def _let_go(parts: Iterable[T]) -> Iterator[T]:
+    """The parts one by one, after each of which what was read of the disk leaves memory."""
+    for part in parts:
+        yield part
         for mapped in _maps if hasattr(mmap, "MADV_DONTNEED") else ():
             mapped.madvise(mmap.MADV_DONTNEED)
 
