@@ -11,22 +11,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import repeat
 
+from datasets import Dataset
+
 from clkit.errors import DataError, ModelError
-from clkit.models.examples import Texts, task_texts, unwritable
+from clkit.models.examples import Texts, encode, task_texts, unwritable
 from clkit.models.family import Family, Generating
 from clkit.models.lengths import sizes
+from clkit.models.packed import rows_of
 from clkit.models.positions import positions
+from clkit.processes import processes
 from clkit.recipe.recipe import Recipe
 from clkit.results.answers import refuse_equal
 from clkit.results.kinds import UNBOUNDED
 from clkit.tasks.conversations import NO_TURNS
-from clkit.tasks.stored import in_batches
+from clkit.tasks.stored import in_batches, token_counts
 from clkit.tasks.task import Split, Task
+from clkit.training.arguments import batch_split
 
 #: What `prompt.max_tokens` is at least.
 SHORTEST = 16
 #: Tokens by which prompt and answer may be longer together than each by itself.
 SPARE = 8
+#: So many examples tell what packing spares.
+_LOOKED_AT = 200
 
 
 def checked_texts(family: Family, recipe: Recipe, task: Task, split: Split, *, tested: bool) -> tuple[Texts, list[str]]:
@@ -222,6 +229,19 @@ class _Limits:
     def _answers(self) -> Iterator[list[str]]:
         """The answers as they stand in the data, some at a time."""
         return (batch["answer"] for batch in in_batches(self.task.split(self.split), "answer"))
+
+
+def spared(recipe: Recipe, family: Family, examples: Dataset) -> Iterator[str]:
+    """A remark on how much padding packing leaves, as the first examples tell."""
+    if not recipe.training.packing:
+        return
+    size, _ = batch_split(recipe.training.batch_size, recipe.training.micro_batch_size, processes().num_processes)
+    tokens = token_counts(encode(family, examples, range(min(len(examples), _LOOKED_AT))))
+    batches = [tokens[start : start + size] for start in range(0, len(tokens), size)]
+    alone = sum(max(batch) * len(batch) for batch in batches)
+    packed = sum(max(batch) * len(rows_of(batch)) for batch in batches)
+    left, before = (1 - sum(tokens) / positions for positions in (packed, alone))
+    yield f"training.packing: {left:.0%} of a batch's positions are padding, where {before:.0%} would be"
 
 
 def _inputs(task: Task, split: Split) -> Iterator[str]:

@@ -17,7 +17,7 @@ from clkit.engine.fingerprints import Read, what_is_read
 from clkit.engine.footprint import Taken
 from clkit.engine.further import FurtherTasks, further_examples, further_tasks, weights
 from clkit.engine.growing import Earlier
-from clkit.engine.limits import checked_texts
+from clkit.engine.limits import checked_texts, spared
 from clkit.engine.protocols import PlannedStage, lineage, planned_stages, tests_first
 from clkit.errors import StrategyError, UsageError
 from clkit.events import Footprint, Plan
@@ -27,7 +27,7 @@ from clkit.models.examples import Texts, encode, refuse_unwritable_labels, witho
 from clkit.models.family import Family, LabelsOfTasks
 from clkit.models.layers import embeds_by_its_layer, refuse_untrainable
 from clkit.models.loading import describe, load_model
-from clkit.models.packed import refuse_unpackable, spared
+from clkit.models.packed import refuse_unpackable
 from clkit.models.precision import is_rounded, slow_attention
 from clkit.processes import processes
 from clkit.recipe.inputs import load_tasks, missing_trackers
@@ -39,7 +39,7 @@ from clkit.strategies.registry import load_strategy
 from clkit.tasks.stored import values
 from clkit.tasks.task import Split, Task
 from clkit.testing.section import EvaluationSection
-from clkit.training.arguments import batch_split, check_liger, check_training, chosen_precision, steps, task_steps
+from clkit.training.arguments import check_liger, check_training, chosen_precision, steps, task_steps
 from clkit.training.state import kept_by, load_strategies
 
 #: Optimizer steps; a stage of fewer gets a remark.
@@ -120,12 +120,6 @@ class Prepared:
         if remark is not None:
             yield remark
 
-    def _packed(self) -> Iterator[str]:
-        training = self.recipe.training
-        if training.packing and self.stages:
-            micro, _ = batch_split(training.batch_size, training.micro_batch_size, processes().num_processes)
-            yield spared(self.family, self.examples(self.stages[0]), micro)
-
     def _remarks_of_strategies(self) -> Iterator[str]:
         for strategy in self.strategies:
             told = call(strategy, "remarks", self.family, len(self.tasks))
@@ -163,7 +157,7 @@ class Prepared:
                 *self._remarks,
                 *without_effect(self.recipe, self.tasks),
                 *self._slow_attention(),
-                *self._packed(),
+                *(spared(self.recipe, self.family, self.examples(self.stages[0])) if self.stages else ()),
                 *few_steps(to_come),
                 *self._weights(to_come),
                 *self._remarks_of_strategies(),

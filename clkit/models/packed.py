@@ -9,14 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from datasets import Dataset
 
 from clkit.draws import seeded
 from clkit.errors import UsageError, first_line
-from clkit.models.examples import encode
 from clkit.models.family import IGNORED, TOKENS, Batch, Collator, Family
 from clkit.models.layers import evaluation_mode
-from clkit.tasks.stored import token_counts
 
 KEY = "training.packing"
 #: Kinds of layers in which a token sees others by the mask and by nothing else.
@@ -24,8 +21,6 @@ _BY_THE_MASK = {"full_attention", "sliding_attention"}
 #: How far logits of packed examples may be from those of each by itself, as a share of how far they are where each sees
 #: the ones before it: rounding, in float32 and in types of weights with fewer digits.
 _ROUNDING, _COARSE = 1e-3, 0.1
-#: So many examples tell what packing spares.
-_LOOKED_AT = 200
 
 
 def rows_of(lengths: Sequence[int]) -> list[list[int]]:
@@ -66,16 +61,6 @@ def packing(collate: Collator, *, restart: bool = True) -> Collator:
         return {**batch, TOKENS: tokens, "position_ids": torch.tensor(places)}
 
     return collate_packed
-
-
-def spared(family: Family, examples: Dataset, size: int) -> str:
-    """What packing batches of ``size`` examples spares, as the first ones tell."""
-    tokens = token_counts(encode(family, examples, range(min(len(examples), _LOOKED_AT))))
-    batches = [tokens[start : start + size] for start in range(0, len(tokens), size)]
-    alone = sum(max(batch) * len(batch) for batch in batches)
-    packed = sum(max(batch) * len(rows_of(batch)) for batch in batches)
-    share, before = (1 - sum(tokens) / positions for positions in (packed, alone))
-    return f"{KEY}: {share:.0%} of a batch's positions are padding, where {before:.0%} would be"
 
 
 def forward_inputs(batch: Batch) -> dict[str, Any]:
