@@ -16,7 +16,7 @@ from clkit.models.chat import ChatTemplate
 from clkit.models.family import IGNORED, TOKENS, Batch, Collator, Generating, LabelsOfTasks
 from clkit.models.greedy import end_ids, greedily, pad_id, texts_written
 from clkit.models.objective import Objective
-from clkit.models.packing import (
+from clkit.models.side_by_side import (
     MOST_LOGITS,
     groups,
     keeps_all,

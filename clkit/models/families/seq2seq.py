@@ -23,7 +23,7 @@ from clkit.models.families.decoder import BLOCK_ROLES, padded
 from clkit.models.family import IGNORED, Batch, Collator, Generating, LabelsOfTasks
 from clkit.models.greedy import end_ids, greedily, pad_id, texts_written
 from clkit.models.objective import Objective
-from clkit.models.packing import MOST_LOGITS, groups, log_probabilities, own_tokens_only, takes_own_masks
+from clkit.models.side_by_side import MOST_LOGITS, groups, log_probabilities, own_tokens_only, takes_own_masks
 from clkit.models.weights import Weights
 
 #: Tokens that the encoder is given at once where there is no accelerator: with more its activations leave the cache.
