@@ -133,7 +133,9 @@ CASES: dict[str, dict[str, Any]] = {
     "osf": {"strategies": [{"name": "osf", "preserved": 0.5}]},
     "lora": {"tuning": LORA},
     "lora, matmul medium": {"tuning": LORA, "precision": "medium", "beside": "lora"},
+    "lora, matmul medium, eager": {"tuning": LORA, "precision": "medium", "attention": "eager", "beside": "lora"},
     "lora, bf16": {"tuning": LORA, "precision": "bf16", "half": True, "beside": "lora"},
+    "lora, bf16, eager": {"tuning": LORA, "precision": "bf16", "half": True, "attention": "eager", "beside": "lora"},
     "lora + migu": {"tuning": LORA, "strategies": [{"name": "migu"}], "beside": "lora"},
     "olora, task 2": {"tuning": INCREMENTAL, "strategies": [{"name": "olora"}]},
     "olora, task 15": {"tuning": INCREMENTAL, "strategies": [{"name": "olora"}], "task": 15, "beside": "olora, task 2"},
@@ -173,6 +175,8 @@ class Run:
         precision = settings.get("precision", precision)
         torch.manual_seed(0)
         self.family, task = SHAPES[shape](), settings.get("task", 2)
+        if "attention" in settings:
+            self.family.base.set_attn_implementation(settings["attention"])
         tuning = settings.get("tuning")
         if tuning is not None:
             add_adapter(self.family, tuning)
