@@ -125,10 +125,12 @@ class Prepared:
             told = call(strategy, "remarks", self.family, len(self.tasks))
             yield from (f"{strategy.options.name}: {remark}" for remark in told)
 
-    def _weights(self, to_come: Collection[str]) -> Iterator[str]:
-        """What part further data have in what is learned, of the first stage to come."""
+    def _remarks_of_examples(self, to_come: Collection[str]) -> Iterator[str]:
+        """What packing spares, and what part further data have in what is learned, of the first stage to come."""
         for stage in [stage for stage in self.stages if stage.name in to_come][:1]:
-            yield from weights(self.family, self.strategies, self.examples(stage), stage.name)
+            examples = self.examples(stage)
+            yield from spared(self.recipe, self.family, examples)
+            yield from weights(self.family, self.strategies, examples, stage.name)
 
     def _memory(self) -> dict[str, int]:
         """Bytes by strategy; none where no task follows that what is kept would serve."""
@@ -157,9 +159,8 @@ class Prepared:
                 *self._remarks,
                 *without_effect(self.recipe, self.tasks),
                 *self._slow_attention(),
-                *(spared(self.recipe, self.family, self.examples(self.stages[0])) if self.stages else ()),
                 *few_steps(to_come),
-                *self._weights(to_come),
+                *self._remarks_of_examples(to_come),
                 *self._remarks_of_strategies(),
             ],
             labels=[label_counts(task) for task in self.tasks],
