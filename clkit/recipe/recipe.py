@@ -21,7 +21,7 @@ from clkit.tasks.benchmarks import benchmark_tasks
 from clkit.tasks.sections import BenchmarkSection, DataSection, Name, PromptSection, TaskRecipe
 from clkit.tasks.source import SourceSection
 from clkit.testing.section import EvaluationSection
-from clkit.training.sections import SavingSection, TrainingSection
+from clkit.training.sections import ROW_OPTIMIZER, SavingSection, TrainingSection
 
 _READS_PLAIN_TEXT = "objective.kind: pretraining reads plain text; name its column with text"
 
@@ -180,7 +180,17 @@ class Recipe(Section):
         for options in self.strategies:
             problems = options.contradictions(names, unlabelled)
             yield from (f"strategies.{options.name}.{problem}" for problem in problems)
+            if options.by_rows is not None and (needed := self._needed_by_rows()):
+                yield f"strategies.{options.name}.{options.by_rows} needs {needed}"
         yield from self._contradictions_of_further_data()
+
+    def _needed_by_rows(self) -> str:
+        """What keeps the optimizer from stepping single rows, as it would have to be; empty if nothing does."""
+        if self.tuning.method != "full":
+            return "tuning.method: full"
+        if self.training.optimizer != ROW_OPTIMIZER:
+            return f"training.optimizer: {ROW_OPTIMIZER}"
+        return "training.compile: false" if self.training.compile else ""
 
     def _contradictions_of_further_data(self) -> Iterator[str]:
         for options in self.strategies:

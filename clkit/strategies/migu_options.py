@@ -45,6 +45,10 @@ class MIGUOptions(LayerOptions):
         "updates the rows with the smallest output.",
     )
 
+    @property
+    def by_rows(self) -> str | None:
+        return "moments: held" if self.moments == "held" else None
+
     @model_validator(mode="after")
     def _ignores_nothing(self) -> MIGUOptions:
         if self.count_padding and self.source in ("random", "fixed_random"):

@@ -51,6 +51,11 @@ class StrategyOptions(Section):
         """
         yield from ()
 
+    @property
+    def by_rows(self) -> str | None:
+        """The option, if any, for which the optimizer must step single rows of whole weights."""
+        return None
+
     def further_data(self) -> Mapping[str, FurtherData]:
         """What the strategy trains on beside the tasks' data, by the key of these options; it becomes its `data`."""
         return {}
