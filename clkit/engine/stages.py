@@ -21,11 +21,12 @@ from clkit.models.loading import save_model
 from clkit.processes import processes
 from clkit.results.kinds import UNBOUNDED
 from clkit.results.matrix import AccuracyMatrix
-from clkit.results.scores import Tested, chance_rows
+from clkit.results.scores import Guess, Tested, chance_of, chance_rows
 from clkit.run.atomic import now, write_jsonl
 from clkit.run.folder import RunFolder
 from clkit.run.layout import PREDICTIONS, ZERO_SHOT
 from clkit.run.scores import read_records
+from clkit.tasks.task import Task
 from clkit.testing.examiner import Examiner
 from clkit.training.interruption import Interruption
 from clkit.training.state import save_strategies
@@ -66,9 +67,15 @@ class Stages:
             higher_is_better=recipe.metric not in UNBOUNDED,
             counts=[self._examiner.examples(prepared.family, name) for name in names],
             protocol=recipe.protocol,
-            chance=chance_rows([self._examiner.chance(name) for name in names]),
+            chance=chance_rows([self._chance(task, place) for place, task in enumerate(prepared.tasks)]),
         ).header()
         self._main = processes().is_main_process
+
+    def _chance(self, task: Task, place: int) -> dict[str, dict[Guess, float]]:
+        """As the finished stages have it, where the training data are gone that tell the most frequent label."""
+        if task.train:
+            return self._examiner.chance(task.name)
+        return chance_of(self._folder.stages()[-1].payload["matrix"]["chance"], place)
 
     def run(self) -> None:
         plan = self._plan()

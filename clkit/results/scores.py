@@ -199,6 +199,15 @@ def task_chance(labels: Sequence[str], trained: Iterable[str], gold: Sequence[st
     }
 
 
+def chance_of(chance: Chance | None, place: int) -> dict[str, dict[Guess, float]]:
+    """What `chance_rows` was given for the task at that place; nothing for one without labels."""
+    own = {
+        metric: {guess: value for guess, values in guesses.items() if (value := values[place]) is not None}
+        for metric, guesses in (chance or {}).items()
+    }
+    return {metric: guesses for metric, guesses in own.items() if guesses}
+
+
 def chance_rows(of_tasks: Sequence[dict[str, dict[Guess, float]]]) -> Chance | None:
     """The same of all tasks; a task without labels has none of its own. None where no task has."""
     return {
