@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from clkit.report.tables import CUT, paired_table
 from clkit.results.matrix import AccuracyMatrix
 from clkit.results.metrics import limits
 from clkit.results.spread import FEWEST, Paired, holm, paired, smallest_p
-from clkit.run.comparison import differing_keys, telling_apart
+from clkit.run.comparison import as_text, differing_keys, telling_apart
 
 #: What methods may differ in. In all else of a recipe they must agree, or their runs answer different questions.
 METHOD = ("strategies", "tuning", "training", "general", "evaluation.batch_size", "evaluation.zero_shot")
@@ -95,7 +94,7 @@ def methods(runs: Iterable[Compared]) -> list[Method]:
     """
     groups: dict[str, dict[Shared, Compared]] = {}
     for run in runs:
-        group = groups.setdefault(json.dumps(_method(run.recipe), sort_keys=True, default=str), {})
+        group = groups.setdefault(as_text(_method(run.recipe)), {})
         twin = group.setdefault(run.shared, run)
         if twin is not run:
             raise UsageError(
@@ -212,7 +211,7 @@ def _method(recipe: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(said.get(section), dict):
             said[section] = {name: value for name, value in said[section].items() if name != key}
     if isinstance(said.get("tasks"), list):
-        said["tasks"] = sorted(said["tasks"], key=lambda task: json.dumps(task, sort_keys=True, default=str))
+        said["tasks"] = sorted(said["tasks"], key=as_text)
     evaluation = _section(said, "evaluation")
     if evaluation.get("answer") == "both":  # the matrix holds what was generated
         said["evaluation"] = evaluation | {"answer": "generate"}

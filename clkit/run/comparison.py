@@ -1,4 +1,7 @@
-"""Which keys two recipes differ in, and which runs are repetitions of each other."""
+"""Which keys two recipes differ in, and which runs are repetitions of each other.
+
+A key that one recipe lacks and the other leaves off (null, false) is no difference: an earlier clkit did not know it.
+"""
 
 from __future__ import annotations
 
@@ -87,12 +90,27 @@ def seed_groups(runs: Iterable[RunFolder]) -> list[list[RunFolder]]:
     for run in runs:
         recipe = run.recipe()
         seed = recipe.pop("seed", None)
-        groups.setdefault(json.dumps(recipe, sort_keys=True, default=str), []).append((seed, run))
+        groups.setdefault(as_text(recipe), []).append((seed, run))
     return [
         [run for _, run in group]
         for group in groups.values()
         if len({str(seed) for seed, _ in group}) == len(group) > 1
     ]
+
+
+def as_text(recipe: Any) -> str:
+    """The same text for recipes without a difference."""
+
+    def said(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: said(one) for key, one in value.items() if not _is_off(one)}
+        return [*map(said, value)] if isinstance(value, list) else value
+
+    return json.dumps(said(recipe), sort_keys=True, default=str)
+
+
+def _is_off(value: Any) -> bool:
+    return value is None or value is False
 
 
 def _differences(key: str, old: Any, new: Any) -> Iterable[tuple[str, Any, Any]]:
@@ -111,7 +129,7 @@ def _differences(key: str, old: Any, new: Any) -> Iterable[tuple[str, Any, Any]]
         below = f"{key}.{name}" if key else str(name)
         if name in old and name in new:
             yield from _differences(below, old[name], new[name])
-        else:
+        elif not (_is_off(old.get(name)) and _is_off(new.get(name))):
             yield below, old.get(name), new.get(name)
     if is_list and old.keys() == new.keys() and list(old) != list(new):
         yield whole  # the same strategies or tasks, in another order

@@ -28,9 +28,16 @@ class TestCompareRecipes:
         assert compare_recipes("p: {a: {name: 1}, b: {name: 2}}", "p: {b: {name: 2}, a: {name: 1}}") == []
 
     def test_missing_key_null_and_type(self):
-        assert compare_recipes("a: null", "{}") == ["a"]
+        assert compare_recipes("a: 0", "{}") == ["a"]
         assert compare_recipes("a: null", "a: {b: 1}") == ["a"]
         assert compare_recipes("a: true", "a: 1") == ["a"]
+
+    def test_what_an_earlier_clkit_did_not_know_and_is_off_is_no_difference(self):
+        for off in ("null", "false"):
+            assert compare_recipes("t: {a: 1}", f"t: {{a: 1, new: {off}}}") == []
+            assert compare_recipes(f"s: [{{name: a, new: {off}}}]", "s: [{name: a}]") == []
+        assert compare_recipes("t: {a: 1}", "t: {a: 1, new: true}") == ["t.new"]
+        assert compare_recipes("a: null", "a: false") == ["a"]  # both know it
 
     def test_damaged(self):
         with pytest.raises(RunError, match="the old recipe is no YAML"):
@@ -61,5 +68,8 @@ def test_seed_groups(tmp_path: Path):
     other = make("other", "name: y\nseed: 1\n")
     again = make("again", "name: x\nseed: 1\n")
     assert seed_groups([one, other, two]) == [[one, two]]
+    later = make("later", "name: x\nseed: 2\npacked: false\n")
+    assert seed_groups([one, later]) == [[one, later]]
+    assert seed_groups([one, make("packed", "name: x\nseed: 2\npacked: true\n")]) == []
     assert seed_groups([one, again]) == []  # the same seed twice is no second draw
     assert seed_groups([one]) == []
