@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,14 @@ def pytest_collection_finish() -> None:
     """Spare each training, which begins by collecting garbage, the half a million objects that imports have made."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """A run asks the disk some eighty times whether it has written; no test cuts the power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 SHARED = Path(os.environ.get("CLKIT_SHARED", Path(__file__).parents[2] / "shared"))

@@ -8,12 +8,10 @@ the folder, and the two lines before them; COPA has its sentence alone.
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 
-import pytest
-
 from clkit.models.examples import task_texts
-from clkit.models.family import Family
 from clkit.models.loading import load_model
 from clkit.models.sections import FullTuning, ModelSection
 from clkit.recipe.inputs import load_tasks
@@ -44,22 +42,17 @@ def published(folder: Path, group: str, dataset: str, split: str) -> list[str]:
     return [f"Task:{group}\nDataset:{dataset}\n" + template.format(record["sentence"]) for record in records]
 
 
-@pytest.fixture(scope="module", params=["t5", "llama"])
-def family(request: pytest.FixtureRequest, t5_tiny: Path) -> Family:
-    name = str(t5_tiny) if request.param == "t5" else "embedded:tiny-llama"
-    return load_model(ModelSection(name=name), FullTuning())
-
-
-def test_every_prompt_is_the_published_one(cl_benchmark: Path, family: Family) -> None:
+def test_every_prompt_is_the_published_one(cl_benchmark: Path, t5_tiny: Path) -> None:
     recipe = Recipe.load("t5_order4", [f"benchmark.folder={cl_benchmark}", "prompt.max_tokens=100000"])
     assert recipe.prompt.task_name
     tasks = load_tasks(recipe)
     assert len(tasks) == 15
+    families = [load_model(ModelSection(name=name), FullTuning()) for name in (str(t5_tiny), "embedded:tiny-llama")]
     splits: tuple[Split, ...] = ("train", "test")
-    for task in tasks:
-        for split in splits:
+    for task, split in product(tasks, splits):
+        theirs = published(cl_benchmark, task.group, task.name, split)
+        for family in families:
             ours = task_texts(task, split, family, recipe).prompts
-            theirs = published(cl_benchmark, task.group, task.name, split)
             assert ours == theirs, task.name
             assert family.tokenizer(ours[:100])["input_ids"] == family.tokenizer(theirs[:100])["input_ids"]
 
