@@ -3,6 +3,8 @@ wheel works once it is installed."""
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -46,6 +48,32 @@ def test_the_wheel_has_the_whole_package_and_the_recipes(built: Path) -> None:
     assert {"clkit/py.typed", "clkit/tasks/prose.txt"} <= names
     assert not [name for name in names if not name.startswith(("clkit/", "clkit-"))]
     assert size < 8_000_000
+
+
+def test_the_dockerfile_copies_what_the_wheel_is_made_of(built: Path, tmp_path: Path) -> None:
+    """And installs it as the README does, with the versions that clkit is tested with."""
+    text = (ROOT / "Dockerfile").read_text("utf-8")
+    for copied in re.findall(r"^COPY (.+) (\S+)$", text, re.MULTILINE):
+        *sources, into = (*copied[0].split(), tmp_path / copied[1])
+        for source in sources:
+            if (ROOT / source).is_dir():
+                shutil.copytree(ROOT / source, into, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                into.mkdir(exist_ok=True)
+                shutil.copy(ROOT / source, into)
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "dist")]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    (ours,), (theirs,) = built.glob("*.whl"), (tmp_path / "dist").glob("*.whl")
+    assert ours.name == theirs.name
+    with zipfile.ZipFile(ours) as one, zipfile.ZipFile(theirs) as other:
+        assert {(file.filename, file.CRC) for file in one.infolist()} == {
+            (file.filename, file.CRC) for file in other.infolist()
+        }
+    (install,) = re.findall(r"^RUN pip install --no-cache-dir (.+)$", text, re.MULTILINE)
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert install == "-c .ci/constraints.txt ."
+    assert "pip install -c .ci/constraints.txt" in readme
+    assert "`pip install .`" in readme
 
 
 def test_the_sdist_has_what_builds_and_tests_it(built: Path) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -51,32 +49,3 @@ class Device:
             return cls(name, state.num_processes, room, fused=True, here=True)
         room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // state.num_processes
         return cls("this machine's CPU", state.num_processes, room, fused=False, here=True)
-
-
-def rates(tokens: int, width: int, bytes_per_number: int) -> tuple[float, float]:
-    """Operations a second in products of such matrices on this machine, and bytes a second in copying."""
-    device = processes().device
-    left, right = torch.ones(tokens, width, device=device), torch.ones(width, 4 * width, device=device)
-    if bytes_per_number == 2:
-        left, right = left.bfloat16(), right.bfloat16()
-    source = torch.ones(16_000_000, device=device)
-    target = torch.ones_like(source)
-    product = _fastest(lambda: left @ right)
-    copy = _fastest(lambda: target.copy_(source))
-    return 2 * tokens * width * 4 * width / product, 2 * source.nbytes / copy
-
-
-def _fastest(work: Callable[[], object]) -> float:
-    """Seconds that it takes, the shortest of some; on a CPU without those in which other processes computed."""
-    times = []
-    for _ in range(5):
-        started = _clock()
-        work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        times.append(_clock() - started)
-    return min(times)
-
-
-def _clock() -> float:
-    return time.perf_counter() if torch.cuda.is_available() else time.process_time() / torch.get_num_threads()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import nlargest
 from pathlib import Path
@@ -125,9 +125,9 @@ class Prepared:
             told = call(strategy, "remarks", self.family, len(self.tasks))
             yield from (f"{strategy.options.name}: {remark}" for remark in told)
 
-    def _remarks_of_examples(self, to_come: Collection[str]) -> Iterator[str]:
+    def _remarks_of_examples(self, to_come: Sequence[PlannedStage]) -> Iterator[str]:
         """What packing spares, and what part further data have in what is learned, of the first stage to come."""
-        for stage in [stage for stage in self.stages if stage.name in to_come][:1]:
+        for stage in to_come[:1]:
             examples = self.examples(stage)
             yield from spared(self.recipe, self.family, examples)
             yield from weights(self.family, self.strategies, examples, stage.name)
@@ -145,7 +145,7 @@ class Prepared:
     def plan(self, device: Device | None = None) -> Plan:
         """What training is going to do, and where a device is given, what a step takes of it."""
         steps = self._steps()
-        to_come = {name: count for name, count in steps.items() if name not in self.earlier.finished}
+        to_come = [stage for stage in self.stages if stage.name not in self.earlier.finished]
         return Plan(
             name=self.recipe.name,
             protocol=self.recipe.protocol,
@@ -159,7 +159,7 @@ class Prepared:
                 *self._remarks,
                 *without_effect(self.recipe, self.tasks),
                 *self._slow_attention(),
-                *few_steps(to_come),
+                *few_steps({stage.name: steps[stage.name] for stage in to_come}),
                 *self._remarks_of_examples(to_come),
                 *self._remarks_of_strategies(),
             ],
@@ -171,19 +171,19 @@ class Prepared:
             finished=[*self.earlier.finished],
             new=self.earlier.new,
             brought=self._brought(),
-            footprint=self._footprint(device) if device and self.stages else None,
+            footprint=self._footprint(device, to_come) if device and to_come else None,
         )
 
-    def _footprint(self, device: Device) -> Footprint:
+    def _footprint(self, device: Device, to_come: Sequence[PlannedStage]) -> Footprint:
         """What a step takes, from the examples with the longest texts and from the first ones."""
-        examples = concatenate_datasets([*self._examples.values()])
+        examples = concatenate_datasets([self.examples(stage) for stage in to_come])
         count = min(self.recipe.training.batch_size, len(examples))
         texts = zip(values(examples, "prompt"), values(examples, "answer"), strict=True)
         sizes = ((len(prompt) + len(answer), -index) for index, (prompt, answer) in enumerate(texts))
         longest = encode(self.family, examples, [-index for _, index in nlargest(count, sizes)])
-        usual = encode(self.family, examples, range(count))
         rows = sorted(longest, key=lambda row: len(row["input_ids"]), reverse=True)
-        return Taken(self.family, self.strategies, len(self.tasks), rows, [*usual], device).footprint(self.recipe)
+        places, usual = [stage.position for stage in to_come], [*encode(self.family, examples, range(count))]
+        return Taken(self.family, self.strategies, places, rows, usual, device).footprint(self.recipe)
 
     def _tested(self) -> dict[str, int]:
         """Test examples after each stage, the zero-shot evaluation first where there is one."""

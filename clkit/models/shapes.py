@@ -11,6 +11,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 
 from clkit.models.family import IGNORED, Family
 from clkit.models.layers import linear_layers
+from clkit.models.packed import packing
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Batch:
     """The shape of a micro-batch.
 
     Attributes:
+        examples: rows; of packed examples, several share one.
         tokens: of each example, padding included.
         answer: tokens of each that a decoder reads which has an encoder.
         positions: those with logits, of all examples together; where a decoder leaves out those before every answer,
@@ -73,9 +75,10 @@ class Batch:
     positions: int
 
     @classmethod
-    def of(cls, family: Family, rows: Sequence[Mapping[str, Any]]) -> Batch:
+    def of(cls, family: Family, rows: Sequence[Mapping[str, Any]], *, packed: bool = False) -> Batch:
         """Of these encoded examples, as the collator joins them."""
-        batch = family.collator()([dict(row) for row in rows])
+        collate = packing(family.collator()) if packed else family.collator()
+        batch = collate([dict(row) for row in rows])
         labels, (examples, tokens) = batch["labels"], batch["input_ids"].shape
         if family.objective.kind == "classification":
             return cls(examples, tokens, 0, 0)

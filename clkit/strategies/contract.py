@@ -251,6 +251,12 @@ class Strategy:
         """Bytes that the strategy keeps beside the model at the end of that many tasks; shown before the run."""
         return 0
 
+    def still(self, family: Family, task_index: int) -> tuple[int, int]:
+        """How many trained numbers have no gradient of their own in a step of that task, and how many the optimizer
+        keeps no moments of; for the memory that is shown before the run.
+        """
+        return 0, 0
+
     def kept(self) -> str:
         """What its state holds of the tasks learned so far, in a few words; shown when a run goes on."""
         return ""

@@ -14,7 +14,7 @@ from clkit.errors import StrategyError
 from clkit.models.experts import ExpertWeight
 from clkit.models.family import Family
 from clkit.models.layers import RowSite, row_sites, select_ranked
-from clkit.models.magnitudes import MagnitudeCollector, check_layers, divided_rows, not_called
+from clkit.models.magnitudes import MagnitudeCollector, check_layers, divided_rows, not_called, rows_masked
 from clkit.models.rows import RowGradients, refusals
 from clkit.strategies.contract import Context, Steps
 
@@ -82,6 +82,15 @@ class Choosing(Protocol):
 
     @property
     def hold(self) -> int: ...
+
+
+def masked_alone(model: nn.Module, sites: Sequence[RowSite], steps: Steps, options: Choosing) -> int:
+    """How many numbers stand in masked rows of which neither backward pass nor optimizer need know."""
+    if steps.whole_gradients or _never_early(steps, options.hold):
+        return 0
+    refused = refusals(sites, model)
+    alone = (site for site in sites if site.name not in refused)
+    return sum(rows_masked(site.rows, options.threshold) * site.weight.numel() // site.rows for site in alone)
 
 
 class RowChoice:

@@ -24,19 +24,25 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from clkit.engine.activations import Activations
 from clkit.engine.devices import Device
+from clkit.engine.fit import fit
 from clkit.engine.footprint import Taken
 from clkit.engine.prepare import prepare
 from clkit.errors import UsageError
+from clkit.events import Listener
 from clkit.models.adapters import add_adapter
 from clkit.models.embedded import embedded_model_folder
+from clkit.models.examples import encode
 from clkit.models.families.decoder import Decoder
 from clkit.models.families.masked_tokens import MaskedTokens
 from clkit.models.families.seq2seq import Seq2Seq
-from clkit.models.family import Family
+from clkit.models.family import IGNORED, Family
 from clkit.models.objective import Pretraining, TextToText
 from clkit.models.shapes import Batch
 from clkit.recipe.recipe import Recipe
+from clkit.training.row_adamw import RowAdamW
+from tests.toy import toy_recipe
 
 WORDS = 50
 CPU = Device("a CPU", 1, 1_000_000_000, fused=False)
@@ -120,7 +126,7 @@ def test_activations_are_what_autograd_keeps(model: str, tuning: str) -> None:
     if said.tuning.method != "full":
         add_adapter(family, said.tuning)
     batch = Batch(16, 48, 8 if family.name == "seq2seq" else 0, 0)
-    found = Taken(family, [], 1, [], [], CPU).activations(said, batch)
+    found = Activations(family, CPU).of(said, batch)
     assert found == pytest.approx(kept(family, batch), rel=0.15)
 
 
@@ -146,11 +152,11 @@ def test_without_weights_the_plan_is_the_same(sections: dict[str, Any]) -> None:
 def test_weights_gradients_and_moments_are_those_of_their_number() -> None:
     family = MODELS["llama"]()
     numbers = sum(one.numel() for one in family.model.parameters())
-    taken = Taken(family, [], 1, [], [], CPU)
+    taken = Taken(family, [], [0], [], [], CPU)
     assert taken._weights(recipe()) == 4 * numbers
     lora = recipe(tuning={"method": "lora"})
     add_adapter(family, lora.tuning)  # type: ignore[arg-type]
-    taken, adapter = Taken(family, [], 1, [], [], CPU), numbers_trained(family)
+    taken, adapter = Taken(family, [], [0], [], [], CPU), numbers_trained(family)
     assert taken._weights(lora) == 4 * (numbers + adapter)
     held = {"name": "embedded:tiny-llama", "dtype": "bfloat16"}
     assert taken._weights(recipe(model=held, tuning={"method": "lora"})) == 2 * numbers + 4 * adapter
@@ -158,6 +164,58 @@ def test_weights_gradients_and_moments_are_those_of_their_number() -> None:
 
 def numbers_trained(family: Family) -> int:
     return sum(one.numel() for one in family.model.parameters() if one.requires_grad)
+
+
+def test_packed_examples_are_counted_in_the_rows_that_they_share() -> None:
+    sections: dict[str, Any] = {"model": {"name": "embedded:tiny-llama"}, "data": {"train_per_task": 16}}
+    family = prepare(recipe(**sections), shapes_only=True).family
+    lengths = (40, 25, 15, 12, 8)  # 40, 25 + 15, and 12 + 8
+    rows = [{"input_ids": [5] * length, "labels": [IGNORED] * (length - 2) + [5, 6]} for length in lengths]
+    alone, packed = (
+        Taken(family, [], [0], rows, rows, CPU).footprint(
+            recipe(**sections, training={"batch_size": 5, "packing": together})
+        )
+        for together in (False, True)
+    )
+    assert (alone.batch, packed.batch) == ((5, 40), (3, 40))
+    assert packed.memory["activations"] == pytest.approx(3 / 5 * alone.memory["activations"], abs=1)
+    assert packed.operations < 0.65 * alone.operations
+
+
+@pytest.mark.parametrize("moments", ["held", "all"])
+def test_masked_rows_without_gradient_and_moments_are_not_counted(
+    moments: str, tmp_path: Path, toy_t5: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int]] = []
+    step = RowAdamW.step
+
+    def watched(self: RowAdamW, closure: Any = None) -> Any:
+        whole = (one.grad for group in self.param_groups for one in group["params"] if one.grad is not None)
+        gradients = sum(one.numel() for one in (*whole, *(one.grad for one in self._rows.values())))
+        loss = step(self, closure)
+        states = self.state.values()
+        seen.append((gradients, sum(state[name].numel() for state in states for name in ("exp_avg", "exp_avg_sq"))))
+        return loss
+
+    monkeypatch.setattr(RowAdamW, "step", watched)
+    migu = {"name": "migu", "mask": "update", "hold": 2, "moments": moments}
+    prepared = prepare(toy_recipe(tmp_path, toy_t5, strategies=[migu], training={"epochs": 1.0}))
+    first, later = (prepared.strategies[0].still(prepared.family, place) for place in (0, 1))
+    trained = numbers_trained(prepared.family)
+    assert first == (0, 0)
+    for index in (0, 1):
+        fit(prepared, index, Listener())
+    (gradients, held), (fewer_gradients, fewer_held) = seen[0], seen[-1]
+    assert (gradients, held) == (trained, 2 * trained)
+    assert (fewer_gradients, fewer_held) == (trained - later[0], 2 * (trained - later[1]))
+    assert later == (later[0], later[0] if moments == "held" else 0)
+
+    def taken(places: list[int]) -> int:
+        footprint = Taken(prepared.family, prepared.strategies, places, rows, rows, CPU).footprint(prepared.recipe)
+        return footprint.memory["optimizer"]
+
+    rows = [*encode(prepared.family, prepared.examples(prepared.stages[0]), range(4))]
+    assert (taken([0, 1]), taken([1])) == (4 * held, 4 * fewer_held)
 
 
 @pytest.fixture(scope="module")

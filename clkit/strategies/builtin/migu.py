@@ -87,11 +87,21 @@ class MIGU(Strategy):
         if self.options.moments == "held":
             yield "AdamW keeps moments of the chosen rows only"
 
+    def still(self, family: Family, task_index: int) -> tuple[int, int]:
+        if self.steps is None or self._leaves_alone(task_index):
+            return 0, 0
+        sites = row_scores.trained_sites(family, self.options.layers)
+        alone = row_scores.masked_alone(family.model, sites, self.steps, self.options)
+        return 0 if self.steps.late else alone, alone if self.options.moments == "held" else 0
+
+    def _leaves_alone(self, task_index: int) -> bool:
+        return task_index == 0 and self.options.first_task == "unmasked"
+
     def _choice(self, family: Family, sites: Sequence[layers.RowSite]) -> row_scores.RowChoice:
         return row_scores.RowChoice(family, sites, self.options)
 
     def before_task(self, context: Context) -> None:
-        if context.task_index == 0 and self.options.first_task == "unmasked":
+        if self._leaves_alone(context.task_index):
             return
         self._sites = row_scores.trained_sites(context.family, self.options.layers)
         self._rows = self._choice(context.family, self._sites)
