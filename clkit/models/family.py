@@ -22,6 +22,8 @@ from clkit.tasks.task import Task
 IGNORED = -100
 #: Of a packed batch (`training.packing`): 1 where positions are tokens, 0 where padding; in place of `attention_mask`.
 TOKENS = "tokens"
+#: Two short texts of unequal length, to try a model with.
+PROBE = ("a b c d e f g h i", "a b")
 #: Logit of a class that cannot be chosen, such as a row of a head that is closed: its probability is exactly 0, yet a
 #: divergence over all classes stays finite, in float16 too.
 CLOSED = -1e4
@@ -159,7 +161,7 @@ class Family(ABC):
 
     def probe(self, answers: Sequence[str] = ("a", "a b c d e"), tasks: Sequence[str] = ()) -> Batch:
         """A batch of two short examples of unequal length, as the collator makes it, where the model is."""
-        columns = self.encode(["a b c d e f g h i", "a b"], answers, tasks)
+        columns = self.encode(PROBE, answers, tasks)
         batch = self.collator()([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])
         return {name: tensor.to(self.model.device) for name, tensor in batch.items()}
 

@@ -14,13 +14,11 @@ from clkit.draws import seeded
 from clkit.errors import UsageError, first_line
 from clkit.models.family import IGNORED, TOKENS, Batch, Collator, Family
 from clkit.models.layers import evaluation_mode
+from clkit.models.precision import is_rounding
 
 KEY = "training.packing"
 #: Kinds of layers in which a token sees others by the mask and by nothing else.
 _BY_THE_MASK = {"full_attention", "sliding_attention"}
-#: How far logits of packed examples may be from those of each by itself, as a share of how far they are where each sees
-#: the ones before it: rounding, in float32 and in types of weights with fewer digits.
-_ROUNDING, _COARSE = 1e-3, 0.1
 
 
 def rows_of(lengths: Sequence[int]) -> list[list[int]]:
@@ -86,24 +84,20 @@ def refuse_unpackable(family: Family, *, try_it: bool) -> None:
         raise UsageError(f"{KEY}: {kind} have layers that look past their mask ({others[0]}); set it to false")
     if try_it:
         try:
-            wrong = _share_of_others(family)
+            apart = is_rounding(*_read(family), family.base)
         except Exception as error:  # no narrower: a model's own code can raise anything
             raise UsageError(
                 f"{KEY}: {kind} cannot read packed examples ({first_line(error)}); set it to false"
             ) from error
-        quantized = getattr(family.base, "is_quantized", False)
-        fine = family.base.dtype in (torch.float32, torch.float64) and not quantized
-        if not wrong < (_ROUNDING if fine else _COARSE):
+        if not apart:
             raise UsageError(
                 f"{KEY}: {kind} mix examples that share a row, whatever their positions; set it to false, or choose "
                 "another model.attention"
             )
 
 
-def _share_of_others(family: Family) -> float:
-    """How far the logits of packed examples are from those of each by itself, as a share of how far they are where each
-    sees the ones before it.
-    """
+def _read(family: Family) -> list[torch.Tensor]:
+    """The logits of packed examples, of each by itself, and of packed ones of which each sees those before it."""
     draw, words = seeded("packing"), family.base.get_input_embeddings().num_embeddings
     # The longest first, as their logits stand in packed rows: two share one, and one has a row of its own.
     ids = [[int(draw.random() * words) for _ in range(length)] for length in (24, 9, 7)]
@@ -111,9 +105,8 @@ def _share_of_others(family: Family) -> float:
     alone = family.collator()
     found = []
     with evaluation_mode(family.model), torch.no_grad():
-        for collate in (alone, packing(alone), packing(alone, restart=False)):
+        for collate in (packing(alone), alone, packing(alone, restart=False)):
             batch = {name: tensor.to(family.model.device) for name, tensor in collate(examples).items()}
             outputs = family.model(**forward_inputs(batch))
-            found.append(family.logits(outputs, batch["labels"])[batch["labels"] != IGNORED].float())
-    by_itself, packed, mixed = found
-    return float((packed - by_itself).abs().max() / (mixed - by_itself).abs().max())
+            found.append(family.logits(outputs, batch["labels"])[batch["labels"] != IGNORED])
+    return found

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 
 @contextmanager
@@ -34,6 +35,13 @@ def is_rounded(precision: str, device: torch.device) -> bool:
         exact = factor @ factor
     with matrix_products(precision):
         return not torch.equal(factor @ factor, exact)
+
+
+def is_rounding(found: torch.Tensor, right: torch.Tensor, wrong: torch.Tensor, model: PreTrainedModel) -> bool:
+    """Whether what a model put out is right but for rounding, as far as it would be off if it were wrong."""
+    fine = model.dtype in (torch.float32, torch.float64) and not getattr(model, "is_quantized", False)
+    off, at_most = ((one.float() - right.float()).abs().max() for one in (found, wrong))
+    return bool(off <= (1e-3 if fine else 0.1) * at_most)
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -27,6 +27,7 @@ _HEADS = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_posit
 BART = {"d_model": 16, **_FFN, **_HEADS, **IDS, "decoder_start_token_id": 3}
 T5 = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2, "vocab_size": 50}
 SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, **IDS}
+T5_LIKE = ("t5", "umt5", "switch_transformers")
 SEQ2SEQ = ("bart", "mbart", "pegasus", "m2m_100", "marian", "blenderbot", "t5", "umt5", "t5gemma")
 
 
@@ -34,7 +35,9 @@ def config(kind: str) -> Any:
     if kind == "t5gemma":
         side = T5GemmaModuleConfig(**SMALL, num_key_value_heads=1, head_dim=8)
         return T5GemmaConfig(encoder=side, decoder=side, vocab_size=50)
-    sizes: dict[str, Any] = {**T5, "decoder_start_token_id": 0} if kind in ("t5", "umt5") else BART
+    sizes: dict[str, Any] = {**T5, "decoder_start_token_id": 0} if kind in T5_LIKE else BART
+    if kind in ("switch_transformers", "nllb-moe"):
+        sizes = {**sizes, "num_experts": 2, "num_decoder_layers": 2, "num_sparse_encoder_layers": 1}
     if kind == "led":
         sizes = {
             **sizes,
@@ -87,7 +90,7 @@ def test_what_stands_on_the_padding_changes_no_layers_magnitudes(kind: str, toy_
     MIGU(MIGUOptions(name="migu")).check(family, 2)
 
 
-@pytest.mark.parametrize("kind", SEQ2SEQ)
+@pytest.mark.parametrize("kind", [*SEQ2SEQ, "switch_transformers", "nllb-moe"])
 def test_the_decoder_begins_in_an_answer_as_it_does_in_training(kind: str, toy_t5: Path) -> None:
     family, prompts = seq2seq(kind, toy_t5), ["w1 w2 w3", "w7"]
     encoded = family.encode(prompts, ["w4", "w5 w6"])

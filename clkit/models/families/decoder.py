@@ -6,6 +6,7 @@ import copy
 import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
@@ -13,9 +14,12 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedTokenizerBase
 
 from clkit.models.chat import ChatTemplate
-from clkit.models.family import IGNORED, TOKENS, Batch, Collator, Generating, LabelsOfTasks
+from clkit.models.family import IGNORED, PROBE, TOKENS, Batch, Collator, Generating, LabelsOfTasks
 from clkit.models.greedy import end_ids, greedily, pad_id, texts_written
+from clkit.models.layers import evaluation_mode
 from clkit.models.objective import Objective
+from clkit.models.padding import padded, positions
+from clkit.models.precision import is_rounding
 from clkit.models.side_by_side import (
     MOST_LOGITS,
     groups,
@@ -120,17 +124,21 @@ class Decoder(Generating):
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
-        ids, mask = self._left_padded(self.prompt_ids(prompts))
+        rows = self.prompt_ids(prompts)
+        written: dict[int, list[int]] = {}
         with greedily(self, max_new_tokens) as ends:
-            whole = self.model.generate(input_ids=ids, attention_mask=mask)
-        texts = texts_written(self.tokenizer, whole[:, ids.shape[1] :].tolist(), ends)
+            for indices in self._in_one_batch(rows):
+                ids, mask = self._left_padded([rows[index] for index in indices])
+                whole = self.model.generate(input_ids=ids, attention_mask=mask)
+                written |= zip(indices, whole[:, ids.shape[1] :].tolist(), strict=True)
+        texts = texts_written(self.tokenizer, [written[index] for index in range(len(rows))], ends)
         if self.chat is not None:
             return [text.lstrip() for text in texts]
         return [text.removeprefix(_separator(prompt)) for prompt, text in zip(prompts, texts, strict=True)]
 
     @torch.inference_mode()
     def log_likelihood(self, prompts: Sequence[str], answers: Sequence[str]) -> torch.Tensor:
-        if "past_key_values" not in self._forward_parameters():  # such as Mamba, which keeps a state instead
+        if not self._goes_on:
             return torch.stack([self._log_likelihood_of_whole(prompts, answer) for answer in answers], dim=1)
         tails = {answer: self._answer_ids(prompts, answer) for answer in answers}
         found = self._log_likelihoods_behind(prompts, {key: tail for key, tail in tails.items() if tail is not None})
@@ -138,6 +146,42 @@ class Decoder(Generating):
             if answer not in found:  # white space at its beginning joined the end of a prompt
                 found[answer] = self._log_likelihood_of_whole(prompts, answer)
         return torch.stack([found[answer] for answer in answers], dim=1)
+
+    def _in_one_batch(self, rows: Sequence[Sequence[int]]) -> list[list[int]]:
+        """The indices of prompts that can be read together: all, or those of a length where none may be padded."""
+        if self._reads_behind_padding:
+            return [[*range(len(rows))]]
+        lengths = [*map(len, rows)]
+        return [[index for index, own in enumerate(lengths) if own == length] for length in sorted({*lengths})]
+
+    @cached_property
+    def _reads_behind_padding(self) -> bool:
+        """Whether a prompt behind padding is read as without it. BART's decoder counts places from the padding on; RWKV
+        and RecurrentGemma take it into their state.
+        """
+        long, short = self.prompt_ids(PROBE)
+        (alone, at), (padded, mask) = self._left_padded([short]), self._left_padded([long, short])
+        with evaluation_mode(self.model):
+            right, found, wrong = (
+                self._read(ids, seen, positions(seen)).logits[-1, -1]
+                for ids, seen in ((alone, at), (padded, mask), (padded, torch.ones_like(mask)))
+            )
+        return is_rounding(found, right, wrong, self.base)
+
+    @cached_property
+    def _goes_on(self) -> bool:
+        """Whether answers behind prompts that were read before get what they get when both are read at once. Jamba, for
+        one, then begins with another state, and Mamba shows none.
+        """
+        tails = {answer: self._answer_ids(PROBE, answer) for answer in PROBE}
+        with evaluation_mode(self.model):
+            try:
+                behind = self._log_likelihoods_behind(PROBE, {key: tail for key, tail in tails.items() if tail})
+                found = torch.stack([*behind.values()])
+            except Exception:  # no narrower: a model's own code can raise anything
+                return False
+            right = torch.stack([self._log_likelihood_of_whole(PROBE, answer) for answer in behind])
+        return is_rounding(found, right, right.flip(1), self.base)
 
     def _log_likelihoods_behind(
         self, prompts: Sequence[str], tails: Mapping[str, Sequence[Sequence[int]]]
@@ -148,8 +192,7 @@ class Decoder(Generating):
         """
         pad, device = pad_id(self.tokenizer), self.model.device
         ids, mask = self._left_padded(self.prompt_ids(prompts))
-        arguments = self._accepted(position_ids=_positions(mask), logits_to_keep=1)
-        read = self.model(input_ids=ids, attention_mask=mask, use_cache=True, **arguments)
+        read = self._read(ids, mask, positions(mask), use_cache=True)
         cache, begun = read.past_key_values, read.logits[:, -1].float().log_softmax(dim=1)
         targets = {key: [part.to(device) for part in padded(rows, pad)] for key, rows in tails.items()}
         found = {key: begun.gather(1, target[:, :1])[:, 0] for key, (target, _) in targets.items()}
@@ -159,7 +202,7 @@ class Decoder(Generating):
             keys = [longer[index] for index in group]
             target, known = ([targets[key][part] for key in keys] for part in (0, 1))
             fed = [part[:, :-1] for part in known]
-            places = [_positions(torch.cat([mask, part], dim=1))[:, mask.shape[1] :] for part in fed]
+            places = [positions(torch.cat([mask, part], dim=1))[:, mask.shape[1] :] for part in fed]
             widths = [part.shape[1] for part in fed]
             alone = len(keys) == 1
             further = self.model(
@@ -264,6 +307,11 @@ class Decoder(Generating):
         """The tokens of prompts behind their padding, and 1 where they are tokens; on the model's device."""
         return [part.to(self.model.device) for part in padded(rows, pad_id(self.tokenizer), left=True)]
 
+    def _read(self, ids: torch.Tensor, mask: torch.Tensor, places: torch.Tensor, **arguments: Any) -> Any:
+        """What the model puts out, with the logits of the last token at least."""
+        wanted = self._accepted(position_ids=places, logits_to_keep=1)
+        return self.model(input_ids=ids, attention_mask=mask, **arguments, **wanted)
+
     def _accepted(self, **arguments: Any) -> dict[str, Any]:
         """Those of the arguments that the model knows. Bloom, for one, goes by the mask and has no positions."""
         known = self._forward_parameters()
@@ -295,20 +343,3 @@ def first_id(tokenizer: PreTrainedTokenizerBase) -> int:
     begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
     chosen: int = end if begin is None else begin
     return chosen
-
-
-def padded(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-    """The rows filled up to one length, and 1 where they are themselves; both batch × sequence."""
-    width = max(map(len, rows))
-    filled = torch.full((len(rows), width), value)
-    mask = torch.zeros((len(rows), width), dtype=torch.long)
-    for index, row in enumerate(rows):
-        place = slice(width - len(row), None) if left else slice(len(row))
-        filled[index, place] = torch.tensor(row, dtype=torch.long)
-        mask[index, place] = 1
-    return filled, mask
-
-
-def _positions(mask: torch.Tensor) -> torch.Tensor:
-    """At which position of its sequence each token stands, where padding stands before it; batch × sequence."""
-    return (mask.cumsum(dim=1) - 1).clamp(min=0)

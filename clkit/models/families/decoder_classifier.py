@@ -10,10 +10,11 @@ from transformers import PreTrainedTokenizerBase
 
 from clkit.errors import ModelError
 from clkit.models.classifying import Classifying
-from clkit.models.families.decoder import BLOCK_ROLES, Decoder, first_id, padded
+from clkit.models.families.decoder import BLOCK_ROLES, Decoder, first_id
 from clkit.models.family import Batch, LabelsOfTasks
 from clkit.models.greedy import pad_id
 from clkit.models.objective import Objective
+from clkit.models.padding import padded
 from clkit.models.weights import Weights
 
 

@@ -17,12 +17,13 @@ from transformers import (
     EncoderDecoderCache,
     PreTrainedTokenizerBase,
 )
-from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import ModelOutput
 
-from clkit.models.families.decoder import BLOCK_ROLES, padded
+from clkit.models.families.decoder import BLOCK_ROLES
 from clkit.models.family import IGNORED, Batch, Collator, Generating, LabelsOfTasks
 from clkit.models.greedy import end_ids, greedily, pad_id, texts_written
 from clkit.models.objective import Objective
+from clkit.models.padding import padded
 from clkit.models.side_by_side import MOST_LOGITS, groups, log_probabilities, own_tokens_only, takes_own_masks
 from clkit.models.weights import Weights
 
@@ -169,7 +170,7 @@ class Seq2Seq(Generating):
         ids, mask = padded(self.prompt_ids(prompts), pad_id(self.tokenizer), left)
         return {"input_ids": ids.to(self.model.device), "attention_mask": mask.to(self.model.device)}
 
-    def _encoded(self, source: Batch) -> BaseModelOutput:
+    def _encoded(self, source: Batch) -> ModelOutput:
         """The encoder's last hidden state, batch × sequence × d_model.
 
         Encoder and decoder want batches of different sizes on a CPU: a decoding step costs nearly the same for many
@@ -181,6 +182,7 @@ class Seq2Seq(Generating):
         rows = max(CPU_TOKENS // whole, 1) if self.model.device.type == "cpu" else len(ids)
         for part, mask in zip(torch.split(ids, rows), torch.split(source["attention_mask"], rows), strict=True):
             width = int(mask.any(dim=0).nonzero().max()) + 1
-            state = encoder(input_ids=part[:, :width], attention_mask=mask[:, :width]).last_hidden_state
-            states.append(functional.pad(state, (0, 0, 0, whole - width)))
-        return BaseModelOutput(last_hidden_state=torch.cat(states))
+            read = encoder(input_ids=part[:, :width], attention_mask=mask[:, :width])
+            states.append(functional.pad(read.last_hidden_state, (0, 0, 0, whole - width)))
+        made: ModelOutput = type(read)(last_hidden_state=torch.cat(states))  # with the fields that the decoder knows
+        return made
