@@ -84,12 +84,12 @@ def refuse_unpackable(family: Family, *, try_it: bool) -> None:
         raise UsageError(f"{KEY}: {kind} have layers that look past their mask ({others[0]}); set it to false")
     if try_it:
         try:
-            apart = is_rounding(*_read(family), family.base)
+            packed, alone, mixed = _read(family)
         except Exception as error:  # no narrower: a model's own code can raise anything
             raise UsageError(
                 f"{KEY}: {kind} cannot read packed examples ({first_line(error)}); set it to false"
             ) from error
-        if not apart:
+        if not is_rounding(packed, alone, mixed, family.base):
             raise UsageError(
                 f"{KEY}: {kind} mix examples that share a row, whatever their positions; set it to false, or choose "
                 "another model.attention"
