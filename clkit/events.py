@@ -39,12 +39,13 @@ class Plan:
     Attributes:
         metric: what the tasks are scored by.
         steps: optimizer steps of each stage that trains, in order, by its name: a task's, or `all-tasks`.
-        examples: training and test examples of each task; for pretraining, texts.
+        examples: training and test examples of each task; for pretraining, texts. None where a finished task's training
+            data are gone.
         dropped: rows without a gold label that were left out, of each task, by split.
         model: family, number of parameters and of trainable parameters, remarks such as which kind of head it has.
         memory: bytes that strategies keep beside the model by the end, by name.
         remarks: what the user should know before the run, a line each.
-        labels: training examples of each label, of each task; nothing of one without labels.
+        labels: training examples of each label, of each task; nothing of one without labels, None without the data.
         samples: prompt and answer of the first example of each task, of the test where none is trained on, as the model
             reads them.
         finished: stages that are, where a run goes on.
@@ -61,12 +62,12 @@ class Plan:
     metric: MetricName
     tasks: Sequence[str]
     steps: Mapping[str, int]
-    examples: Sequence[tuple[int, int]]
+    examples: Sequence[tuple[int | None, int]]
     dropped: Sequence[Mapping[str, int]]
     model: Mapping[str, Any]
     memory: Mapping[str, int]
     remarks: Sequence[str] = ()
-    labels: Sequence[Mapping[str, int]] = ()
+    labels: Sequence[Mapping[str, int | None]] = ()
     samples: Sequence[tuple[str, str]] = ()
     finished: Sequence[str] = ()
     new: Sequence[str] = ()

@@ -14,12 +14,12 @@ import threading
 from collections.abc import Callable
 from importlib import import_module
 from inspect import isfunction
-from io import TextIOWrapper
+from io import BufferedWriter, FileIO, TextIOWrapper
 from pathlib import Path
 from pkgutil import iter_modules
 from traceback import format_exception
 from types import FrameType, ModuleType, TracebackType
-from typing import Annotated, NoReturn, TextIO
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
@@ -79,11 +79,9 @@ def clkit(
 
 def main() -> NoReturn:
     """Run the command line and exit: 0 fine, 1 failed, 2 wrong use or recipe, 3 gate failed, 130 interrupted."""
-    sys.stdout = sys.stdout or _nowhere()
-    sys.stderr = sys.stderr or _nowhere()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a name may hold what the terminal's encoding lacks
-            stream.reconfigure(errors="backslashreplace")
+    out, err = sys.stdout or _nowhere(), sys.stderr or _nowhere()
+    sys.stdout = _lasting(out, wanted=out.isatty() and out is sys.__stdout__)
+    sys.stderr = _lasting(err, wanted=err is sys.__stderr__)
     heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not where it is ignored, as under nohup
     if heard and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _interrupted)
@@ -110,6 +108,30 @@ def _nowhere() -> TextIO:
     return Path(os.devnull).open("w", encoding="utf-8")
 
 
+class _Lasting(FileIO):
+    """What a person reads: a terminal, and stderr wherever it leads.
+
+    It drops what can no longer be written, because the terminal was closed, whoever read a pipe has left, or a disk is
+    full: that stops no work, and hides no reason of an end.
+    """
+
+    def write(self, content: Any, /) -> int:
+        try:
+            return super().write(content)
+        except OSError:
+            return memoryview(content).nbytes
+
+
+def _lasting(stream: TextIO, *, wanted: bool) -> TextIO:
+    if not isinstance(stream, TextIOWrapper):
+        return stream
+    stream.reconfigure(errors="backslashreplace")  # a name may hold what the terminal's encoding lacks
+    if not wanted:
+        return stream
+    lasting = BufferedWriter(_Lasting(stream.fileno(), "w", closefd=False))
+    return TextIOWrapper(lasting, stream.encoding, stream.errors, line_buffering=True)
+
+
 def _one_line(arguments: list[str]) -> int:
     try:
         code: int = app(args=arguments, prog_name="clkit", standalone_mode=False) or 0
@@ -124,7 +146,7 @@ def _one_line(arguments: list[str]) -> int:
     except ClkitError as error:
         return _failed(str(error), error.exit_code)
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
     except OSError as error:  # no space left, no permission: nothing that clkit could do better
         if error.errno == errno.ENAMETOOLONG:
@@ -151,7 +173,15 @@ def _out_of_memory(error: Exception) -> bool:
 
 def _failed(message: str, code: int) -> int:
     typer.echo(f"error: {one_line(redact(message))}", err=True)
+    try:
+        sys.stdout.flush()
+    except OSError:  # with which Python would end, by a code of its own
+        _drop_output()
     return code
+
+
+def _drop_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,7 +67,7 @@ def train(
     from clkit.report.json_lines import JsonLines
     from clkit.report.progress import progress
 
-    lines = JsonLines(partial(print, end="", flush=True)) if json_lines else None
+    lines = JsonLines(_print_line) if json_lines else None
     options = {"resume": resume, "overwrite": overwrite, "accept_changes": accept_changes}
     folder = run_sequence(loaded, run, **options, listener=lines or progress(stderr()))
     if not processes().is_main_process:
@@ -77,6 +77,11 @@ def train(
         lines.tell("finished", run=str(folder.path), metrics=metrics)
     else:
         matrix([folder.path], as_json=as_json)
+
+
+def _print_line(line: str) -> None:
+    with suppress(BrokenPipeError):  # who read along has left, and the run goes on
+        print(line, end="", flush=True)
 
 
 def _show_plan(

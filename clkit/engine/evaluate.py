@@ -14,6 +14,7 @@ from clkit.errors import RunError, UsageError
 from clkit.events import Listener
 from clkit.models.examples import without_unusable
 from clkit.models.family import Family
+from clkit.recipe.inputs import load_tasks
 from clkit.recipe.recipe import Recipe
 from clkit.results.scores import Tested
 from clkit.run.doctor import damage_beside, refuse_damage
@@ -22,7 +23,6 @@ from clkit.run.layout import MEASURED, PREDICTIONS, ZERO_SHOT
 from clkit.run.scores import read_records
 from clkit.run.seal import MODEL_PARTS
 from clkit.section import did_you_mean
-from clkit.tasks.loading import load_finished, load_task
 from clkit.tasks.sections import TaskRecipe
 from clkit.tasks.task import Task
 from clkit.testing.examiner import Examiner
@@ -92,14 +92,9 @@ def _test_data(
     run: RunFolder, own: Recipe, recipe: Recipe, chosen: Mapping[str, TaskRecipe]
 ) -> tuple[list[Task], list[str]]:
     """The tasks of a recipe that are tested, and a remark on all that is not what the run was tested on."""
-    read, plain_text = run.environment().get("read", {}), recipe.objective.kind == "pretraining"
-    tasks = []
-    for name, task in chosen.items():
-        if recipe.evaluation.split == "test":  # for which nothing else is needed
-            labels = read.get(f"tasks.{name}.labels")
-            tasks.append(load_finished(task, labels, recipe.data, recipe.seed, plain_text=plain_text))
-        else:
-            tasks.append(load_task(task, recipe.data, recipe.seed, plain_text=plain_text))
+    read = run.environment().get("read", {})
+    labels = {name: read.get(f"tasks.{name}.labels") for name in chosen}
+    tasks = load_tasks(recipe, labels, [*chosen.values()])
     same = [task for task in tasks if recipe.data == own.data and chosen[task.name] in own.task_recipes()]
     remarks = [
         f"{key} is not what the run was tested on ({where}): the scores do not compare"

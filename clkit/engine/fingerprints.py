@@ -155,8 +155,7 @@ def _place(recipe: Recipe, key: str) -> str:
     known = {"tasks": recipe.task_recipes(), "strategies": recipe.further_data()}
     for task in known.get(section, []):
         if task.name == name:
-            values = task.source.model_dump(exclude={"kind"}, exclude_none=True)
-            return str(values.get(split) or next(iter(values.values())))
+            return task.source.place(split)
     return str(recipe.general.texts) if recipe.general else ""
 
 

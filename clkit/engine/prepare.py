@@ -15,31 +15,30 @@ from datasets import Dataset, concatenate_datasets
 from clkit.engine.devices import Device
 from clkit.engine.fingerprints import Read, what_is_read
 from clkit.engine.footprint import Taken
-from clkit.engine.further import FurtherTasks, further_examples, further_tasks, weights
+from clkit.engine.further import further_examples, further_tasks, weights
 from clkit.engine.growing import Earlier
 from clkit.engine.limits import checked_texts, spared
 from clkit.engine.protocols import PlannedStage, lineage, planned_stages, tests_first
-from clkit.errors import StrategyError, UsageError
+from clkit.errors import UsageError
 from clkit.events import Footprint, Plan
 from clkit.general.ability import General
 from clkit.models.chain import chain_of
 from clkit.models.examples import Texts, encode, refuse_unwritable_labels, without_unusable
 from clkit.models.family import Family, LabelsOfTasks
-from clkit.models.layers import embeds_by_its_layer, refuse_untrainable
+from clkit.models.layers import refuse_untrainable
 from clkit.models.loading import describe, load_model
-from clkit.models.packed import refuse_unpackable
 from clkit.models.precision import is_rounded, slow_attention
 from clkit.processes import processes
+from clkit.recipe.fitting import fitting_strategies, refuse_unfit
 from clkit.recipe.inputs import load_tasks, missing_trackers
 from clkit.recipe.recipe import Recipe
 from clkit.run.layout import ZERO_SHOT
 from clkit.strategies.contract import Strategy
-from clkit.strategies.hooks import call, make
-from clkit.strategies.registry import load_strategy
+from clkit.strategies.hooks import call
 from clkit.tasks.stored import values
 from clkit.tasks.task import Split, Task
 from clkit.testing.section import EvaluationSection
-from clkit.training.arguments import check_liger, check_training, chosen_precision, steps, task_steps
+from clkit.training.arguments import check_training, chosen_precision, task_steps
 from clkit.training.state import kept_by, load_strategies
 
 #: Optimizer steps; a stage of fewer gets a remark.
@@ -56,11 +55,11 @@ class Prepared:
     strategies: list[Strategy]
     general: General | None
     read: Read
+    stages: Sequence[PlannedStage]
     earlier: Earlier = field(default_factory=Earlier)
     of_data: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        self.stages = planned_stages(self.recipe)
         self._examples: dict[str, Dataset] = {}
         told = (chain_of(self.recipe.model).remark, self.family.chat and self.family.chat.remark)
         self._remarks = [*(remark for remark in told if remark), *self.of_data]
@@ -152,7 +151,7 @@ class Prepared:
             metric=self.recipe.metric,
             tasks=[task.name for task in self.tasks],
             steps=steps,
-            examples=[(len(task.train), len(task.split(self.recipe.evaluation.split))) for task in self.tasks],
+            examples=[(len(task.train) or None, len(task.split(self.recipe.evaluation.split))) for task in self.tasks],
             dropped=[task.dropped for task in self.tasks],
             model=describe(self.family),
             remarks=[
@@ -205,10 +204,10 @@ class Prepared:
         return {strategy.options.name: kept_by(strategy) for strategy in self.strategies}
 
 
-def label_counts(task: Task) -> dict[str, int]:
-    """Training examples of each label of a task, in the order of the prompt."""
+def label_counts(task: Task) -> dict[str, int | None]:
+    """Training examples of each label of a task, in the order of the prompt; None where its training data are gone."""
     counts = Counter(values(task.train, "answer") if task.labels else ())
-    return {label: counts[label] for label in task.labels or ()}
+    return {label: counts[label] if task.train else None for label in task.labels or ()}
 
 
 def without_effect(recipe: Recipe, tasks: Sequence[Task]) -> Iterator[str]:
@@ -249,7 +248,7 @@ def prepare(recipe: Recipe, earlier: Earlier | None = None, *, shapes_only: bool
     """Load the tasks, the model and the strategies, as they were when the run stopped that is gone on with.
 
     Args:
-        shapes_only: load no weights, for a plan; what only they show is not checked.
+        shapes_only: load no weights, for a plan of another machine; what only they or this one show is not checked.
 
     Raises:
         DataError, ModelError: something cannot be loaded.
@@ -260,10 +259,11 @@ def prepare(recipe: Recipe, earlier: Earlier | None = None, *, shapes_only: bool
     earlier = earlier or Earlier()
     for problem in missing_trackers(recipe.training.report_to):
         raise UsageError(problem)
-    if recipe.protocol != "zero_shot":
+    if recipe.protocol != "zero_shot" and not shapes_only:
         check_training(recipe)
     general = General(recipe.general, recipe.evaluation.batch_size) if recipe.general else None
-    finished = () if recipe.evaluation.split == "validation" else learned_before(planned_stages(recipe), earlier)
+    stages = planned_stages(recipe)
+    finished = learned_before(stages, earlier)
     tasks = load_tasks(recipe, {name: earlier.read.get(f"tasks.{name}.labels") for name in finished})
     family = load_learner(recipe, labels_of(tasks), earlier.loaded, shapes_only=shapes_only)
     further = further_tasks(recipe)
@@ -271,60 +271,22 @@ def prepare(recipe: Recipe, earlier: Earlier | None = None, *, shapes_only: bool
     read = what_is_read(recipe, tasks, further, earlier.read)
     told = [f"task '{one.name}': its training data are gone; it is only tested" for one in tasks if not one.train]
     tasks = [without_unusable(task, family, recipe) for task in tasks]
-    if recipe.training.liger:
-        check_liger(family.base.config.model_type)
-    family.collator()  # which refuses a tokenizer without what the objective needs
+    refuse_unfit(recipe, family, weights=not shapes_only)
     for task in tasks:
         if recipe.objective.kind == "text_to_text":
             refuse_unwritable_labels(family, task, recipe.evaluation.comparison)
-    if recipe.training.packing and recipe.protocol != "zero_shot":
-        refuse_unpackable(family, try_it=not shapes_only)
-    if not shapes_only:
-        _check_model(recipe, family, general)
-    strategies, remarks = _strategies(recipe, family, further, len(tasks), checked=not shapes_only)
+    if not shapes_only and recipe.protocol != "zero_shot":
+        refuse_untrainable(family)
+    data, remarks = further_examples(recipe, further, family)
+    strategies = fitting_strategies(recipe, family, data, len(tasks), weights=not shapes_only)
     if earlier.loaded:
         load_strategies(strategies, earlier.loaded[-1])
-    return Prepared(recipe, tasks, family, strategies, general, read, earlier, [*told, *remarks])
+    return Prepared(recipe, tasks, family, strategies, general, read, stages, earlier, [*told, *remarks])
 
 
 def learned_before(stages: Sequence[PlannedStage], earlier: Earlier) -> set[str]:
     """The tasks that the run which is gone on with has learned."""
     return {name for stage in stages if earlier.finished.get(stage.name) for name in stage.learned}
-
-
-def _strategies(
-    recipe: Recipe, family: Family, further: FurtherTasks, tasks: int, *, checked: bool
-) -> tuple[list[Strategy], Sequence[str]]:
-    """The strategies with their data, checked against the model, and what the user should know of these data."""
-    strategies: list[Strategy] = []
-    for options in recipe.strategies:
-        kind = load_strategy(options.name)
-        if family.name not in kind.families:
-            raise UsageError(f"strategies.{options.name}: does not work with {family.name} models")
-        strategies.append(make(kind, options))
-    examples = further_examples(recipe, further, family)
-    for strategy in strategies:
-        strategy.steps = steps(recipe.training, strategies, strategy)
-        strategy.data = examples.data.get(strategy.options.name, {})
-        try:
-            if checked:
-                call(strategy, "check", family, tasks)
-        except StrategyError as error:  # before the run, an option is wrong, not the run
-            raise UsageError(str(error)) from error
-    return strategies, examples.remarks
-
-
-def _check_model(recipe: Recipe, family: Family, general: General | None) -> None:
-    """Refuse a model that cannot be trained or measured as the recipe says, which a forward pass shows."""
-    if recipe.training.neftune_alpha is not None and not embeds_by_its_layer(family):
-        raise UsageError(
-            f"training.neftune_alpha: {family.name} models such as this one read their tokens by other layers than the "
-            "one that the Trainer adds noise to; leave it out"
-        )
-    if recipe.protocol != "zero_shot":
-        refuse_untrainable(family)
-    if general is not None:
-        general.check(family)
 
 
 def labels_of(tasks: Sequence[Task]) -> dict[str, tuple[str, ...]]:

@@ -50,21 +50,6 @@ class General:
         self._text = _text(section.texts) if section.texts else None
         self._tests = load_lm_eval_tasks(section.lm_eval) if section.lm_eval else None
 
-    def check(self, family: Family) -> None:
-        """Refuse a model that cannot be measured so.
-
-        Raises:
-            ModelError: it cannot.
-        """
-        name = family.name
-        if self._tests is not None and "text_to_text" not in known_families()[name]:
-            raise ModelError(
-                f"general.lm_eval: lm-eval tests models that write text, and {name} models do not; "
-                "use general.texts instead"
-            )
-        if self._text is not None:
-            _predicting(family)
-
     def is_due(self, finished: int, planned: int) -> bool:
         """Whether to measure when so many stages of those planned are finished."""
         if self._section.when == "all":
@@ -109,6 +94,21 @@ class General:
             listener.answered(len(batch))
         loss = Likelihoods("held-out text", [nll for nll, _ in measured], [tokens for _, tokens in measured]).loss
         return loss if math.isfinite(loss) else None
+
+
+def refuse_unmeasurable(section: GeneralSection, family: Family) -> None:
+    """Refuse a model that cannot be measured so.
+
+    Raises:
+        ModelError: it cannot.
+    """
+    if section.lm_eval and "text_to_text" not in known_families()[family.name]:
+        raise ModelError(
+            f"general.lm_eval: lm-eval tests models that write text, and {family.name} models do not; "
+            "use general.texts instead"
+        )
+    if section.texts:
+        _predicting(family)
 
 
 def _text(source: str) -> str:

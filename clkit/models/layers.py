@@ -99,9 +99,11 @@ def embeds_by_its_layer(family: Family) -> bool:
     reached = []
     layer = family.base.get_input_embeddings()
     hook = layer.register_forward_hook(lambda *_: reached.append(True))
+    # Without the mask, at whose numbers some models look: without weights there are none.
+    batch = {name: tensor for name, tensor in family.probe().items() if name != "attention_mask"}
     try:
         with evaluation_mode(family.model), torch.no_grad():
-            family.model(**family.probe())
+            family.model(**batch)
     finally:
         hook.remove()
     return bool(reached)

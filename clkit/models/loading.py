@@ -145,16 +145,6 @@ def _load_base(chain: Chain, origin: Origin, objective: Objective, labels: Label
     return family
 
 
-def check_configuration(origin: Origin, objective: Objective) -> None:
-    """Check that a model's configuration fits the objective, without loading the model or code that comes with it.
-
-    Raises:
-        ModelError: it does not.
-    """
-    with _explained(origin, None):
-        family_of(AutoConfig.from_pretrained(origin.source), objective)
-
-
 @contextmanager
 def _explained(origin: Origin, revision: str | None) -> Iterator[None]:
     """Turns what loading a model raises into one line that names the model."""

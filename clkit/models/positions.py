@@ -7,6 +7,8 @@ from typing import NamedTuple
 from torch import nn
 from transformers import PreTrainedModel
 
+from clkit.errors import ModelError
+
 #: What tables of positions are called: in BERT, GPT-2, OPT and BART, OpenAI's GPT, GPT-J, CTRL.
 _TABLES = ("position_embeddings", "wpe", "embed_positions", "positions_embed", "pos_encoding")
 
@@ -55,6 +57,19 @@ def positions(model: PreTrainedModel) -> Positions:
         read -= read % (max(window) if isinstance(window, list) else window)
     trained = getattr(config, "max_position_embeddings", None) if read is None else None
     return Positions(read, written[0] if written else None, trained if trained and trained > 0 else None)
+
+
+def refuse_longer_blocks(model: PreTrainedModel, tokens: int) -> None:
+    """Refuse blocks of text of more tokens than the model has positions for.
+
+    Raises:
+        ModelError: names the most.
+    """
+    most = positions(model).block(tokens)
+    if tokens > most:
+        raise ModelError(
+            f"objective.block_tokens: the model has positions for {most} tokens, not for {tokens}; set it to {most}"
+        )
 
 
 def _embeddings(model: PreTrainedModel) -> list[tuple[str, int]]:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
-from clkit.models.stored_adapters import merged_from
+from clkit.models.stored_adapters import merged_from, stored_weights
 
 #: Whether a model may lack the weight of that name.
 MayLack = Callable[[PreTrainedModel, str], bool]
@@ -90,6 +90,8 @@ class Weights:
         return model, sorted(drawn)
 
     def _shapes(self, auto_class: Any, **further: Any) -> PreTrainedModel:
+        for folder in self.adapters:
+            stored_weights(folder)  # which refuses those of other kinds
         config = self.config()
         for key, value in further.items():
             setattr(config, key, value)

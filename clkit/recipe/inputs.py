@@ -7,14 +7,23 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 
-from clkit.errors import DataError, ModelError
+from clkit.errors import ClkitError, DataError, ModelError
 from clkit.general.lm_eval import lm_eval_problems
 from clkit.general.section import BUILTIN, GeneralSection
 from clkit.models.chain import chain_of
 from clkit.models.chat import NO_CHAT_TEMPLATE
-from clkit.models.folders import Origin, check_folder, check_tokenizer, evident, has_chat_template, lacks_weights
+from clkit.models.folders import (
+    Origin,
+    check_folder,
+    check_tokenizer,
+    evident,
+    has_chat_template,
+    has_plain_blocks,
+    lacks_weights,
+)
 from clkit.models.held import check_held
 from clkit.recipe.recipe import Recipe
+from clkit.strategies.registry import load_strategy
 from clkit.tasks.loading import choose_rows, load_finished, load_task
 from clkit.tasks.sections import TaskRecipe
 from clkit.tasks.task import Task
@@ -37,7 +46,7 @@ def paths_read(value: object) -> list[Path]:
 
 def missing_inputs(recipe: Recipe) -> list[str]:
     """One line for each local model, file, package or task of lm-eval that the recipe names and that is of no use."""
-    missing = list(_model_problems(recipe))
+    missing = list(model_problems(recipe))
     package = PACKAGE_OF.get(recipe.training.optimizer)
     if package is not None and find_spec(package) is None:
         missing.append(
@@ -83,9 +92,8 @@ def _row_problems(task: TaskRecipe, recipe: Recipe, plain_text: bool) -> Iterato
         yield str(error)
 
 
-def _model_problems(recipe: Recipe) -> Iterator[str]:
-    """What the files of a local model tell before any of them is loaded."""
-    prompt, objective = recipe.prompt, recipe.objective
+def model_problems(recipe: Recipe) -> Iterator[str]:
+    """What the files of a local model tell before its weights are loaded."""
     try:
         chain = chain_of(recipe.model)
         section, tokenizer = chain.section, chain.tokenizer_folder
@@ -95,22 +103,37 @@ def _model_problems(recipe: Recipe) -> Iterator[str]:
         if folder is None or gguf is not None:
             return
         check_folder(origin, folder)
-        masks = objective.kind == "pretraining" and (objective.span_length, objective.masked_share) != (None, None)
-        known = evident(folder, objective.kind) and not masks
-        if not known and not section.trust_remote_code:  # such code is not run for a check
-            from clkit.models.loading import check_configuration  # which loads libraries for seconds
-
-            check_configuration(origin, objective)
+        problems = []
         if lacking := lacks_weights(origin, folder):
-            yield lacking
+            problems.append(lacking)
         try:
             check_tokenizer(tokenizer or folder)
         except ModelError as error:
-            yield f"{origin.subject}: {error}"
-        if prompt.chat_template and not has_chat_template(tokenizer or folder):
-            yield NO_CHAT_TEMPLATE
-    except ModelError as error:
+            problems.append(f"{origin.subject}: {error}")
+        if recipe.prompt.chat_template and not has_chat_template(tokenizer or folder):
+            problems.append(NO_CHAT_TEMPLATE)
+        yield from problems
+        if problems or section.trust_remote_code or [*missing_for_speed(recipe.training)]:  # no code is run for a check
+            return
+        if chain.adapters or _must_be_asked(recipe, folder):
+            from clkit.recipe.fitting import check_model  # which loads libraries for seconds
+
+            check_model(recipe)
+    except ClkitError as error:
         yield str(error)
+
+
+def _must_be_asked(recipe: Recipe, folder: Path) -> bool:
+    """Whether more than a glance at a model's config.json is needed to see that it can do what the recipe says."""
+    training, tuning, kind = recipe.training, recipe.tuning, recipe.objective.kind
+    if training.packing or training.liger or training.neftune_alpha is not None or recipe.prompt.chat_template:
+        return True
+    if tuning.method != "full" or tuning.freeze or recipe.model.attention is not None or recipe.general is not None:
+        return True
+    plain = has_plain_blocks(folder)
+    checked = [one for one in recipe.strategies if load_strategy(one.name).checks_model()]
+    unusual = any(one.asks_model or not plain for one in checked)
+    return unusual or kind == "pretraining" or not evident(folder, kind)
 
 
 def _missing_general(general: GeneralSection) -> list[str]:
@@ -122,19 +145,26 @@ def _missing_general(general: GeneralSection) -> list[str]:
     return missing
 
 
-def load_tasks(recipe: Recipe, finished: Mapping[str, Sequence[str] | None] = MappingProxyType({})) -> list[Task]:
+def load_tasks(
+    recipe: Recipe,
+    finished: Mapping[str, Sequence[str] | None] = MappingProxyType({}),
+    chosen: Sequence[TaskRecipe] | None = None,
+) -> list[Task]:
     """The tasks of a recipe in the order of learning.
 
     Args:
-        finished: the labels of the tasks that nobody learns again, by name; their training data may be gone.
+        finished: the labels of the tasks that nobody learns again, by name; their training data may be gone where none
+            of them is tested on.
+        chosen: tasks of the recipe; all where None.
 
     Raises:
         DataError: a task's data cannot be read or does not fit its labels.
     """
     plain_text, data, seed = recipe.objective.kind == "pretraining", recipe.data, recipe.seed
+    split = recipe.evaluation.split
     return [
-        load_finished(task, finished[task.name], data, seed, plain_text=plain_text)
+        load_finished(task, finished[task.name], data, seed, tested_on=split, plain_text=plain_text)
         if task.name in finished
         else load_task(task, data, seed, plain_text=plain_text)
-        for task in recipe.task_recipes()
+        for task in (recipe.task_recipes() if chosen is None else chosen)
     ]

@@ -12,6 +12,7 @@ from clkit.recipe.recipe import Recipe
 STAND_INS = {
     r"bert|electra|minilm": "embedded:tiny-roberta",
     r"llama|gpt|qwen|mistral|gemma|phi|olmo|pythia|falcon|smollm": "embedded:tiny-llama",
+    r"t5": "embedded:tiny-t5",
 }
 MINIATURE: dict[str, dict[str, Any]] = {
     "benchmark": {"name": "sample"},
@@ -53,4 +54,6 @@ def _in_miniature(strategy: dict[str, Any]) -> dict[str, Any]:
 def stand_in(recipe: Recipe) -> str:
     """The embedded model that stands for the recipe's: one of its family, as far as its name tells that."""
     known = (small for pattern, small in STAND_INS.items() if re.search(pattern, recipe.model.name, re.IGNORECASE))
+    if recipe.training.packing or recipe.prompt.chat_template:  # which only decoders have
+        return next(known, "embedded:tiny-llama")
     return next(known, "embedded:tiny-roberta" if recipe.objective.kind == "classification" else "embedded:tiny-t5")

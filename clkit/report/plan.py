@@ -73,9 +73,10 @@ def print_plan(console: Console, plan: Plan) -> None:
     table = Table("task", "train", "test", "steps", "left out", box=None, pad_edge=False)
     for name, (train, test), dropped in zip(plan.tasks, plan.examples, plan.dropped, strict=True):
         steps = "finished" if name in plan.finished else f"{plan.steps[name]:,}" if name in plan.steps else "–"
-        table.add_row(name, f"{train:,}", f"{test:,}", steps, dropped_rows(dropped) or "–")
+        known = "gone" if train is None else f"{train:,}"
+        table.add_row(name, known, f"{test:,}", steps, dropped_rows(dropped) or "–")
     for stage in plan.steps.keys() - set(plan.tasks):  # one that learns all tasks
-        train, test = (sum(sizes) for sizes in zip(*plan.examples, strict=True))
+        train, test = (sum(size or 0 for size in sizes) for sizes in zip(*plan.examples, strict=True))
         table.add_row(stage, f"{train:,}", f"{test:,}", f"{plan.steps[stage]:,}", "–")
     console.print(model_line(plan))
     console.print(table)
@@ -102,12 +103,15 @@ def _examples(plan: Plan, width: int) -> Iterator[str]:
         yield ""
 
 
-def _labels(counts: Mapping[str, int], room: int) -> str:
-    """The labels with their training examples, or so many as there is room for."""
-    listed = ", ".join(f"{_one_line(label)} {count:,}" for label, count in counts.items())
+def _labels(counts: Mapping[str, int | None], room: int) -> str:
+    """The labels with their training examples, as far as these are known, or so many as there is room for."""
+    known = [count for count in counts.values() if count is not None]
+    listed = ", ".join(
+        _one_line(label) if count is None else f"{_one_line(label)} {count:,}" for label, count in counts.items()
+    )
     if len(listed) <= room:
         return listed
-    return f"{len(counts)}, {min(counts.values()):,} to {max(counts.values()):,} each: {listed}"
+    return f"{len(counts)}{f', {min(known):,} to {max(known):,} each' if known else ''}: {listed}"
 
 
 def _one_line(text: str) -> str:

@@ -178,6 +178,11 @@ class Strategy:
     def __init__(self, options: StrategyOptions) -> None:
         self.options = options
 
+    @classmethod
+    def checks_model(cls) -> bool:
+        """Whether it does not work with every model."""
+        return cls.check is not Strategy.check or cls.families != ALL_FAMILIES
+
     def check(self, family: Family, tasks: int) -> None:
         """Refuse, before anything is trained, a model that this strategy cannot work with as its options say.
 

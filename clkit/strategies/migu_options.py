@@ -46,6 +46,10 @@ class MIGUOptions(LayerOptions):
     )
 
     @property
+    def asks_model(self) -> bool:
+        return super().asks_model or self.moments == "held"
+
+    @property
     def by_rows(self) -> str | None:
         return "moments: held" if self.moments == "held" else None
 

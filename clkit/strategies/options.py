@@ -10,6 +10,9 @@ from pydantic import Field, model_validator
 from clkit.section import Section
 from clkit.tasks.sections import AnySource, TaskRecipe
 
+#: A share of a layer's rows or directions that may be less than one of them.
+SMALL = 0.1
+
 
 class FurtherData(Section):
     """Data that are no task's."""
@@ -52,6 +55,11 @@ class StrategyOptions(Section):
         yield from ()
 
     @property
+    def asks_model(self) -> bool:
+        """Whether only the model tells if they fit it, although its blocks are of attention and feed-forward alone."""
+        return True
+
+    @property
     def by_rows(self) -> str | None:
         """The option, if any, for which the optimizer must step single rows of whole weights."""
         return None
@@ -74,3 +82,8 @@ class LayerOptions(StrategyOptions):
         description="Go on where `layers` leaves out a part of attention or feed-forward (the fused experts of a "
         "mixture, the convolutions of a hybrid), instead of refusing the model.",
     )
+
+    @property
+    def asks_model(self) -> bool:
+        few = any(isinstance(value, float) and 0 < value < SMALL for value in self.model_dump().values())
+        return few or self.layers != type(self).model_fields["layers"].default

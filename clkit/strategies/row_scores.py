@@ -132,6 +132,8 @@ class RowChoice:
                     "strategies.migu: training.liger computes the experts of this model in one kernel, so what each "
                     "puts out cannot be seen; set it to false, or leave the experts out of strategies.migu.layers"
                 )
+            if family.base.device.type == "meta":  # without weights nothing can be tried
+                return
             weights = {site.name: site.weight for site in self._sites}
             check_layers(family, self._collector, "strategies.migu.layers", weights)
 

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from clkit.errors import RecipeError, UsageError
-from clkit.recipe.inputs import missing_inputs
+from clkit.recipe.inputs import missing_inputs, model_problems
 from clkit.recipe.loading import changed, is_suite, overridden, read_recipe, validated
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.shipped import recipe_path, shipped_recipe
@@ -109,7 +109,10 @@ class PlannedSuite:
         runs = self._runs(first, self.suite.orders or [None], self.suite.seeds[:1], "test")
         # Most methods read the same, which is read once: data that are small, whole (`missing_inputs`).
         reading = {run.recipe.model_dump_json(exclude=_READ_NOTHING): run.recipe for run in runs}
-        return list(dict.fromkeys(line for recipe in reading.values() for line in missing_inputs(recipe)))
+        asking = {run.recipe.model_dump_json(exclude=_NOT_THE_MODELS): run.recipe for run in runs}
+        found = [line for recipe in reading.values() for line in missing_inputs(recipe)]
+        found += [line for recipe in asking.values() for line in model_problems(recipe)]
+        return list(dict.fromkeys(found))
 
     @property
     def chooses_rates(self) -> bool:
@@ -220,6 +223,8 @@ def load_either(source: str | Path, overrides: Sequence[str]) -> Recipe | Planne
 
 #: Keys of a recipe that name nothing on this machine.
 _READ_NOTHING = {"name", "seed", "protocol", "strategies", "tuning", "evaluation", "saving"}
+#: Sections of a recipe of which no model is asked.
+_NOT_THE_MODELS = {"name", "seed", "benchmark", "tasks", "data", "evaluation", "saving"}
 #: A value of the first key begins the sections anew that follow it.
 _BEGUN_ANEW = {"tuning.method": ("tuning",), "tasks": ("benchmark",), "benchmark.name": ("tasks", "benchmark")}
 

@@ -15,7 +15,7 @@ from clkit.section import did_you_mean
 from clkit.tasks.sections import DataSection, TaskRecipe
 from clkit.tasks.source import Rows
 from clkit.tasks.stored import BATCH, stored, string_features
-from clkit.tasks.task import Task
+from clkit.tasks.task import Split, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -53,16 +53,30 @@ def load_task(recipe: TaskRecipe, data: DataSection, seed: int, *, plain_text: b
 
 
 def load_finished(
-    recipe: TaskRecipe, labels: Sequence[str] | None, data: DataSection, seed: int, *, plain_text: bool = False
+    recipe: TaskRecipe,
+    labels: Sequence[str] | None,
+    data: DataSection,
+    seed: int,
+    *,
+    tested_on: Split,
+    plain_text: bool = False,
 ) -> Task:
     """As `load_task`, a task that nobody learns again: its training data may be gone, and the task then has none.
 
     Args:
         labels: that the task had when it was learned; None where answers are free.
+
+    Raises:
+        DataError: as `load_task`, and where the data that are gone hold the rows to be tested on.
     """
     source = recipe.source.of_tests()
     if source is None:
         return load_task(recipe, data, seed, plain_text=plain_text)
+    if tested_on == "validation":
+        raise DataError(
+            f"task '{recipe.name}': {recipe.source.place('train')} is gone, and evaluation.split: validation tests on "
+            "a share of its rows; put it back, or test on rows of their own (`clkit eval RUN evaluation.split=test`)"
+        )
     tests = recipe.model_copy(update={"source": source, "labels": recipe.labels if labels is None else [*labels]})
     task = load_task(tests, data, seed, plain_text=plain_text)
     return replace(task, train=task.train.select(range(0)), validation=None)
@@ -120,6 +134,8 @@ def choose_rows(recipe: TaskRecipe, data: DataSection, seed: int, *, plain_text:
     assert source.test is not None
     test = _Split("test", source.test, recipe.name, plain_text)
     labels = declared if free or declared else infer_labels(train.rows, train.indices, recipe.name)
+    if labels is not None and len(labels) < 2:
+        raise DataError(f"task '{recipe.name}': '{labels[0]}' is its only label, so each answer is right; name more")
     refuse_equal(labels or (), recipe.name)
     train_labels, test_labels = train.label(labels), test.label(labels)
 

@@ -11,6 +11,7 @@ import re
 import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -72,7 +73,7 @@ def answer_text(value: Any, where: str, column: str) -> str | None:
         raise DataError(f"{where}: '{column}' is a number too large to read; correct or remove this record")
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    if isinstance(value, bool | int | float):
+    if isinstance(value, bool | int | float | Decimal):
         return str(value)
     raise DataError(
         f"{where}: '{column}' is {kind_of_value(value)}, not text or a number; correct or remove this record"
@@ -126,7 +127,7 @@ def text_lines(path: Path) -> Iterator[str]:
                 empty = empty and not line.strip()
                 yield line
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file; correct the path in the recipe") from None
+        raise DataError(f"{path}: no such file; put it there, or correct the path in the recipe") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path}: is damaged or not compressed by gzip ({error}); compress it anew") from error
     except OSError as error:
@@ -174,8 +175,9 @@ def valid_unicode(text: str, where: str) -> str:
 
 def kind_of_value(value: Any) -> str:
     """What a value of a record is, as an error says it."""
-    names = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list"}
-    return "missing" if value is None else names.get(type(value), "an object")
+    names = {type(None): "null", str: "text", bool: "true or false", list: "a list", dict: "an object"}
+    names |= dict.fromkeys((int, float, Decimal), "a number")
+    return names.get(type(value), f"a value of the kind {type(value).__name__}")  # as Parquet has them: bytes, dates
 
 
 # Python's own limit is 128 KiB per field, shorter than a long document; this is the largest that every system takes.
@@ -216,7 +218,7 @@ _JSON = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def json_records(path: Path, name: str | None = None, lines: Iterable[str] | None = None) -> Records:
-    """The values of a JSON list, or those of a file with one on each line.
+    """The values of a JSON list, whose places count records, or those of a file with one on each line.
 
     Args:
         name: of the file, where it is not its path.
@@ -236,7 +238,9 @@ def json_records(path: Path, name: str | None = None, lines: Iterable[str] | Non
             try:
                 value = _JSON.decode(line)
             except (DataError, ValueError, RecursionError) as error:
-                value = DataError(f"{place}: broken JSON ({json_fault(error)}); write one object per line")
+                value = DataError(
+                    f"{place}: broken JSON ({json_fault(error)}); write one object per line, or a list of objects"
+                )
             yield place, value
 
 
@@ -247,24 +251,22 @@ def _listed(text: str, name: str) -> Records:
     def after_space(at: int) -> int:
         return _SPACE.match(text, at).end()  # type: ignore[union-attr]
 
-    at = after_space(text.index("[") + 1)
-    line = 1 + text.count("\n", 0, at)
+    at, number = after_space(text.index("[") + 1), 1
     closed = text[at : at + 1] == "]"
     try:
         while not closed:
             value, end = read(text, at)
-            yield f"{name}:{line}", value
+            yield f"{name}, record {number}", value
             end = after_space(end)
             closed = text[end : end + 1] == "]"
             if not closed and text[end : end + 1] != ",":
                 raise json.JSONDecodeError("Expecting ',' delimiter", text, end)
-            following = after_space(end + 1)
-            line, at = line + text.count("\n", at, following), following
+            at, number = after_space(end + 1), number + 1
         if text[at:].strip("] \t\r\n"):
             raise json.JSONDecodeError("Extra data", text, at)
     except (DataError, ValueError, RecursionError) as error:
-        line = error.lineno if isinstance(error, json.JSONDecodeError) else line
-        raise DataError(f"{name}:{line}: broken JSON ({json_fault(error)}); correct the file") from None
+        where = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else f", record {number}"
+        raise DataError(f"{name}{where}: broken JSON ({json_fault(error)}); correct the file") from None
 
 
 def csv_records(path: Path, needed: Iterable[str], delimiter: str = ",", name: str | None = None) -> Records:
@@ -302,7 +304,7 @@ def csv_records(path: Path, needed: Iterable[str], delimiter: str = ",", name: s
 
 
 def parquet_records(path: Path) -> Records:
-    """The rows of a Parquet file, which are read bit by bit; their places count from 0.
+    """The rows of a Parquet file, which are read bit by bit.
 
     Raises:
         DataError: it is missing, or no whole Parquet file, or two of its columns have one name.
@@ -318,8 +320,8 @@ def parquet_records(path: Path) -> Records:
             if len(set(names)) != len(names):
                 raise DataError(f"{path}: a column's name stands twice; give each column its own")
             rows = (row for batch in file.iter_batches(1000) for row in batch.to_pylist())
-            yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows))
+            yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows, start=1))
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file; correct the path in the recipe") from None
+        raise DataError(f"{path}: no such file; put it there, or correct the path in the recipe") from None
     except (ArrowException, OSError) as error:
         raise DataError(f"{path}: cannot be read as Parquet ({first_line(error)}); write it anew") from error

@@ -49,7 +49,7 @@ class Rows(Protocol):
         """
 
     def where(self, index: int) -> str:
-        """Where that row stands: file and line, or data set, split and row."""
+        """Where that row stands: file and line, record or row; or data set, split and row. All count from 1."""
 
 
 @dataclass(frozen=True)
@@ -241,6 +241,10 @@ class SourceSection(Section):
     def of_tests(self) -> SourceSection | None:
         """The same with its tests in the place of training data that are gone from this machine; None if none are."""
         return None
+
+    def place(self, split: str) -> str:
+        """Where the rows of a split lie, or the `labels`, as errors name it; validation rows are training rows."""
+        return self.kind
 
     def size(self) -> int | None:
         """Bytes of the files on this machine that hold all rows; None where they are elsewhere."""

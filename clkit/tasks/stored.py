@@ -30,7 +30,7 @@ T = TypeVar("T")
 BATCH = 1000
 #: So many different answers may be labels, which are kept in memory once each.
 MOST_DISTINCT = 1000
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _maps: WeakSet[mmap.mmap] = WeakSet()
 
 
@@ -155,15 +155,22 @@ def token_counts(encoded: Dataset) -> Sequence[int]:
 
 
 def _unnamed_file() -> IO[bytes]:
-    """A file in the folder that TMPDIR names, in the cache of `datasets`, or where the system has such files, which
-    may be in memory.
+    return tempfile.TemporaryFile(dir=_folder())
+
+
+def _folder() -> str:
+    """The folder that TMPDIR names, the cache of `datasets`, or where the system has such files, which may be in
+    memory.
     """
     if "TMPDIR" not in os.environ:
         home = os.environ.get("HF_HOME", Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface"))
         cache = Path(os.environ.get("HF_DATASETS_CACHE", Path(home, "datasets"))).expanduser()
         if cache.is_dir() and os.access(cache, os.W_OK):
-            return tempfile.TemporaryFile(dir=cache)
-    return tempfile.TemporaryFile()
+            return str(cache)
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError as error:  # it tries several, and each is full or cannot be written
+        raise DataError(f"{error.strerror}; set TMPDIR to a folder that can be written and has room") from error
 
 
 @contextmanager
@@ -171,9 +178,9 @@ def _told_when_full() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             raise
         raise DataError(
-            f"the disk has no room for the rows that are read ({error.strerror}); make some, or set TMPDIR to a folder "
-            "that has more"
+            f"{_folder()} has no room for the rows that are read ({error.strerror}); make some, or set TMPDIR to a "
+            "folder that has more"
         ) from error

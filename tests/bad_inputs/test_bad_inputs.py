@@ -78,6 +78,48 @@ def test_message(
     assert len(printed.err.splitlines()) <= 1
 
 
+#: What only weights show, or what the tokenizer makes of the data.
+ONLY_LOADED = {
+    "weights that are not a number",
+    "weights that are infinite",
+    "weights without one",
+    "a configuration with fewer layers than weights",
+    "an index of weights that says nothing",
+    "a tokenizer without words",
+    "a tokenizer without an end",
+    "labels that a tokenizer cannot spell",
+    "answers that a tokenizer cannot spell",
+    "prompts beyond a model's positions",
+    "answers that no test has room for",
+    "a data set of the hub without a network",
+}
+#: What it says in words of its own.
+OWN_WORDS = {"a data file that is not there"}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in CASES if case.command.endswith("--dry-run") and "--run" not in case.command],
+    ids=lambda case: case.case.replace(" ", "-"),
+)
+def test_validate_refuses_what_a_dry_run_refuses(
+    case: Case,
+    tmp_path: Path,
+    sources: Sources,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lay_out(case, tmp_path, sources)
+    monkeypatch.chdir(tmp_path)
+    _, *arguments, _ = arguments_of(case, sources["model"])
+    code = call(["validate", *arguments], monkeypatch)
+    printed = capsys.readouterr()
+    said = case.stderr.strip().removeprefix("error: ").replace("{here}", str(tmp_path))
+    told = said.replace("{model}", str(sources["model"])).partition(" (+")[0] in printed.out
+    known = case.case not in ONLY_LOADED
+    assert (code, told or case.case in OWN_WORDS) == ((2, True) if known else (0, False)), printed.out + printed.err
+
+
 def test_the_hubs_retries_add_no_lines() -> None:
     """Without a network, and without HF_HUB_OFFLINE, the hub's client tries six times and warns each time."""
     quiet_libraries()

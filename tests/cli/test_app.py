@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import shlex
 import subprocess
 import sys
@@ -187,6 +188,61 @@ def test_the_reader_of_a_pipe_may_leave() -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=600)
     assert done.stdout == "0\n"
     assert done.stderr == ""
+
+
+VERB = """
+import sys; from clkit.cli import app; from clkit.errors import InterruptionError; from clkit.report import console
+{body}
+app.app.command('work')(work); sys.argv = ['clkit', 'work']; app.main()
+"""
+
+
+def test_a_terminal_that_is_closed_hides_no_reason_of_an_end() -> None:
+    """What is said there is lost, and nothing else: Ctrl-C and SIGHUP end with the same code."""
+    body = (
+        "def work():\n"
+        "    import signal\n"
+        "    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])\n"
+        "    print('ready')\n"
+        "    signal.sigwait([signal.SIGHUP])\n"
+        "    console.stderr().print('a remark')\n"
+        "    console.make_console().print('a table')\n"
+        "    print('a line', flush=True)\n"
+        "    raise InterruptionError('SIGHUP: stopped')\n"
+    )
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, "-c", VERB.format(body=body)])
+    said = b""
+    while b"ready" not in said:
+        said += os.read(terminal, 1024)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
+
+
+@pytest.mark.parametrize("where", ["2> >(exit)", "2> /dev/full"])
+def test_what_is_said_on_stderr_stops_no_work(where: str) -> None:
+    body = (
+        "def work():\n"
+        "    import time\n"
+        "    for number in range(20): console.stderr().print('a remark'); time.sleep(0.01)\n"
+        "    print('done')\n"
+    )
+    command = f"{shlex.join([sys.executable, '-c', VERB.format(body=body)])} {where}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+def test_an_error_keeps_its_code_where_the_reader_of_a_pipe_has_left() -> None:
+    body = (
+        "def work():\n"
+        "    for number in range(100_000):\n"
+        "        try: print(number)\n"
+        "        except BrokenPipeError: raise InterruptionError('SIGTERM: stopped') from None\n"
+    )
+    command = f"{shlex.join([sys.executable, '-c', VERB.format(body=body)])} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stderr) == (130, "error: SIGTERM: stopped\n")
 
 
 def test_every_other_file_of_the_folder_is_a_verb() -> None:

@@ -184,7 +184,8 @@ def test_training_data_of_finished_tasks_may_be_gone(tmp_path: Path, toy_t5: Pat
     (tmp_path / "first-train.jsonl").unlink()
     plan = dry_run(recipe, gone.path)
     assert "task 'first': its training data are gone; it is only tested" in plan.remarks
-    assert "w9" in plan.labels[0]
+    assert plan.examples == [(None, 24), (24, 24)]
+    assert (plan.labels[0]["w9"], plan.labels[1]) == (None, {"w3 w4": 12, "w5": 12})
     assert_same(train(recipe, gone.path, resume=True), kept)
     assert len(evaluate(gone)) == 2
     assert gone.environment()["read"] == kept.environment()["read"]
@@ -193,6 +194,38 @@ def test_training_data_of_finished_tasks_may_be_gone(tmp_path: Path, toy_t5: Pat
     (tmp_path / "second-train.jsonl").unlink()
     with pytest.raises(DataError, match=r"second-train\.jsonl: no such file"):
         train(recipe, gone.path, resume=True)
+
+
+def test_a_validation_split_is_gone_with_the_training_data(tmp_path: Path, toy_t5: Path) -> None:
+    recipe = toy_recipe(
+        tmp_path,
+        toy_t5,
+        **{**SHORT, "data": {"validation_share": 0.5}, "evaluation": {"split": "validation", "zero_shot": False}},
+    )
+    run = train(recipe, tmp_path / "run")
+    file = tmp_path / "first-train.jsonl"
+    whole = file.read_text()
+    rewrite(file, swap)
+    heard = Heard()
+    evaluate(run, tasks=["first"], listener=heard)
+    (remark,) = [one for one in heard.remarks if "compare" in one]
+    assert remark.startswith(f"tasks.first.validation is not what the run was tested on ({file}: ")
+    file.unlink()
+    shutil.rmtree(run.stage_folder(2, "second"))
+    said = f"task 'first': {file} is gone, and evaluation.split: validation tests on a share of its rows; put it back"
+    for attempt in (
+        lambda: evaluate(run, tasks=["first"]),
+        lambda: dry_run(recipe, run.path),
+        lambda: train(recipe, run.path, resume=True),
+    ):
+        with pytest.raises(DataError) as refused:
+            attempt()
+        assert str(refused.value).startswith(said)
+    on_tests = Recipe.load(run.recipe_path, ["evaluation.split=test"])
+    (tested,) = evaluate(run, recipe=on_tests, tasks=["first"])  # as the message says
+    assert tested.examples == 24
+    file.write_text(whole)
+    assert len(evaluate(run)) == 2
 
 
 def test_a_finished_run_needs_neither_data_nor_model(tmp_path: Path, begun: tuple[Recipe, RunFolder]) -> None:

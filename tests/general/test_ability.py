@@ -17,7 +17,7 @@ import clkit.general.ability as module
 from clkit.engine.sequence import train
 from clkit.errors import ClkitError, DataError, InterruptionError, ModelError
 from clkit.events import Listener
-from clkit.general.ability import BLOCK_TOKENS, General
+from clkit.general.ability import BLOCK_TOKENS, General, refuse_unmeasurable
 from clkit.general.section import GeneralSection
 from clkit.models.family import Family
 from clkit.models.loading import load_model
@@ -313,7 +313,7 @@ class TestRefusals:
         loaded = load(toy_roberta)
         loaded.tokenizer.mask_token = None
         with pytest.raises(ModelError, match=r"^general\.texts: the tokenizer has no mask token"):
-            general().check(loaded)
+            refuse_unmeasurable(GeneralSection(**TEXTS), loaded)
 
     def test_a_missing_file_is_found_by_validate(self, tmp_path: Path, toy_t5: Path) -> None:
         recipe = toy_recipe(tmp_path, toy_t5, general={"texts": str(tmp_path / "none.txt")})

@@ -99,6 +99,10 @@ def heavy(*arguments: str) -> set[str]:
 
 def test_a_model_that_is_fine_is_recognised_without_torch(toy_t5: Path) -> None:
     assert heavy("quickstart", f"model.name={toy_t5}") == set()
+    assert (
+        heavy("quickstart", "strategies=[{name: replay}, {name: ewc}, {name: osf}]", "strategies.osf.growth=0.1")
+        == set()
+    )
     assert "torch" in heavy("quickstart", "model.name=embedded:tiny-roberta")  # the control: it must be asked
 
 
@@ -112,6 +116,21 @@ def test_a_model_that_is_fine_is_recognised_without_torch(toy_t5: Path) -> None:
             ["model.name=embedded:tiny-llama", "objective={kind: pretraining, span_length: 3}"],
             "objective.span_length: a decoder predicts the next token",
         ),
+        (["training.packing=true"], "training.packing: seq2seq models such as this one (t5) read one example a row"),
+        (["training.neftune_alpha=5"], "training.neftune_alpha: seq2seq models such as this one read their tokens by"),
+        (["tuning.freeze=[heads]"], "tuning.freeze: 'heads' fits no parameter of this model"),
+        (["tuning={method: lora, targets: [qq]}"], "tuning.targets: 'qq' names no linear layer of this model"),
+        (["tuning={method: lora, modules_to_save: [x]}"], "tuning.modules_to_save: 'x' names no part of this model"),
+        (["strategies.migu.layers=[experts]"], "strategies.migu.layers: 'experts' fits no linear layer of this model"),
+        (
+            [f"strategies.migu.{change}" for change in ("mask=update", "hold=4", "moments=held", "layers=[lm_head]")],
+            "strategies.migu.moments: held needs gradients of single rows of lm_head, but they are tied",
+        ),
+        (["objective={kind: pretraining}"], "the tokenizer has 24 sentinels (<extra_id_0>, ...), and a block of 512"),
+        (
+            ["model.name=embedded:tiny-llama", "prompt.chat_template=true"],
+            "prompt.chat_template: the model's tokenizer",
+        ),
     ],
 )
 def test_an_objective_or_prompt_that_the_model_cannot_serve(changes: list[str], said: str) -> None:
@@ -119,8 +138,10 @@ def test_an_objective_or_prompt_that_the_model_cannot_serve(changes: list[str], 
     assert said in line
 
 
-@pytest.mark.parametrize("model", ["tiny-t5", "tiny-llama"])
-@pytest.mark.parametrize("objective", ["text_to_text", "pretraining"])
+@pytest.mark.parametrize(
+    ("model", "objective"),
+    [("tiny-t5", "text_to_text"), ("tiny-llama", "text_to_text"), ("tiny-llama", "pretraining")],
+)
 def test_a_model_that_serves_its_objective(model: str, objective: str) -> None:
     assert missing("quickstart", f"model.name=embedded:{model}", f"objective={{kind: {objective}}}") == []
 
@@ -148,10 +169,10 @@ def test_a_model_folder_that_is_damaged(here: Path, toy_t5: Path, spoilt: dict[s
     assert said in line
 
 
-def test_a_chat_template_in_a_file_of_its_own(toy_t5: Path) -> None:
-    shutil.copytree(toy_t5, "t5")
-    Path("t5/chat_template.jinja").write_text("{{ messages }}")
-    assert missing("quickstart", "model.name=./t5", "prompt.chat_template=true") == []
+def test_a_chat_template_in_a_file_of_its_own(toy_llama: Path) -> None:
+    shutil.copytree(toy_llama, "llama")
+    Path("llama/chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}</s>{% endfor %}")
+    assert missing("quickstart", "model.name=./llama", "prompt.chat_template=true") == []
 
 
 @pytest.mark.parametrize(
@@ -197,4 +218,4 @@ def test_a_large_file_is_judged_by_its_beginning(records: int) -> None:
     lines = missing("quickstart", "tasks=[{name: a, labels: [x, y], source: {kind: folder, folder: .}}]")
     faults = [line.partition(": no column")[0].rpartition("/")[2] for line in lines]
     # labels.json is not asked for: the recipe gives the labels
-    assert faults == (["train.json:1"] if records == 2 else []) + ["test.json:1"]
+    assert faults == (["train.json, record 3"] if records == 2 else []) + ["test.json, record 1"]

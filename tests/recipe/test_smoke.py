@@ -68,3 +68,9 @@ def test_the_miniature_of_an_encoder_or_a_decoder_trains(name: str, tmp_path: Pa
 def test_the_miniature_has_a_model_of_the_family(model: str, objective: str, small: str) -> None:
     recipe = Recipe.load("quickstart", [f"model.name={model}", f"objective={{kind: {objective}}}"])
     assert smoke_recipe(recipe).model.name == f"embedded:{small}"
+
+
+@pytest.mark.parametrize("change", ["training.packing=true", "prompt.chat_template=true"])
+def test_what_only_decoders_have_needs_the_miniature_of_one(change: str) -> None:
+    recipe = Recipe.load("quickstart", ["model.name=somebody/unheard-of", change])
+    assert smoke_recipe(recipe).model.name == "embedded:tiny-llama"

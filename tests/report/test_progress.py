@@ -147,14 +147,18 @@ def test_tasks_learned_alone_are_counted() -> None:
             {"protocol": "zero_shot", "steps": {}},
             [["first", "32", "8", "–", "–"], ["second", "48", "8", "–", "131", "test"]],
         ),
+        (
+            {"finished": ["first"], "examples": [(None, 8), (48, 8)], "labels": [{"yes": None, "no": None}, {"a": 48}]},
+            [["first", "gone", "8", "finished", "–"], ["second", "48", "8", "6", "131", "test"]],
+        ),
     ],
-    ids=["sequential", "multi_task", "zero_shot"],
+    ids=["sequential", "multi_task", "zero_shot", "gone"],
 )
 def test_a_plan_before_the_run(changes: dict[str, object], rows: list[list[str]]) -> None:
     out = io.StringIO()
     print_plan(Console(file=out, width=100), replace(PLAN, **changes))
     first, _, *table = out.getvalue().splitlines()
-    assert [line.split() for line in table] == rows
+    assert [line.split() for line in table[: len(rows)]] == rows
     assert ("trained" in first) == bool(replace(PLAN, **changes).steps)
 
 
@@ -194,6 +198,14 @@ def printed(shown: Plan, width: int) -> list[str]:
     print_plan(console, shown)
     assert isinstance(console.file, StringIO)
     return console.file.getvalue().splitlines()
+
+
+def test_labels_whose_examples_are_gone_are_not_counted() -> None:
+    few, many = ({f"label {number}": None for number in range(count)} for count in (2, 20))
+    lines = printed(replace(plan([1, 1], LONG), labels=[few, many]), 60)
+    told = [line.split("labels", 1)[1].strip() for line in lines if line.startswith("  labels")]
+    assert told[0] == "label 0, label 1"
+    assert told[1].startswith("20: label 0, label 1, ")
 
 
 LONG = ("What is it?\n" + "a word and another " * 50 + "\nAnswer:", "yes")

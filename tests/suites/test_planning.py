@@ -110,6 +110,15 @@ def test_paths_start_from_the_suites_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert f"benchmark.folder={tmp_path / 'other'}" in runs(changed)[0].arguments
 
 
+def test_the_model_is_asked_about_what_each_method_says_of_it() -> None:
+    methods = "masked: {set: {training.packing: true}}\n  frozen: {set: {tuning.freeze: [heads]}}"
+    frozen, packed = sorted(
+        planned(SUITE.replace(SUITE[SUITE.index("masked:") :], methods)).missing_inputs(), reverse=True
+    )
+    assert packed.startswith("training.packing: seq2seq models such as this one (t5) read one example a row")
+    assert frozen.startswith("tuning.freeze: 'heads' fits no parameter of this model")
+
+
 def test_a_smoke_is_one_small_run_of_each_method() -> None:
     suite = planned(SUITE, smoke=True)
     found = runs(suite)

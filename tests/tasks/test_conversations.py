@@ -96,7 +96,7 @@ def test_letters_stay_readable() -> None:
     ("value", "message"),
     [
         ("hello", "here: 'chat' is text, not a list of turns; correct this record"),
-        (None, "here: 'chat' is missing, not a list of turns; correct this record"),
+        (None, "here: 'chat' is null, not a list of turns; correct this record"),
         (["hello"], "here: 'chat', turn 1 is text, not an object with role and content; correct this record"),
         (
             [user("x"), {"role": "tool", "content": "y"}],

@@ -79,7 +79,7 @@ def test_the_columns_of_the_tasks_data_make_its_text(tmp_path: Path) -> None:
         ("in.txt", "a\n\nb\n", "in.txt:2: the text is empty"),
         ("in.jsonl", '{"txt": "a"}\n', "in.jsonl:1: no column 'text', did you mean 'txt'"),
         ("in.jsonl", '{"text": 3}\n', "in.jsonl:1: 'text' is a number"),
-        ("in.jsonl", "[[1]]\n", "in.jsonl:1: the record is a list"),
+        ("in.jsonl", "[[1]]\n", "in.jsonl, record 1: the record is a list"),
         ("in.jsonl", '{"messages": []}\n', "in.jsonl:1: 'messages' has no user's turn"),
         ("in.jsonl", '{"messages": "a"}\n', "in.jsonl:1: 'messages' is text, not a list"),
         ("in.jsonl", "\n", "in.jsonl: the file is empty"),

@@ -230,12 +230,26 @@ def test_a_finished_task_without_training_data_is_tested_on_the_same_rows(tmp_pa
     recipe = TaskRecipe.model_validate({"name": "own", "source": {"kind": kind, **source}})
     data = DataSection(train_per_task=3, test_per_task=4, validation_share=0.25)
     before = load_task(recipe, data, seed=0)
-    assert load_finished(recipe, before.labels, data, seed=0).train.to_dict() == before.train.to_dict()
+    assert (
+        load_finished(recipe, before.labels, data, seed=0, tested_on="test").train.to_dict() == before.train.to_dict()
+    )
     (tmp_path / "train.json").unlink()
-    after = load_finished(recipe, before.labels, data, seed=0)
+    after = load_finished(recipe, before.labels, data, seed=0, tested_on="test")
     assert (len(after.train), after.validation) == (0, None)
     assert after.test.to_dict() == before.test.to_dict()
     assert after.labels == before.labels
     (tmp_path / "test.json").unlink()
     with pytest.raises(DataError, match="no such file"):
-        load_finished(recipe, before.labels, data, seed=0)
+        load_finished(recipe, before.labels, data, seed=0, tested_on="test")
+
+
+def test_a_single_label_is_refused(tmp_path: Path) -> None:
+    """Each answer would be right."""
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(
+            "".join(f'{{"text": "t{index}", "label": {index % 2}}}\n' for index in range(4))
+        )
+    paths = {split: str(tmp_path / f"{split}.jsonl") for split in ("train", "test")}
+    source = {"kind": "files", **paths, "label_names": ["same", "same"]}
+    with pytest.raises(DataError, match=r"^task 'one': 'same' is its only label, so each answer is"):
+        load_task(TaskRecipe.model_validate({"name": "one", "source": source}), DataSection(), seed=0)

@@ -49,21 +49,21 @@ def test_a_place_leads_back_to_the_row(tmp_path: Path, kind: str) -> None:
     task = load_task(TaskRecipe(name="t", source=write(tmp_path, kind)), LIMITS, seed=1)  # type: ignore[arg-type]
     assert (len(task.train), len(task.test)) == (5, 4)
     for row in [*task.train, *task.test]:
-        if kind == "parquet":
-            number = row["place"].rsplit(", row ", 1)[1]
-            assert ROWS[int(number)] == {"text": row["text"], "label": row["answer"]}
+        if kind in ("parquet", "folder"):
+            number = row["place"].rsplit(", row " if kind == "parquet" else ", record ", 1)[1]
+            assert ROWS[int(number) - 1] == {"text": row["text"], "label": row["answer"]}
             continue
         file, line = row["place"].rsplit(":", 1)
         stands = Path(file).read_text("utf-8").split("\n")[int(line) - 1 :]
-        assert row["text"].split("\n")[-1] in "".join(stands[: 2 if kind != "folder" else 4])
-        assert (row["text"].split("\n")[0]) in stands[0] or kind == "folder"
+        assert row["text"].split("\n")[-1] in "".join(stands[:2])
+        assert (row["text"].split("\n")[0]) in stands[0]
 
 
 def test_the_sample_has_places_too() -> None:
     recipe = TaskRecipe.model_validate({"name": "t", "source": {"kind": "sample", "task": "topics"}})
     row = load_task(recipe, LIMITS, seed=0).test[0]
     number = int(row["place"].rsplit(" ", 1)[1])
-    assert sample_rows("topics", "test")[number] == (row["text"], row["answer"])
+    assert sample_rows("topics", "test")[number - 1] == (row["text"], row["answer"])
 
 
 @pytest.mark.parametrize("drop", [False, True])
@@ -105,4 +105,4 @@ def test_rows_of_parquet_are_dropped_too(tmp_path: Path) -> None:
     task = load_task(TaskRecipe.model_validate({"name": "t", "source": source}), DataSection(), seed=0)
     assert len(task.train) == 4
     assert task.dropped == {"unusable train": 2, "unusable test": 2}
-    assert task.train["place"][3].endswith("split 'train', row 3")
+    assert task.train["place"][3].endswith("split 'train', row 4")

@@ -187,6 +187,6 @@ def test_what_a_recipe_for_plain_text_may_leave_out(tmp_path: Path) -> None:
     folder.mkdir()
     cl_folder(folder, [{"sentence": "one"}])
     assert not missing_inputs(
-        recipe_of(tmp_path, f"{{kind: folder, folder: {folder}}}", objective="{kind: pretraining}")
+        recipe_of(tmp_path, f"{{kind: folder, folder: {folder}}}", objective="{kind: pretraining, block_tokens: 256}")
     )
     assert missing_inputs(recipe_of(tmp_path, f"{{kind: folder, folder: {folder}}}"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import heapq
+import io
 import json
 import os
 import random
@@ -11,7 +12,7 @@ import signal
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -109,13 +110,36 @@ def test_a_killed_process_leaves_nothing(folder: Path) -> None:
     assert [*folder.iterdir()] == []
 
 
-def test_a_full_disk_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Full:
-        def write(self, content: bytes) -> int:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+class Full(io.RawIOBase):
+    """A file on a disk without room."""
 
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    "keep", [lambda: Pages(map(str, range(BATCH))), lambda: stored(batches(range(20), 7))], ids=["pages", "arrow"]
+)
+def test_a_full_disk_is_told_with_its_folder(
+    keep: Callable[[], object], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "_unnamed_file", Full)
-    with pytest.raises(DataError, match=r"^the disk has no room .*No space left on device\); make some, or set TMPDIR"):
+    with pytest.raises(DataError) as full:
+        keep()
+    assert str(full.value) == (
+        f"{folder} has no room for the rows that are read (No space left on device); make some, or set TMPDIR to a "
+        "folder that has more"
+    )
+
+
+def test_no_folder_for_temporary_files_is_told_with_those_that_were_tried(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: [str(folder / "none")])
+    with pytest.raises(DataError, match=rf"^No usable temporary directory found in \['{folder}/none'\]; set TMPDIR to"):
         Pages(map(str, range(BATCH)))
 
 

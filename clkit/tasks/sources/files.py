@@ -96,6 +96,9 @@ class FilesSource(SourceSection):
         gone = self.test is not None and not Path(self.train).exists()
         return self.model_copy(update={"train": self.test}) if gone else None
 
+    def place(self, split: str) -> str:
+        return str(self.test if split == "test" else self.train)
+
     def size(self) -> int:
         return sum(file.stat().st_size for file in self._files.values())
 

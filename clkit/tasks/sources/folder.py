@@ -10,7 +10,7 @@ from pydantic import Field
 
 from clkit.errors import DataError
 from clkit.section import DataPath
-from clkit.tasks.records import blank, json_records
+from clkit.tasks.records import blank, json_records, kind_of_value
 from clkit.tasks.source import ReadRows, Source, SourceSection, Wanted
 from clkit.tasks.sources.files import FilesSource
 
@@ -46,6 +46,9 @@ class FolderSource(SourceSection):
         same: dict[str, Any] = {"missing": self.missing, "on_bad_record": self.on_bad_record}
         return FilesSource(kind="files", train=str(test), test=str(test), text="sentence", label="label", **same)
 
+    def place(self, split: str) -> str:
+        return str(self._file({"test": "test.json", "labels": _LABELS}.get(split, "train.json")))
+
     def size(self) -> int:
         return sum(self._file(name).stat().st_size for name in _SPLITS)
 
@@ -69,7 +72,8 @@ def _labels(path: Path) -> tuple[str, ...]:
     labels: list[str] = []
     for place, label in json_records(path):
         if not isinstance(label, str) or blank(label):
-            raise DataError(f"{place}: label {len(labels) + 1} is no text; write a list of strings")
+            what = kind_of_value(label) if not isinstance(label, str) else "empty"
+            raise DataError(f"{place}: the label is {what}; write a list of texts")
         if label in labels:
             raise DataError(f"{place}: '{label}' stands more than once; each label must appear once")
         labels.append(label)

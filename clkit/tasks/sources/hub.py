@@ -16,6 +16,7 @@ from clkit.errors import DataError
 from clkit.section import HubOrFolder
 from clkit.tasks.records import Records, check_columns, csv_records, json_records
 from clkit.tasks.source import (
+    BEGINNING,
     LABEL_NAMES,
     MESSAGES,
     TEXT,
@@ -28,7 +29,7 @@ from clkit.tasks.source import (
     names_by_value,
     refuse_beside_messages,
 )
-from clkit.tasks.stored import Pages, in_batches, shared
+from clkit.tasks.stored import FULL, Pages, in_batches, shared
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetBuilder
@@ -80,12 +81,19 @@ class HubSource(SourceSection):
         if fault := _no_folder(folder):
             return [f"dataset: {fault}"]
 
-        def answers(split: str) -> Callable[[int | None], object]:
-            return lambda most: self._rows(split, wanted, most)[0].answers
+        def beginning(split: str) -> Callable[[int | None], object]:
+            def read(most: int | None) -> None:
+                rows, _ = self._rows(split, wanted, most)
+                rows.texts(range(min(len(rows.answers), BEGINNING)))
+
+            return read
 
         splits = dict.fromkeys(self._splits(wanted))
-        found = (fault for split in splits for fault in self.faults("dataset", folder, answers(split)))
+        found = (fault for split in splits for fault in self.faults("dataset", folder, beginning(split)))
         return list(dict.fromkeys(found))  # both may be parts of one split
+
+    def place(self, split: str) -> str:
+        return self.dataset
 
     def size(self) -> int | None:
         folder = Path(self.dataset)
@@ -180,7 +188,7 @@ class HubRows:
         return None
 
     def where(self, index: int) -> str:
-        return f"{self.name}, row {index}"
+        return f"{self.name}, row {index + 1}"
 
 
 def _no_folder(folder: Path) -> str | None:
@@ -223,8 +231,16 @@ def _loaded(name: str, load: Callable[[], Any]) -> Any:
     except DataError:
         raise
     except Exception as error:  # no narrower: network, disk and parsers below share no base class
-        unreachable = isinstance(error, OSError)
-        reason = " ".join(str(error if unreachable else error.__cause__ or error).split())
+        cause = error.__cause__ or error
+        if isinstance(cause, OSError) and (cause.errno in FULL or "Not enough disk space" in str(cause)):
+            import datasets
+
+            raise DataError(
+                f"{name}: {datasets.config.HF_DATASETS_CACHE} has no room for it; make some, or set HF_DATASETS_CACHE "
+                "to a folder that has more"
+            ) from error
+        unreachable = isinstance(error, OSError) and not Path(name).is_absolute()
+        reason = " ".join(str(error if unreachable else cause).split())
         advice = f"; {OTHER_SOURCES}" if unreachable else ""
         raise DataError(f"{name}: cannot be loaded ({reason}){advice}") from error
 

@@ -83,8 +83,11 @@ class SampleSource(SourceSection):
         train, test = (self.rows(self._records(split), columns, self.task) for split in ("train", "test"))
         return Source(train, test if wanted.tested else None, sample_tasks()[self.task].labels)
 
+    def place(self, split: str) -> str:
+        return f"sample task '{self.task}'"
+
     def _records(self, split: str) -> Records:
-        for row, (text, label) in enumerate(sample_rows(self.task, split)):
+        for row, (text, label) in enumerate(sample_rows(self.task, split), start=1):
             yield f"sample task '{self.task}', split '{split}', row {row}", {"text": text, "label": label}
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +102,8 @@ def test_parquet_has_conversations_and_numbers_and_places(tmp_path: Path) -> Non
     assert (rows.texts([1]), rows.answers) == (["hi"], ["ho", "ho"])
     rows = read(tmp_path, ".parquet", parquet({"text": ["a", "b"], "label": [3.0, None]}))
     assert rows.answers == ["3", None]
-    assert rows.where(1) == f"{tmp_path / 'data.parquet'}, row 1"
+    assert read(tmp_path, ".parquet", parquet({"text": ["a"], "label": [Decimal("1.50")]})).answers == ["1.50"]
+    assert rows.where(1) == f"{tmp_path / 'data.parquet'}, row 2"
 
 
 def test_settings_without_effect_are_refused() -> None:
@@ -156,7 +159,17 @@ def test_csv_keeps_what_was_written(tmp_path_factory: pytest.TempPathFactory, pa
         ),
         (".csv.gz", gzip.compress(b"text,label\n\xff,x", mtime=0), ":2: byte 0xff is not UTF-8"),
         (".parquet", "text", ": cannot be read as Parquet"),
-        (".parquet", parquet({"txt": ["a"], "label": ["b"]}), ", row 0: no column 'text', did you mean 'txt'?"),
+        (
+            ".parquet",
+            parquet({"text": ["a"], "label": [date(2026, 1, 2)]}),
+            ", row 1: 'label' is a value of the kind date",
+        ),
+        (
+            ".parquet",
+            parquet({"text": [b"a"], "label": ["b"]}),
+            ", row 1: 'text' is a value of the kind bytes, not text",
+        ),
+        (".parquet", parquet({"txt": ["a"], "label": ["b"]}), ", row 1: no column 'text', did you mean 'txt'?"),
         (".xlsx", "text\tlabel\n", ": unknown kind of file '.xlsx'; give a .jsonl, .json, .csv, .tsv or .parquet file"),
     ],
 )

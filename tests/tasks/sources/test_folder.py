@@ -29,7 +29,7 @@ def test_a_folder_is_read(tmp_path: Path) -> None:
     assert source.labels == ("b", "a"), "the order of labels.json is kept"
     assert source.train.texts([1, 0]) == ["two", "one"]
     assert source.train.answers == ["b", None]
-    assert source.test.where(0) == f"{tmp_path / 'test.json'}:1"
+    assert source.test.where(0) == f"{tmp_path / 'test.json'}, record 1"
 
 
 def test_a_byte_order_mark_is_tolerated(tmp_path: Path) -> None:
@@ -48,14 +48,26 @@ def test_labels_are_read_only_where_they_are_needed(tmp_path: Path) -> None:
         ("labels.json", "[]", ": no records"),
         ("train.json", '[\n{"label": "a",\n}]', ":3: broken JSON"),
         ("train.json", b'[{"label": "a",\n "sentence": "caf\xe9"}]', ":2: byte 0xe9 is not UTF-8"),
-        ("test.json", '["x"]', ":1: the record is text, not an object"),
-        ("test.json", '[{"label": "a", "sentenc": "x"}]', ":1: no column 'sentence', did you mean 'sentenc'?"),
-        ("test.json", '[{"label": "a", "sentence": " "}]', ":1: the text is empty"),
-        ("test.json", '[{"label": "a", "sentence": 3}]', ":1: 'sentence' is a number, not text"),
-        ("test.json", '[{"label": ["a"], "sentence": "x"}]', ":1: 'label' is a list"),
-        ("test.json", '[{"label": "a", "sentence": "\\ud83d"}]', ":1: half of a surrogate pair (\\ud83d)"),
-        ("labels.json", '["a", 1]', ":1: label 2 is no text"),
-        ("labels.json", '["a", "a"]', ":1: 'a' stands more than once"),
+        ("test.json", '["x"]', ", record 1: the record is text, not an object"),
+        ("test.json", '[{"label": "a", "sentenc": "x"}]', ", record 1: no column 'sentence', did you mean 'sentenc'?"),
+        ("test.json", '[{"label": "a", "sentence": " "}]', ", record 1: the text is empty"),
+        ("test.json", '[{"label": "a", "sentence": 3}]', ", record 1: 'sentence' is a number, not text"),
+        ("test.json", '[{"label": ["a"], "sentence": "x"}]', ", record 1: 'label' is a list"),
+        ("test.json", '[{"label": "a", "sentence": "\\ud83d"}]', ", record 1: half of a surrogate pair (\\ud83d)"),
+        ("labels.json", '["a", 1]', ", record 2: the label is a number; write a list of texts"),
+        (
+            "test.json",
+            '[{"label": "a", "sentence": "x"}, {"label": "a", "sentence": null}]',
+            ", record 2: 'sentence' is null, not",
+        ),
+        ("test.json", '[{"label": "a", "sentence": "x"}, null]', ", record 2: the record is null, not an object"),
+        (
+            "test.json",
+            '[\n{"label": "a", "sentence": "x"},\n{"label": "a", "label": "b"}]',
+            ", record 2: broken JSON (the key",
+        ),
+        ("labels.json", '["a", " "]', ", record 2: the label is empty; write a list of texts"),
+        ("labels.json", '["a", "a"]', ", record 2: 'a' stands more than once"),
     ],
 )
 def test_what_is_broken_is_named(tmp_path: Path, file: str, content: str | bytes, message: str) -> None:

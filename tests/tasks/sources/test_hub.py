@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
 
 from clkit.errors import DataError
 from clkit.tasks.source import Source, Wanted
+from clkit.tasks.sources import hub
 from clkit.tasks.sources.hub import HubRows, HubSource
 
 
@@ -83,7 +86,7 @@ def test_only_wanted_texts_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(rows.answers) == 3000
     assert rendered == []
     assert rows.texts([2500, 7]) == ["text 2500!", "text 7!"]
-    assert [where.rsplit(maxsplit=1)[-1] for where in rendered] == ["2500", "7"]
+    assert [where.rsplit(maxsplit=1)[-1] for where in rendered] == ["2501", "8"]
 
 
 def test_part_of_a_split_can_be_named(tmp_path: Path) -> None:
@@ -116,7 +119,7 @@ def test_a_test_split_can_be_cut_off_a_training_split(tmp_path: Path) -> None:
         (
             [{"text": None, "label": "a"}, {"text": "b", "label": "a"}],
             {},
-            "(row 0|jsonl:1): 'text' is missing, not text",
+            "(row 1|jsonl:1): 'text' is null, not text",
         ),
     ],
 )
@@ -132,7 +135,7 @@ def test_what_does_not_fit_is_named(
         read_all()
     assert "\n" not in str(error.value)
     found = written(tmp_path, rows, parquet, **options).lacks(Wanted("t"))
-    assert len(found) == 2 - ("train_split" in options) or ("text' is missing" in message and parquet)
+    assert len(found) == 2 - ("train_split" in options) or ("text' is null" in message and parquet)
     assert all(line.startswith("dataset: ") and ("split" in line or "jsonl:1" in line) for line in found)
 
 
@@ -172,3 +175,16 @@ def test_without_the_hub_the_other_sources_are_named() -> None:
         HubSource(kind="hub", dataset="fancyzhx/ag_news", text="text", label="label").read(Wanted("t"))
     for part in ("fancyzhx/ag_news, split 'train'", "benchmark.folder=PATH", "kind: files", "clkit train quickstart"):
         assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "full",
+    [OSError(errno.ENOSPC, "No space left on device"), OSError("Not enough disk space. Needed: Unknown size")],
+)
+def test_a_cache_without_room_is_told_with_its_folder(full: OSError) -> None:
+    def load() -> None:
+        raise RuntimeError("An error occurred while generating the dataset") from full
+
+    folder = datasets.config.HF_DATASETS_CACHE
+    with pytest.raises(DataError, match=rf"^news, split 'train': {folder} has no room for it; make some, or set HF_"):
+        hub._loaded("news, split 'train'", load)
