@@ -161,7 +161,7 @@ class Decoder(Generating):
         """
         long, short = self.prompt_ids(PROBE)
         (alone, at), (padded, mask) = self._left_padded([short]), self._left_padded([long, short])
-        with evaluation_mode(self.model):
+        with evaluation_mode(self.model), torch.inference_mode():
             right, found, wrong = (
                 self._read(ids, seen, positions(seen)).logits[-1, -1]
                 for ids, seen in ((alone, at), (padded, mask), (padded, torch.ones_like(mask)))
@@ -174,7 +174,7 @@ class Decoder(Generating):
         one, then begins with another state, and Mamba shows none.
         """
         tails = {answer: self._answer_ids(PROBE, answer) for answer in PROBE}
-        with evaluation_mode(self.model):
+        with evaluation_mode(self.model), torch.inference_mode():
             try:
                 behind = self._log_likelihoods_behind(PROBE, {key: tail for key, tail in tails.items() if tail})
                 found = torch.stack([*behind.values()])
