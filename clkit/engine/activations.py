@@ -40,6 +40,7 @@ class Activations:
     Attributes:
         layers: its linear ones.
         blocks: the names of those that gradient checkpointing computes anew.
+        modules: how many of theirs have no others in them.
         width: numbers of a token between two blocks.
         fused: whether attention keeps no matrix of tokens × tokens.
     """
@@ -50,6 +51,8 @@ class Activations:
         base, config = family.base, family.base.config
         names = [name for name, part in base.named_modules() if isinstance(part, GradientCheckpointingLayer)]
         self.blocks = [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
+        parts = (self.part(block).modules() for block in self.blocks)
+        self.modules = sum(not [*module.children()] for block in parts for module in block)
         self.width: int = base.get_input_embeddings().weight.shape[1]
         heads: Any = getattr(config, "num_attention_heads", None) or getattr(config, "num_heads", 1)
         self.heads: int = heads

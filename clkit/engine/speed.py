@@ -2,8 +2,9 @@
 
 Linear layers with their adapters, attention and dropout take most of it: they are computed here, forward and backward,
 once of each shape that they have in the model, and counted as often as it has them. What stands between them moves
-numbers of 4 bytes at this machine's rate of copying: `PASSES` times those that the layers give, the logits
-included, and for clipping and AdamW 10 per trained parameter. What strategies compute is not counted.
+numbers of 4 bytes at the rate of copying: `PASSES` times those that the layers give, the logits included, and
+for clipping and AdamW 10 per trained parameter. Each module without others in it calls `CALLS` small operations, which
+matters to small models alone. What strategies compute is not counted.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from clkit.recipe.recipe import Recipe
 #: How often a step passes over what linear layers give, for norms, activations, sums and their gradients; as seen on
 #: one thread of a CPU, for three models (benchmarks/README.md).
 PASSES = 16
+#: Operations forward, each with its own backward, that a profile shows for each module.
+CALLS = 10
 #: What is larger is tried at this size: tokens and outputs of a layer, and pairs of tokens in all heads.
 _TOKENS, _OUTPUTS, _PAIRS = 2048, 16384, 2**26
 
@@ -54,7 +57,8 @@ def step_seconds(
     given = sum(formula.tokens(one.name, batch) * one.outputs for one in formula.layers if one.name != head)
     moved = PASSES * ((1 + passes) / 2 * given + batch.positions * words)
     of_number = _of_copying(kind["device"])
-    return micro_batches * (layers + attention + dropped + moved * of_number) + 10 * trained * of_number
+    called = CALLS * passes * formula.modules * _of_call(kind["device"])
+    return micro_batches * (layers + attention + dropped + moved * of_number + called) + 10 * trained * of_number
 
 
 def _of_layer(shape: Shape, tokens: int, passes: int, kind: dict[str, Any]) -> float:
@@ -107,6 +111,19 @@ def _of_copying(device: torch.device) -> float:
     source = torch.ones(16_000_000, device=device)
     target = torch.ones_like(source)
     return _usual(lambda: target.copy_(source)) / source.numel() / 2
+
+
+def _of_call(device: torch.device) -> float:
+    """Of a small operation and its backward."""
+    number, count = torch.ones(8, device=device, requires_grad=True), 200
+
+    def work() -> None:
+        found = number
+        for _ in range(count):
+            found = found * 1.0
+        torch.autograd.backward(found.sum())
+
+    return _usual(work) / count
 
 
 def _usual(work: Callable[[], object]) -> float:

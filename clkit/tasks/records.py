@@ -12,11 +12,13 @@ import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from clkit.errors import DataError, first_line
 from clkit.section import did_you_mean, special
+from clkit.tasks.json_text import JSON, Unread, json_fault
 
 _COLUMN = re.compile(r"\{([^{}]+)\}")
 
@@ -100,31 +102,25 @@ def check_columns(columns: Iterable[str], needed: Iterable[str], where: str) -> 
             raise DataError(f"{where}: no column '{column}'{hint} (columns: {', '.join(known) or 'none'})")
 
 
-def json_fault(error: DataError | ValueError | RecursionError) -> str:
-    """What is wrong with a JSON text, from the error of `json.loads`; the line is left to the caller."""
-    if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg}, column {error.colno}"
-    if isinstance(error, DataError):
-        return str(error)
-    return "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
-
-
-def text_lines(path: Path) -> Iterator[str]:
+def text_lines(path: Path, most: int = -1) -> Iterator[str]:
     """The lines of a UTF-8 file, with or without a byte-order mark; line ends, of whatever kind, stay as they are.
+
+    Args:
+        most: characters of a piece; longer lines come in several.
 
     Raises:
         DataError: the file is missing, special, unreadable, empty, or not UTF-8.
     """
-    empty = True
+    empty, number = True, 1
     try:
         kind = special(path)
         if kind is not None:
             raise DataError(f"{path}: is not a file but {kind}; correct the path")
         with _opened(path) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as lines:
-            for number, line in enumerate(lines, start=1):
+            while line := lines.readline(most):
                 if "\0" in line:
                     raise DataError(f"{path}:{number}: a byte of zero is no text; save the file as UTF-8")
-                empty = empty and not line.strip()
+                empty, number = empty and not line.strip(), number + line.endswith(("\n", "\r"))
                 yield line
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; put it there, or correct the path in the recipe") from None
@@ -182,7 +178,8 @@ def kind_of_value(value: Any) -> str:
 
 # Python's own limit is 128 KiB per field, shorter than a long document; this is the largest that every system takes.
 _LONGEST_FIELD = 2**31 - 1
-_SPACE = re.compile(r"\s*")
+#: Characters of a JSON list that are read at a time.
+_PIECE = 2**16
 #: What parts the fields of a file, by its ending.
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
@@ -204,19 +201,6 @@ def documents(path: Path) -> Records:
         yield f"{path}:{number + 1 - len(document)}", {"text": "\n".join(document)}
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object, each of whose keys stands once: of two, Python would take the last without a word."""
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise DataError(f"the key '{name}' stands twice")
-        found[name] = value
-    return found
-
-
-_JSON = json.JSONDecoder(object_pairs_hook=_object)
-
-
 def json_records(path: Path, name: str | None = None, lines: Iterable[str] | None = None) -> Records:
     """The values of a JSON list, whose places count records, or those of a file with one on each line.
 
@@ -227,44 +211,44 @@ def json_records(path: Path, name: str | None = None, lines: Iterable[str] | Non
     Raises:
         DataError: a list is broken.
     """
-    lines = text_lines(path) if lines is None else iter(lines)
-    begun = False
+    if lines is None:
+        start = next((piece for piece in text_lines(path, _PIECE) if piece.strip()), "")
+        lines = text_lines(path, _PIECE if start.lstrip().startswith("[") else -1)
+    lines, begun = iter(lines), False
     for number, line in enumerate(lines, start=1):
         place = f"{name or path}:{number}"
         if not begun and line.lstrip().startswith("["):
-            yield from _listed("\n" * (number - 1) + line + "".join(lines), name or str(path))
+            yield from _listed(chain(["\n" * (number - 1), line], lines), name or str(path))
         elif line.strip():
             begun = True
             try:
-                value = _JSON.decode(line)
-            except (DataError, ValueError, RecursionError) as error:
+                value = JSON.decode(line)
+            except (ValueError, RecursionError) as error:
                 value = DataError(
                     f"{place}: broken JSON ({json_fault(error)}); write one object per line, or a list of objects"
                 )
             yield place, value
 
 
-def _listed(text: str, name: str) -> Records:
+def _listed(pieces: Iterator[str], name: str) -> Records:
     """The values of a JSON list, read one by one."""
-    read = _JSON.raw_decode
-
-    def after_space(at: int) -> int:
-        return _SPACE.match(text, at).end()  # type: ignore[union-attr]
-
-    at, number = after_space(text.index("[") + 1), 1
-    closed = text[at : at + 1] == "]"
+    unread, number = Unread(pieces), 1
+    unread.next()
+    unread.skip()
     try:
+        closed = unread.next() == "]"
         while not closed:
-            value, end = read(text, at)
-            yield f"{name}, record {number}", value
-            end = after_space(end)
-            closed = text[end : end + 1] == "]"
-            if not closed and text[end : end + 1] != ",":
-                raise json.JSONDecodeError("Expecting ',' delimiter", text, end)
-            at, number = after_space(end + 1), number + 1
-        if text[at:].strip("] \t\r\n"):
-            raise json.JSONDecodeError("Extra data", text, at)
-    except (DataError, ValueError, RecursionError) as error:
+            yield f"{name}, record {number}", unread.value()
+            closed = unread.next() == "]"
+            if not closed:
+                if unread.next() != ",":
+                    raise unread.fault("Expecting ',' delimiter")
+                unread.skip()
+            number += 1
+        unread.skip()
+        if unread.next():
+            raise unread.fault("Extra data")
+    except (ValueError, RecursionError) as error:
         where = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else f", record {number}"
         raise DataError(f"{name}{where}: broken JSON ({json_fault(error)}); correct the file") from None
 
