@@ -28,6 +28,8 @@ from clkit.errors import ClkitError, first_line, one_line
 from clkit.redaction import redact
 
 INTERRUPTED = 130
+#: Ctrl-C, what `kill` and batch systems send, and what a terminal that is closed does.
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 STOPPED = "interrupted; finished tasks are kept, and --resume goes on after them"
 
 app = typer.Typer(
@@ -82,9 +84,9 @@ def main() -> NoReturn:
     out, err = sys.stdout or _nowhere(), sys.stderr or _nowhere()
     sys.stdout = _lasting(out, wanted=out.isatty() and out is sys.__stdout__)
     sys.stderr = _lasting(err, wanted=err is sys.__stderr__)
-    heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not where it is ignored, as under nohup
-    if heard and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, _interrupted)
+    for number in STOPS if threading.current_thread() is threading.main_thread() else ():
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # not ignored, as under nohup
+            signal.signal(number, _interrupted)
     os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported; what reads GGUF files has no other switch
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns as it is imported, and at each layer
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
@@ -95,7 +97,9 @@ def main() -> NoReturn:
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
-    """Ctrl-C: an error as ever; but inside an import, where libraries written in C++ abort at one, the end at once."""
+    """The error that Ctrl-C is in Python, so that what is half done is cleared away; but inside an import, where
+    libraries written in C++ abort at one, the end at once.
+    """
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             os._exit(_failed(STOPPED, INTERRUPTED))

@@ -46,15 +46,15 @@ def refuse_unfit(recipe: Recipe, family: Family, *, weights: bool) -> None:
     Raises:
         ClkitError: with the key to change.
     """
-    training = recipe.training
+    training, trains = recipe.training, recipe.protocol != "zero_shot"
     if training.liger:
         check_liger(family.base.config.model_type)
     family.collator()  # which refuses a tokenizer without what the objective needs
     if recipe.objective.kind == "pretraining":
         refuse_longer_blocks(family.base, recipe.objective.block_tokens)
-    if training.packing and recipe.protocol != "zero_shot":
+    if training.packing and trains:
         refuse_unpackable(family, try_it=weights)
-    if training.neftune_alpha is not None and not _embeds_by_its_layer(family, weights=weights):
+    if training.neftune_alpha is not None and trains and not _embeds_by_its_layer(family, weights=weights):
         raise UsageError(
             f"training.neftune_alpha: {family.name} models such as this one read their tokens by other layers than the "
             "one that the Trainer adds noise to; leave it out"

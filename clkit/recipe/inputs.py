@@ -46,7 +46,12 @@ def paths_read(value: object) -> list[Path]:
 
 def missing_inputs(recipe: Recipe) -> list[str]:
     """One line for each local model, file, package or task of lm-eval that the recipe names and that is of no use."""
-    missing = list(model_problems(recipe))
+    return [*model_problems(recipe), *other_problems(recipe)]
+
+
+def other_problems(recipe: Recipe) -> list[str]:
+    """What `missing_inputs` says of all but the model."""
+    missing: list[str] = []
     package = PACKAGE_OF.get(recipe.training.optimizer)
     if package is not None and find_spec(package) is None:
         missing.append(

@@ -144,6 +144,8 @@ class Recipe(Section):
             yield from self._unused_of_evaluation(f"objective.kind: {kind}")
         elif self.metric in UNBOUNDED:
             yield from self._unused_of_evaluation(f"evaluation.metric: {self.metric}")
+        if self.training.packing and 1 in (self.training.batch_size, self.training.micro_batch_size):
+            yield "training.packing: has no effect with one example a micro-batch; set it to false, or raise that"
         if kind == "classification" and self.training.packing:
             yield "training.packing: a classifier reads one text a row; set it to false"
         if kind == "classification" and self.prompt.chat_template:

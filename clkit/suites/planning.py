@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from clkit.errors import RecipeError, UsageError
-from clkit.recipe.inputs import missing_inputs, model_problems
+from clkit.recipe.inputs import model_problems, other_problems
 from clkit.recipe.loading import changed, is_suite, overridden, read_recipe, validated
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.shipped import recipe_path, shipped_recipe
@@ -109,10 +109,17 @@ class PlannedSuite:
         runs = self._runs(first, self.suite.orders or [None], self.suite.seeds[:1], "test")
         # Most methods read the same, which is read once: data that are small, whole (`missing_inputs`).
         reading = {run.recipe.model_dump_json(exclude=_READ_NOTHING): run.recipe for run in runs}
-        asking = {run.recipe.model_dump_json(exclude=_NOT_THE_MODELS): run.recipe for run in runs}
-        found = [line for recipe in reading.values() for line in missing_inputs(recipe)]
-        found += [line for recipe in asking.values() for line in model_problems(recipe)]
-        return list(dict.fromkeys(found))
+        asking = {run.recipe.model_dump_json(exclude=_NOT_THE_MODELS): run for run in runs}
+        told: dict[str, list[str]] = {}
+        for run in asking.values():
+            for line in model_problems(run.recipe):
+                told.setdefault(line, []).append(run.method)
+        of_models = [
+            line if len(methods) == len(asking) else f"methods.{', '.join(methods)}: {line}"
+            for line, methods in told.items()
+        ]
+        others = [line for recipe in reading.values() for line in other_problems(recipe)]
+        return [*of_models, *dict.fromkeys(others)]
 
     @property
     def chooses_rates(self) -> bool:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +13,6 @@ from clkit.suites.job import Job
 from clkit.suites.planning import PlannedRun, PlannedSuite, Rates
 from clkit.suites.rates import Choice, choose_rates
 from clkit.suites.state import refuse_others, state_of
-
-#: Signals beside Ctrl-C that end a sweep.
-ENDS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class Failed(NamedTuple):
@@ -71,7 +65,7 @@ def sweep(planned: PlannedSuite, folder: Path, engine: Engine, listener: SweepLi
         RunError: another sweep writes into the folder.
         InterruptionError: a signal asked for an end; the runs were asked to save what they did, and have ended.
     """
-    with locked(folder, "--runs") as remark, _terminated_as_interrupted():
+    with locked(folder, "--runs") as remark:
         engine.note = listener.noted
         if remark is not None:
             listener.noted(remark)
@@ -120,22 +114,3 @@ def job_of(run: PlannedRun, folder: Path) -> Job:
     """A run for an engine."""
     folder = folder.resolve()
     return Job(folder / run.place, tuple(run.command(folder)), folder, Path.cwd())
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Have what `kill` and batch systems send, and a terminal that is closed, do what Ctrl-C does."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    listens = threading.current_thread() is threading.main_thread()  # others cannot
-    before = {number: signal.getsignal(number) for number in (ENDS if listens else ())}
-    heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]  # as under nohup
-    for number in heard:
-        signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number in heard:
-            signal.signal(number, before[number])

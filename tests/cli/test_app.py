@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -167,14 +168,18 @@ def test_every_error_has_a_line_and_a_code(
     assert printed.count("\n") == 1
 
 
-def test_ctrl_c_says_what_is_kept() -> None:
+@pytest.mark.parametrize("number", app.STOPS)
+def test_what_stops_a_verb_clears_away_and_says_what_is_kept(number: signal.Signals) -> None:
+    usual = {signal.SIGINT: "default_int_handler"}.get(number, "SIG_DFL")  # also where the suite is run with it ignored
     code = (
-        "import sys; from clkit.cli import app\n"
-        "def stop(): raise KeyboardInterrupt\n"
+        f"import signal, sys; signal.signal({number:d}, signal.{usual}); from clkit.cli import app\n"
+        "def stop():\n"
+        f"    try: signal.raise_signal({number:d})\n"
+        "    finally: print('cleared away')\n"
         "app.app.command('stop')(stop); sys.argv = ['clkit', 'stop']; app.main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
-    assert done.returncode == 130
+    assert (done.returncode, done.stdout) == (130, "cleared away\n")
     assert done.stderr == "error: interrupted; finished tasks are kept, and --resume goes on after them\n"
 
 

@@ -112,11 +112,12 @@ def test_paths_start_from_the_suites_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_the_model_is_asked_about_what_each_method_says_of_it() -> None:
     methods = "masked: {set: {training.packing: true}}\n  frozen: {set: {tuning.freeze: [heads]}}"
-    frozen, packed = sorted(
-        planned(SUITE.replace(SUITE[SUITE.index("masked:") :], methods)).missing_inputs(), reverse=True
-    )
-    assert packed.startswith("training.packing: seq2seq models such as this one (t5) read one example a row")
-    assert frozen.startswith("tuning.freeze: 'heads' fits no parameter of this model")
+    text = SUITE.replace(SUITE[SUITE.index("masked:") :], methods)
+    packed, frozen = planned(text).missing_inputs()
+    assert packed.startswith("methods.masked: training.packing: seq2seq models such as this one (t5) read one example")
+    assert frozen.startswith("methods.frozen: tuning.freeze: 'heads' fits no parameter of this model")
+    (missing,) = planned(text, "set.model.name=./nowhere").missing_inputs()
+    assert missing.startswith("model.name: the folder ")
 
 
 def test_a_smoke_is_one_small_run_of_each_method() -> None:
