@@ -91,8 +91,9 @@ class MagnitudeCollector:
         if self._token_mask is None:
             return output.new_ones(output.shape[:-1], dtype=torch.bool).flatten()
         mask = self._token_mask(name, batch)
+        places = torch.squeeze(output[..., 0]).shape  # a layer may stand in a dimension of one head
         # Some layers are given all texts' tokens in one row.
-        if output.shape[:-1] != mask.shape and (output.dim() > 2 or len(output) != mask.numel()):
+        if places != torch.squeeze(mask).shape and (output.dim() > 2 or len(output) != mask.numel()):
             raise ModelError(
                 f"layer {name} gives an output of {_times(output.shape[:-1])} positions where the batch has "
                 f"{_times(mask.shape)}, so which of them are padding is not known; leave it out of `layers`, or "

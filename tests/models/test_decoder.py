@@ -32,10 +32,12 @@ from clkit.models.family import Family
 from clkit.models.greedy import end_ids
 from clkit.models.layers import linear_layers, select_layers
 from clkit.models.loading import load_model
+from clkit.models.magnitudes import MagnitudeCollector
 from clkit.models.objective import Pretraining, TextToText
 from clkit.models.sections import FullTuning, LoraTuning, ModelSection
 from clkit.recipe.inputs import load_tasks
 from clkit.recipe.recipe import Recipe
+from clkit.strategies.builtin.migu import MIGU, MIGUOptions
 from clkit.tasks.prompts import Prompt
 from clkit.tasks.task import Task
 from clkit.testing.examiner import negative_log_likelihoods
@@ -455,6 +457,11 @@ UNUSUAL: dict[str, dict[str, Any]] = {
     "mamba": {"hidden_size": 16, "num_hidden_layers": 2},
     "bart": {"d_model": 16, "decoder_layers": 2, "decoder_attention_heads": 2, "decoder_ffn_dim": 24},
     "rwkv": {"hidden_size": 16, "num_hidden_layers": 2},
+    "modernbert-decoder": SMALL | {"intermediate_size": 24},
+    "deepseek_v3": SMALL
+    | {"intermediate_size": 24, "kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4}
+    | {"v_head_dim": 8, "moe_intermediate_size": 8, "n_routed_experts": 4, "num_experts_per_tok": 2}
+    | {"n_group": 1, "topk_group": 1, "first_k_dense_replace": 1},
     "recurrent_gemma": SMALL | {"num_hidden_layers": 3, "intermediate_size": 24, "attention_window_size": 4},
     "jamba": SMALL
     | {"intermediate_size": 24, "num_key_value_heads": 1, "num_experts": 2, "attn_layer_period": 2}
@@ -483,6 +490,22 @@ def test_attention_and_feed_forward_are_recognised_and_nothing_else(kind: str) -
     assert sorted(found) == sorted(linear_layers(model))  # each has exactly one role
     endings = {name.split(".")[-1] for name in linear_layers(model)}
     assert any(set(targets) <= endings for targets in Decoder.lora_targets)
+
+
+@pytest.mark.parametrize("kind", ["deepseek_v3", "rwkv", "modernbert-decoder"])
+def test_magnitudes_of_unusual_layers_leave_padding_out(toy: Family, kind: str) -> None:
+    """DeepSeek's keys and values stand in a dimension of one head."""
+    torch.manual_seed(1)
+    loaded = family(toy.tokenizer, AutoModelForCausalLM.from_config(config(kind)))
+    MIGU(MIGUOptions(name="migu")).check(loaded, 2)
+    collector = MagnitudeCollector(select_layers(loaded, ["attention", "feed_forward"]), loaded.token_mask)
+    texts, sums = rows(loaded.encode(["w1 w2 w3 w4 w5", "w6"], ["w7", "w8"])), []
+    for batches in ([texts], [texts[:1], texts[1:]]):
+        for batch in map(loaded.collator(), batches):
+            with torch.no_grad(), collector.collecting(batch):
+                loaded.model(**{name: tensor for name, tensor in batch.items() if name != "labels"})
+        sums.append(collector.take())
+    torch.testing.assert_close(*sums)
 
 
 def test_layers_that_are_not_recognised_are_listed() -> None:

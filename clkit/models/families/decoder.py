@@ -47,7 +47,7 @@ class Decoder(Generating):
 
     name: ClassVar[str] = "decoder"
     objective_kind: ClassVar[str] = "text_to_text"
-    roles: ClassVar[Mapping[str, str]] = {**BLOCK_ROLES, "lm_head": r"(^|\.)(lm_head|embed_out)$"}
+    roles: ClassVar[Mapping[str, str]] = {**BLOCK_ROLES, "lm_head": r"(^|\.)(lm_head(\.dense)?|embed_out)$|^head$"}
     auto_class: ClassVar[Any] = AutoModelForCausalLM
     lora_targets: ClassVar[Sequence[Sequence[str]]] = (
         ("q_proj", "v_proj"),
