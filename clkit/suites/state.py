@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from clkit.errors import ClkitError, UsageError
+from clkit.errors import ClkitError, RecipeError, UsageError
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.written import recipe_yaml
 from clkit.results.matrix import AccuracyMatrix
@@ -65,11 +65,11 @@ def refuse_others(folder: Path, runs: Iterable[PlannedRun]) -> None:
     for run in runs:
         path = folder / run.place
         wanted = recipe_yaml(run.recipe)
-        if not RunFolder(path).recipe_path.is_file() or RunFolder(path).recipe_yaml() == wanted:
+        if not RunFolder(path).recipe_path.is_file() or (written := RunFolder(path).recipe_yaml()) == wanted:
             continue
-        differing = [
-            key for key in compare_recipes(RunFolder(path).recipe_yaml(), wanted) if Recipe.decides_result(key)
-        ]
+        with suppress(RecipeError):  # of a clkit that knew fewer keys, or more
+            written = recipe_yaml(Recipe.load(RunFolder(path).recipe_path))
+        differing = [key for key in compare_recipes(written, wanted) if Recipe.decides_result(key)]
         if differing:
             raise UsageError(
                 f"{path} is the run of another recipe, which differs in {', '.join(differing)}: remove that folder, or "

@@ -87,6 +87,16 @@ def test_runs_of_another_recipe_are_refused_before_any_is_begun() -> None:
         swept(well, SUITE.replace("masked: {}", "masked: {set: {strategies.migu.threshold: 0.5}}"))
 
 
+def test_runs_of_a_clkit_that_knew_fewer_keys_count_with_todays_defaults() -> None:
+    swept(well)
+    path = Path("runs/masked/seed1/recipe.yaml")
+    lines = path.read_text("utf-8").splitlines(keepends=True)
+    fewer = [line for line in lines if "moments: all" not in line]
+    assert len(fewer) == len(lines) - 1
+    path.write_text("".join(fewer), "utf-8")
+    assert swept(well)[1] == []
+
+
 def test_one_sweep_writes_a_folder() -> None:
     with locked(Path("runs")), pytest.raises(RunError, match="runs is being written by process"):
         swept(well)
