@@ -8,7 +8,7 @@ from typing import NamedTuple
 from datasets import Dataset
 
 from clkit.engine.limits import checked_texts
-from clkit.errors import ClkitError
+from clkit.errors import ClkitError, DataError
 from clkit.models.examples import TEXT_TOKENS, beside_others, encode, without_unusable
 from clkit.models.family import IGNORED, Family
 from clkit.models.objective import Pretraining
@@ -38,13 +38,15 @@ def further_tasks(recipe: Recipe) -> FurtherTasks:
     Raises:
         DataError: they cannot be read; says which key of the recipe names them.
     """
-    return {
-        (options.name, key): load_further(
-            data.as_task(options.name, key), data.number, recipe.seed, plain_text=recipe.is_plain_text(data.source)
-        )
-        for options in recipe.strategies
-        for key, data in options.further_data().items()
-    }
+    found = {}
+    for options in recipe.strategies:
+        for key, data in options.further_data().items():
+            task, plain_text = data.as_task(options.name, key), recipe.is_plain_text(data.source)
+            try:
+                found[options.name, key] = load_further(task, data.number, recipe.seed, plain_text=plain_text)
+            except DataError as error:
+                raise DataError(f"strategies.{options.name}.{key}: {error}") from error
+    return found
 
 
 def further_examples(recipe: Recipe, tasks: FurtherTasks, family: Family) -> FurtherExamples:

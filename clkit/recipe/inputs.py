@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 from clkit.errors import ClkitError, DataError, ModelError
 from clkit.general.lm_eval import lm_eval_problems
@@ -24,8 +27,10 @@ from clkit.models.folders import (
 from clkit.models.held import check_held
 from clkit.recipe.recipe import Recipe
 from clkit.strategies.registry import load_strategy
-from clkit.tasks.loading import choose_rows, load_finished, load_task
+from clkit.tasks.loading import choose_rows, further_rows, load_finished, load_task
+from clkit.tasks.records import text_lines
 from clkit.tasks.sections import TaskRecipe
+from clkit.tasks.source import Wanted
 from clkit.tasks.task import Task
 from clkit.training.sections import PACKAGE_OF, TrackerName, missing_for_speed
 
@@ -61,23 +66,41 @@ def other_problems(recipe: Recipe) -> list[str]:
     missing += [*missing_trackers(recipe.training.report_to), *missing_for_speed(recipe.training)]
     if recipe.general is not None:
         missing += _missing_general(recipe.general)
-    plain_text = recipe.objective.kind == "pretraining"
-    for options in recipe.strategies:
-        for key, data in options.further_data().items():
-            wanted = data.as_task(options.name, key).wanted(plain_text=recipe.is_plain_text(data.source), tested=False)
-            missing += [f"strategies.{options.name}.{key}.source.{line}" for line in data.source.lacks(wanted)]
     folder = recipe.benchmark.folder if recipe.benchmark else None
     if folder is not None and not Path(folder).is_dir():
-        return [*missing, f"benchmark.folder: no folder '{folder}'"]
+        missing.append(f"benchmark.folder: no folder '{folder}'")
     room = QUICK
-    for task in recipe.task_recipes():
-        lacks = task.source.lacks(task.wanted(plain_text=plain_text))
-        missing += [f"tasks.{task.name}.source.{line}" for line in lacks]
-        size = None if lacks else task.source.size()
+    for reading in _readings(recipe, tasks=folder is None or Path(folder).is_dir()):
+        lacks = reading.task.source.lacks(reading.wanted)
+        missing += [f"{reading.at}.source.{line}" for line in lacks]
+        size = None if lacks else reading.task.source.size()
         if size is not None and size <= room:
             room -= size
-            missing += _row_problems(task, recipe, plain_text)
+            missing += [f"{reading.prefix}{line}" for line in _row_problems(reading.read)]
     return missing
+
+
+class _Reading(NamedTuple):
+    """What is read of a source: for whom, where the recipe says so, how, and what stands before an error."""
+
+    at: str
+    task: TaskRecipe
+    wanted: Wanted
+    read: Callable[[], object]
+    prefix: str = ""
+
+
+def _readings(recipe: Recipe, *, tasks: bool) -> Iterator[_Reading]:
+    pretraining = recipe.objective.kind == "pretraining"
+    for task in recipe.task_recipes() if tasks else ():
+        read = partial(choose_rows, task, recipe.data, recipe.seed, plain_text=pretraining)
+        yield _Reading(f"tasks.{task.name}", task, task.wanted(plain_text=pretraining), read)
+    for options in recipe.strategies:
+        for key, data in options.further_data().items():
+            at, task = f"strategies.{options.name}.{key}", data.as_task(options.name, key)
+            alone = recipe.is_plain_text(data.source)
+            wanted = task.wanted(plain_text=alone, tested=False)
+            yield _Reading(at, task, wanted, partial(further_rows, task, plain_text=alone), f"{at}: ")
 
 
 def missing_trackers(named: Sequence[TrackerName]) -> list[str]:
@@ -89,10 +112,10 @@ def missing_trackers(named: Sequence[TrackerName]) -> list[str]:
     ]
 
 
-def _row_problems(task: TaskRecipe, recipe: Recipe, plain_text: bool) -> Iterator[str]:
-    """What is wrong with the rows of a task taken together."""
+def _row_problems(read: Callable[[], object]) -> Iterator[str]:
+    """What is wrong with rows taken together, as reading them tells."""
     try:
-        choose_rows(task, recipe.data, recipe.seed, plain_text=plain_text)
+        read()
     except DataError as error:
         yield str(error)
 
@@ -143,8 +166,11 @@ def _must_be_asked(recipe: Recipe, folder: Path) -> bool:
 
 def _missing_general(general: GeneralSection) -> list[str]:
     missing = []
-    if general.texts not in (None, BUILTIN) and not Path(str(general.texts)).is_file():
-        missing.append(f"general.texts: no file '{general.texts}'")
+    texts = None if general.texts in (None, BUILTIN) else Path(str(general.texts))
+    if texts is not None and not texts.is_file():
+        missing.append(f"general.texts: no file '{texts}'")
+    elif texts is not None and texts.stat().st_size <= QUICK:
+        missing += [f"general.texts: {line}" for line in _row_problems(lambda: deque(text_lines(texts), maxlen=0))]
     if general.lm_eval is not None:
         missing += lm_eval_problems(general.lm_eval)
     return missing

@@ -108,7 +108,7 @@ class PlannedSuite:
         first = {method: rates[:1] for method, rates in self.rates_to_try().items()}  # a seed and rate speak for all
         runs = self._runs(first, self.suite.orders or [None], self.suite.seeds[:1], "test")
         # Most methods read the same, which is read once: data that are small, whole (`missing_inputs`).
-        reading = {run.recipe.model_dump_json(exclude=_READ_NOTHING): run.recipe for run in runs}
+        reading = {_what_is_read(run.recipe): run.recipe for run in runs}
         asking = {run.recipe.model_dump_json(exclude=_NOT_THE_MODELS): run for run in runs}
         told: dict[str, list[str]] = {}
         for run in asking.values():
@@ -228,7 +228,12 @@ def load_either(source: str | Path, overrides: Sequence[str]) -> Recipe | Planne
     return Recipe.load(source, overrides)
 
 
-#: Keys of a recipe that name nothing on this machine.
+def _what_is_read(recipe: Recipe) -> str:
+    further = "".join(task.model_dump_json() for task in recipe.further_data())
+    return recipe.model_dump_json(exclude=_READ_NOTHING) + further
+
+
+#: Keys of a recipe that name nothing on this machine, but for further data of strategies.
 _READ_NOTHING = {"name", "seed", "protocol", "strategies", "tuning", "evaluation", "saving"}
 #: Sections of a recipe of which no model is asked.
 _NOT_THE_MODELS = {"name", "seed", "benchmark", "tasks", "data", "evaluation", "saving"}

@@ -92,9 +92,8 @@ def load_further(recipe: TaskRecipe, most: int, seed: int, *, plain_text: bool) 
     Raises:
         DataError: they cannot be read, or nothing is left of them.
     """
-    rows = recipe.source.read(recipe.wanted(plain_text=plain_text, tested=False)).train
-    split = _Split("train", rows, recipe.name, plain_text)
-    used = Draw(seed, recipe.name, "train").sample(split.indices, most)
+    split = further_rows(recipe, plain_text=plain_text)
+    rows, used = split.rows, Draw(seed, recipe.name, "train").sample(split.indices, most)
     return Task(
         name=recipe.name,
         group=recipe.name,
@@ -105,6 +104,16 @@ def load_further(recipe: TaskRecipe, most: int, seed: int, *, plain_text: bool) 
         test=_dataset(rows, [], None),
         dropped=split.dropped,
     )
+
+
+def further_rows(recipe: TaskRecipe, *, plain_text: bool) -> _Split:
+    """The rows that `load_further` draws from.
+
+    Raises:
+        DataError: as `load_further`.
+    """
+    rows = recipe.source.read(recipe.wanted(plain_text=plain_text, tested=False)).train
+    return _Split("train", rows, recipe.name, plain_text)
 
 
 class Chosen(NamedTuple):

@@ -196,6 +196,23 @@ def test_data_that_begins_wrongly(here: Path, name: str, content: str | bytes, s
     assert line.startswith(f"tasks.a.source.train: {here}/{said}")
 
 
+def test_every_row_of_small_further_data_is_read(here: Path) -> None:
+    rows = [{"text": "hello", "label": "x"}] * 150
+    Path("more.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in [*rows, {"text": None, "label": "x"}]))
+    general = "{source: {kind: files, train: more.jsonl}, ratio: 0.5}"
+    assert missing("quickstart", f"strategies=[{{name: replay, general: {general}}}]") == [
+        f"strategies.replay.general: {here}/more.jsonl:151: 'text' is null, not text; correct or remove this record"
+    ]
+
+
+@pytest.mark.parametrize(("content", "said"), [(b" \n", "the file is empty"), (b"\xff", "byte 0xff is not UTF-8")])
+def test_a_text_to_measure_general_ability_on_is_read(here: Path, content: bytes, said: str) -> None:
+    Path("own.txt").write_bytes(content)
+    (line,) = missing("quickstart", "general.texts=own.txt")
+    assert line.startswith(f"general.texts: {here}/own.txt:")
+    assert said in line
+
+
 def test_special_files_are_not_read() -> None:
     os.mkfifo("pipe.csv")
     Path("folder.csv").mkdir()
