@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from datasets import Dataset
 
-from clkit.errors import ClkitError, StrategyError, UsageError
+from clkit.errors import StrategyError, UsageError
 from clkit.general.ability import refuse_unmeasurable
 from clkit.models.family import Family
 from clkit.models.layers import embeds_by_its_layer
@@ -94,12 +94,9 @@ def fitting_strategies(
         strategy.steps = steps(recipe.training, strategies, strategy)
         strategy.data = data.get(strategy.options.name, {})
         try:
-            call(strategy, "check", family, tasks, passing=() if weights else (Exception,))
+            call(strategy, "check", family, tasks, passing=() if weights else (RuntimeError,))
         except StrategyError as error:  # before the run, an option is wrong, not the run
             raise UsageError(str(error)) from error
-        except ClkitError:
-            raise
-        except Exception:  # one that computes with weights cannot without them
-            if weights:
-                raise
+        except RuntimeError:  # torch's, where one computes with weights that are not there
+            continue
     return strategies

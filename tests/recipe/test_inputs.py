@@ -138,6 +138,26 @@ def test_an_objective_or_prompt_that_the_model_cannot_serve(changes: list[str], 
     assert said in line
 
 
+def test_strategies_of_ones_own_are_asked_as_far_as_they_need_no_weights() -> None:
+    Path("own_checks.py").write_text(
+        "import clkit\n"
+        "class Reads(clkit.Strategy):\n"
+        "    name = 'reads'\n"
+        "    def check(self, family, tasks): float(next(family.model.parameters()).abs().sum())\n"
+        "class Divides(clkit.Strategy):\n"
+        "    name = 'divides'\n"
+        "    def check(self, family, tasks): 1 / 0\n"
+        "class Only(clkit.Strategy):\n"
+        "    name = 'only'\n"
+        "    families = frozenset({'decoder'})\n"
+    )
+    assert missing("quickstart", "strategies=[{name: 'own_checks:Reads'}]") == []
+    (broken,) = missing("quickstart", "strategies=[{name: 'own_checks:Divides'}]")
+    assert "own_checks.py:7): ZeroDivisionError: division by zero (in code that is not clkit's" in broken
+    (other,) = missing("quickstart", "strategies=[{name: 'own_checks:Only'}]")
+    assert other == "strategies.own_checks:Only: does not work with seq2seq models"
+
+
 @pytest.mark.parametrize(
     ("model", "objective"),
     [("tiny-t5", "text_to_text"), ("tiny-llama", "text_to_text"), ("tiny-llama", "pretraining")],
