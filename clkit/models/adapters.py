@@ -19,6 +19,7 @@ from clkit.models.experts import ExpertWeight
 from clkit.models.family import Family
 from clkit.models.groups import BLOCKS, coverage
 from clkit.models.layers import Layer, ranked_layers
+from clkit.models.modalities import beside_text
 from clkit.models.sections import FROM_WEIGHTS, AdapterTuning
 from clkit.models.stored_adapters import stored_weights
 from clkit.section import did_you_mean
@@ -92,7 +93,8 @@ def _carriers(family: Family, tuning: AdapterTuning, ranked: Mapping[str, Layer]
         if not pattern and "." not in target:
             _refuse_partial(family, list(fitting), layers)
         chosen |= fitting
-    return [*chosen] if any(map(_is_pattern, targets)) else targets, chosen
+    by_name = any(map(_is_pattern, targets)) or beside_text(family.base)
+    return [*chosen] if by_name else targets, chosen
 
 
 def _is_pattern(target: str) -> bool:

@@ -21,6 +21,7 @@ from transformers.pytorch_utils import Conv1D
 from clkit.errors import ModelError, first_line
 from clkit.models.experts import ExpertWeight, expert_weights
 from clkit.models.family import Family
+from clkit.models.modalities import beside_text
 
 #: Where peft keeps what a module was that it trains whole (`modules_to_save`); no forward pass goes through it.
 UNUSED_COPY = "original_module"
@@ -116,12 +117,12 @@ def linear_layers(model: PreTrainedModel | PeftModel) -> dict[str, nn.Module]:
 
 def ranked_layers(model: PreTrainedModel | PeftModel) -> dict[str, Layer]:
     """`linear_layers` and the weights of fused experts, but for those that carry an adapter (`adapted_experts`)."""
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = cast(PreTrainedModel, model.get_base_model() if isinstance(model, PeftModel) else model)
     found: dict[str, Layer] = {}
-    experts = adapted_experts(base)
+    passed = [*adapted_experts(base), *beside_text(base)]
     for name, module in base.named_modules():
-        inside_adapter = any(name.startswith(f"{layer}.") for layer in [*found, *experts])
-        if inside_adapter or name in experts or UNUSED_COPY in name.split("."):
+        inside = any(f"{name}.".startswith(f"{other}.") for other in [*found, *passed])
+        if inside or UNUSED_COPY in name.split("."):
             continue
         if isinstance(module, nn.Linear | Conv1D | BaseTunerLayer):
             found[name] = module

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
+from clkit.models.modalities import freeze_beside_text
 from clkit.models.stored_adapters import merged_from, stored_weights
 
 #: Whether a model may lack the weight of that name.
@@ -87,6 +88,7 @@ class Weights:
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise ValueError(f"its weights are incomplete: no '{missing[0]}'{more}")
+        freeze_beside_text(model)
         return model, sorted(drawn)
 
     def _shapes(self, auto_class: Any, **further: Any) -> PreTrainedModel:
@@ -100,6 +102,7 @@ class Weights:
         trust = self.arguments.get("trust_remote_code", False)
         with torch.device("meta"):
             model: PreTrainedModel = auto_class.from_config(config, dtype=torch.float32, trust_remote_code=trust, **own)
+        freeze_beside_text(model)
         return model
 
 
