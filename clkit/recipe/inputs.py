@@ -156,9 +156,10 @@ def _must_be_asked(recipe: Recipe, folder: Path) -> bool:
     training, tuning, kind = recipe.training, recipe.tuning, recipe.objective.kind
     if training.packing or training.liger or training.neftune_alpha is not None or recipe.prompt.chat_template:
         return True
-    if tuning.method != "full" or tuning.freeze or recipe.model.attention is not None or recipe.general is not None:
-        return True
+    named = tuning.freeze if tuning.method == "full" else [*(tuning.targets or ()), *tuning.modules_to_save]
     plain = has_plain_blocks(folder)
+    if named or recipe.model.attention is not None or (tuning.method != "full" and not plain):
+        return True
     checked = [one for one in recipe.strategies if load_strategy(one.name).checks_model()]
     unusual = any(one.asks_model or not plain for one in checked)
     return unusual or kind == "pretraining" or not evident(folder, kind)

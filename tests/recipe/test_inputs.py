@@ -103,6 +103,10 @@ def test_a_model_that_is_fine_is_recognised_without_torch(toy_t5: Path) -> None:
         heavy("quickstart", "strategies=[{name: replay}, {name: ewc}, {name: osf}]", "strategies.osf.growth=0.1")
         == set()
     )
+    assert (
+        heavy("quickstart", "tuning.method=incremental_lora", "strategies=[{name: olora}]", "general.texts=builtin")
+        == set()
+    )
     assert "torch" in heavy("quickstart", "model.name=embedded:tiny-roberta")  # the control: it must be asked
 
 

@@ -48,6 +48,10 @@ class OLoRAOptions(StrategyOptions):
     lambda2: Weight = Field(0.0, description="λ2: weight of Σ‖·‖₂ over the new adapter's A and B; 0 turns it off.")
     per_task: dict[str, OLoRATaskOptions] = Field({}, description="Other λ1 or λ2 for single tasks, by name.")
 
+    @property
+    def asks_model(self) -> bool:
+        return False  # only of experts, which carry no adapter unless they are named
+
     def contradictions(self, tasks: Sequence[str], unlabelled: Collection[str]) -> Iterator[str]:
         for name in self.per_task:
             if name not in tasks:
