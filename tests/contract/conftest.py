@@ -13,21 +13,6 @@ from tests.contract.settings import SETTINGS, Case, Weights, contract_recipe, we
 
 
 @pytest.fixture(scope="session")
-def toy_t5_with_sentinels(tmp_path_factory: pytest.TempPathFactory, toy_t5: Path) -> Path:
-    """The toy T5 with the two sentinels that corrupting one span takes."""
-    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, set_seed
-
-    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(toy_t5), AutoTokenizer.from_pretrained(toy_t5)
-    tokenizer.add_tokens(["<extra_id_0>", "<extra_id_1>"], special_tokens=True)
-    set_seed(0)
-    model.resize_token_embeddings(len(tokenizer))
-    folder = tmp_path_factory.mktemp("toy-sentinels")
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def plain_weights(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, toy_tasks: Path
 ) -> Callable[[Case], list[Weights]]:

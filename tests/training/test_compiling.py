@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +25,14 @@ from clkit.training.arguments import training_arguments
 from tests.contract.settings import SETTINGS, TUNINGS
 from tests.interrupting import stop
 from tests.toy import ToyRecipe, toy_recipe
-from tests.toy_models import write_toy
 
 ALWAYS = {"name": "migu", "first_task": "masked"}
 
 
-def one_layer(family: str, folder: Path) -> Path:
+def one_layer(toy: Path, folder: Path) -> Path:
     """A toy of one layer, which takes half as long to compile."""
-    write_toy(family, folder)
+    shutil.copytree(toy, folder)
+    torch.manual_seed(0)
     kind = json.loads((folder / "config.json").read_text())["architectures"][0]
     config = AutoConfig.from_pretrained(folder)
     for size in ("num_layers", "num_decoder_layers", "num_hidden_layers"):
@@ -40,18 +42,21 @@ def one_layer(family: str, folder: Path) -> Path:
     return folder
 
 
-def small(folder: Path, setting: str, tuning: str, strategies: list[dict[str, Any]], **training: Any) -> Recipe:
-    chosen = SETTINGS[setting]
-    changes = {"compile": True, "learning_rate": 1e-3, "epochs": 1.0, **training}
-    return toy_recipe(
-        folder,
-        one_layer(chosen.family, folder / "model"),
-        tuning=TUNINGS[tuning] | ({"dropout": 0.0} if tuning != "full" else {}),
-        strategies=strategies,
-        training=changes,
-        evaluation={"tasks": "final", "zero_shot": False},
-        **chosen.changes,
-    )
+@pytest.fixture
+def small(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Recipe]:
+    def made(setting: str, tuning: str, strategies: list[dict[str, Any]], **training: Any) -> Recipe:
+        chosen = SETTINGS[setting]
+        return toy_recipe(
+            tmp_path,
+            one_layer(request.getfixturevalue(chosen.model), tmp_path / "model"),
+            tuning=TUNINGS[tuning] | ({"dropout": 0.0} if tuning != "full" else {}),
+            strategies=strategies,
+            training={"compile": True, "learning_rate": 1e-3, "epochs": 1.0, **training},
+            evaluation={"tasks": "final", "zero_shot": False},
+            **chosen.changes,
+        )
+
+    return made
 
 
 def weights(run: RunFolder) -> dict[str, torch.Tensor]:
@@ -78,9 +83,11 @@ def compiled_beside_plain(folder: Path, recipe: Recipe, near: float = 1e-5) -> N
     assert_near(compiled, train(plain, folder / "plain"), near)
 
 
-def test_magnitudes_are_taken_inside_a_compiled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_magnitudes_are_taken_inside_a_compiled_model(
+    tmp_path: Path, small: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(arguments, "COMPILER", "eager")  # the graph is that of any other, and no kernel is made
-    recipe = small(tmp_path, "decoder", "full", [{**ALWAYS, "mask": "update"}])
+    recipe = small("decoder", "full", [{**ALWAYS, "mask": "update"}])
     recipe = recipe.model_copy(update={"tasks": recipe.tasks[:1] if recipe.tasks else None})
     compiled_beside_plain(tmp_path, recipe)
 
@@ -104,16 +111,23 @@ def test_magnitudes_are_taken_inside_a_compiled_model(tmp_path: Path, monkeypatc
     ids=str,
 )
 def test_a_compiled_run_comes_to_the_same_weights(
-    setting: str, tuning: str, strategies: list[dict[str, Any]], training: dict[str, Any], tmp_path: Path
+    setting: str,
+    tuning: str,
+    strategies: list[dict[str, Any]],
+    training: dict[str, Any],
+    tmp_path: Path,
+    small: Callable[..., Recipe],
 ) -> None:
-    recipe = small(tmp_path, setting, tuning, strategies, **training)
+    recipe = small(setting, tuning, strategies, **training)
     compiled_beside_plain(tmp_path, recipe, 1e-3 if "precision" in training else 1e-5)
 
 
 @pytest.mark.slow
-def test_a_compiled_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_run_goes_on_where_it_stopped(
+    tmp_path: Path, small: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(arguments, "COMPILER", "aot_eager")
-    recipe = small(tmp_path, "decoder", "full", [ALWAYS])
+    recipe = small("decoder", "full", [ALWAYS])
     stop(recipe, tmp_path / "run", "second", 2)
     assert_near(train(recipe, tmp_path / "run", resume=True), train(recipe, tmp_path / "whole"))
 
