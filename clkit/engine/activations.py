@@ -48,7 +48,7 @@ class Activations:
     def __init__(self, family: Family, device: Device) -> None:
         self._family, self._device = family, device
         self.layers = shapes(family)
-        base, config = family.base, family.base.config
+        base, config = family.base, family.base.config.get_text_config()
         names = [name for name, part in base.named_modules() if isinstance(part, GradientCheckpointingLayer)]
         self.blocks = [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
         parts = (self.part(block).modules() for block in self.blocks)
@@ -112,7 +112,7 @@ class Activations:
 
     def _of_attention(self, block: str, layers: Sequence[Shape], batch: Batch, e: int, mask: int) -> float:
         """Bytes for each pair of tokens, where attention is not fused, and of queries and keys turned by positions."""
-        config = self._family.base.config
+        config = self._family.base.config.get_text_config()
         each = 8 + mask if self._drops_pairs else 4 if self._eager else 0
         reading = self.tokens(block, batch)
         read = batch.tokens if any(_CROSS.search(one.name) for one in layers) else reading // batch.examples

@@ -55,7 +55,7 @@ def positions(model: PreTrainedModel) -> Positions:
     if read is not None and window is not None and config.is_encoder_decoder:
         # Longformer's encoder-decoder fills its input up to whole windows, and counts positions after that.
         read -= read % (max(window) if isinstance(window, list) else window)
-    trained = getattr(config, "max_position_embeddings", None) if read is None else None
+    trained = getattr(config.get_text_config(), "max_position_embeddings", None) if read is None else None
     return Positions(read, written[0] if written else None, trained if trained and trained > 0 else None)
 
 

@@ -9,10 +9,13 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
+from clkit.engine.activations import Activations
+from clkit.engine.devices import Device
 from clkit.models.family import IGNORED, Family
 from clkit.models.layers import linear_layers, trained_parameters
 from clkit.models.loading import load_model
 from clkit.models.modalities import beside_text
+from clkit.models.positions import positions
 from clkit.models.sections import AdapterTuning, FullTuning, LoraTuning, ModelSection
 from clkit.strategies.builtin.migu import MIGU, MIGUOptions
 from tests.toy_models import WORDS
@@ -78,6 +81,12 @@ def test_adapters_stand_where_a_text_reaches_them(saved: tuple[Path, list[str]],
     trained = [name.removeprefix("base_model.model.") for name in trained_parameters(family.model)]
     assert trained
     assert not [name for name in trained if name.startswith(tuple(others))]
+
+
+def test_sizes_are_those_of_the_part_for_text(saved: tuple[Path, list[str]]) -> None:
+    family = load_model(ModelSection(name=str(saved[0])), FullTuning())
+    assert positions(family.base).trained == 64
+    assert Activations(family, Device.of_this_machine()).heads == 2
 
 
 def test_models_for_text_alone_have_no_such_parts(toy_llama: Path, toy_t5: Path) -> None:
