@@ -45,7 +45,7 @@ from clkit.models.shapes import Batch
 from clkit.recipe.recipe import Recipe
 from clkit.strategies.contract import Strategy
 from clkit.strategies.hooks import call
-from clkit.training.arguments import batch_split
+from clkit.training.arguments import batch_split, chosen_precision
 
 #: Bytes that an optimizer keeps per trained parameter, where it is not AdamW's 8.
 STATE = {
@@ -90,8 +90,15 @@ class Taken:
         self._words: int = 0 if self._head is None else self._head.weight.shape[0]
         self._trained = sum(one.numel() for one in family.model.parameters() if one.requires_grad)
 
+    def _settled(self, recipe: Recipe) -> Recipe:
+        """The recipe with the precision that `auto` is there; GPUs are taken for such as have bfloat16."""
+        here = chosen_precision(recipe.training)
+        precision = here if self._device.here or recipe.training.precision != "auto" else "bf16"
+        return recipe.model_copy(update={"training": recipe.training.model_copy(update={"precision": precision})})
+
     def footprint(self, recipe: Recipe) -> Footprint:
         """Memory and time of the recipe's steps, and where it does not fit, what to change."""
+        recipe = self._settled(recipe)
         found = self._of(recipe)
         if sum(found.values()) <= self._device.room:
             ways: Sequence[tuple[str, int]] = ()

@@ -263,6 +263,23 @@ def test_a_model_of_eight_billion_fits_in_four_bits_and_says_so_elsewhere(llama_
     assert not plan_of("llama31_8b_own_data", llama_8b, "1x4GB").ways
 
 
+@pytest.mark.parametrize("native", [False, True])
+def test_precision_auto_is_planned_as_it_is_trained(
+    native: bool, toy_t5: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clkit.training.arguments.has_bfloat16", lambda device: native)
+
+    def planned(precision: str, device: Device) -> dict[str, int]:
+        recipe = toy_recipe(tmp_path, toy_t5, training={"precision": precision})
+        found = prepare(recipe, shapes_only=True).plan(device).footprint
+        assert found is not None
+        return dict(found.memory)
+
+    here, gpu = Device("CPU", 1, 10**12, fused=False, here=True), Device.parse("1x24GB")
+    assert planned("auto", here) == planned("bf16" if native else "fp32", here)
+    assert planned("auto", gpu) == planned("bf16", gpu) != planned("fp32", gpu)
+
+
 @pytest.mark.parametrize(
     "text", ["24GB", "1x24", "0x24GB", "1x0GB", "1 x 24 GB", "-1x24GB", "1xNaNGB", "ax24GB", "", "1x24TB"]
 )
