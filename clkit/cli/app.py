@@ -30,7 +30,6 @@ from clkit.redaction import redact
 INTERRUPTED = 130
 #: Ctrl-C, what `kill` and batch systems send, and what a terminal that is closed does.
 STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-STOPPED = "interrupted; finished tasks are kept, and --resume goes on after them"
 
 app = typer.Typer(
     name="clkit",
@@ -102,7 +101,7 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
     """
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
-            os._exit(_failed(STOPPED, INTERRUPTED))
+            os._exit(_stopped())
         frame = frame.f_back
     raise KeyboardInterrupt
 
@@ -141,7 +140,7 @@ def _one_line(arguments: list[str]) -> int:
         code: int = app(args=arguments, prog_name="clkit", standalone_mode=False) or 0
         sys.stdout.flush()  # a full disk or a pipe that nobody reads is noticed only here
         if code == INTERRUPTED:  # Typer turns Ctrl-C into this code, without a word
-            return _failed(STOPPED, code)
+            return _stopped()
         return code
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
@@ -156,7 +155,8 @@ def _one_line(arguments: list[str]) -> int:
         if error.errno == errno.ENAMETOOLONG:
             return _failed(f"{str(error.filename)[:60]}...: no path can be as long as this; give a shorter one", 2)
         where = f"{error.filename}: " if error.filename is not None else ""
-        return _failed(f"{where}{error.strerror or first_line(error)}", 1)
+        advice = "; make room, or send the output elsewhere" if error.errno == errno.ENOSPC else ""
+        return _failed(f"{where}{error.strerror or first_line(error)}{advice}", 1)
     except Exception as error:
         if _out_of_memory(error):
             return _failed("out of memory; a smaller training.micro_batch_size or evaluation.batch_size needs less", 1)
@@ -173,6 +173,13 @@ def _out_of_memory(error: Exception) -> bool:
         or type(error).__name__ == "OutOfMemoryError"
         or "DefaultCPUAllocator: can't allocate memory" in str(error)
     )
+
+
+def _stopped() -> int:
+    from clkit.run.lock import has_written
+
+    kept = "; finished tasks are kept, and --resume goes on after them" if has_written() else ""
+    return _failed(f"interrupted{kept}", INTERRUPTED)
 
 
 def _failed(message: str, code: int) -> int:

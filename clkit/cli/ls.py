@@ -40,11 +40,12 @@ def _on_terminal() -> bool:
 
 
 def _print_table(listed: dict[str, dict[str, str]]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from clkit.report.console import make_console
 
     for one, descriptions in listed.items():
         table = Table(title=one, title_justify="left", box=None, show_header=False, padding=(0, 2, 0, 2))
         for name, description in descriptions.items():
             table.add_row(name, description)
-        Console(highlight=False, markup=False).print(table)
+        make_console().print(table)

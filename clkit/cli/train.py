@@ -54,7 +54,9 @@ def train(
         raise UsageError("--device is for the plan; add --dry-run")
     loaded = Recipe.load(recipe, overrides or [])
     loaded = smoke_recipe(loaded) if smoke else loaded
-    if not resume:  # before libraries are loaded for seconds
+    if resume:  # before libraries are loaded for seconds
+        RunFolder.check_begun(run or loaded.run_path)
+    else:
         read = [*files_read(recipe), *paths_read(loaded)]
         RunFolder.check_free(run or loaded.run_path, overwrite=overwrite, reads=read)
 

@@ -27,8 +27,10 @@ def validate(
     """
     from clkit.errors import RecipeError, one_line
     from clkit.recipe.inputs import missing_inputs
+    from clkit.report.console import quiet_what_loads
     from clkit.suites.planning import PlannedSuite, load_either
 
+    quiet_what_loads()
     about: dict[str, Any] = {}
     try:
         loaded = load_either(recipe, overrides or [])

@@ -15,7 +15,7 @@ from clkit.engine.fit import Fitted
 from clkit.engine.growing import Earlier, refuse_changed_recipe
 from clkit.engine.prepare import few_steps, labels_of, load_learner, prepare
 from clkit.engine.protocols import PlannedStage, planned_stages
-from clkit.engine.resuming import Unfinished, is_finished, refuse_damaged_run, refuse_nothing
+from clkit.engine.resuming import Unfinished, is_finished, refuse_damaged_run
 from clkit.engine.sequence import end, go_on
 from clkit.engine.stages import Stages, Start, carry_out
 from clkit.engine.surroundings import repeatable_and_quiet
@@ -75,7 +75,7 @@ def measure(
     path = Path(run) if run is not None else measured_path(recipe)
     recipe, sections = _refuse(recipe, models)
     if resume:
-        refuse_nothing(path)
+        RunFolder.check_begun(path)
         check_links(path)
     else:
         RunFolder.check_free(path, overwrite=overwrite, reads=[*paths_read(recipe), *models])

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from clkit.engine.fit import Fitted
 from clkit.engine.protocols import PlannedStage, lineage, planned_stages, tests_first
-from clkit.errors import ClkitError, RunError, UsageError
+from clkit.errors import ClkitError, RunError
 from clkit.recipe.recipe import Recipe
 from clkit.run.atomic import remove, sync
 from clkit.run.doctor import refuse_damage, remedy
@@ -32,19 +32,6 @@ class Unfinished:
     folder: Path
     trained: Fitted | None = None
     checkpoint: Checkpoint | None = None
-
-
-def refuse_nothing(path: Path) -> None:
-    """Make sure that there is a run to go on with.
-
-    Raises:
-        UsageError: there is none.
-    """
-    if path.exists() and not path.is_dir():
-        raise UsageError(f"{path} is a file; choose a folder with --run DIR")
-    if RunFolder(path).is_empty():
-        state = "is empty" if path.exists() else "does not exist"
-        raise UsageError(f"{path} {state}, so there is no run to go on with; leave --resume out to begin one")
 
 
 def find_unfinished(run: RunFolder, stages: Sequence[PlannedStage], note: Callable[[str], None]) -> Unfinished | None:

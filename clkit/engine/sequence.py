@@ -22,7 +22,6 @@ from clkit.engine.resuming import (
     gone_on_from,
     is_finished,
     refuse_damaged_run,
-    refuse_nothing,
     tidy,
 )
 from clkit.engine.stages import Stages, Start, carry_out
@@ -72,7 +71,7 @@ def train(
         process.wait_for_everyone()  # until the main process has the lock
         return _train(recipe, path, listener, resume=resume, overwrite=overwrite, accept=accept_changes)
     if resume:
-        refuse_nothing(path)
+        RunFolder.check_begun(path)
         check_links(path)
     else:  # before a lock is put into a folder of the user's
         RunFolder.check_free(path, overwrite=overwrite, reads=paths_read(recipe))
@@ -96,7 +95,7 @@ def dry_run(
     Raises:
         ClkitError: as `train`, before its first step.
     """
-    refuse_nothing(Path(run))
+    RunFolder.check_begun(Path(run))
     check_links(Path(run))
     return _look(recipe, RunFolder.open(run), listener or Listener(), accept=accept_changes).prepared.plan(device)
 

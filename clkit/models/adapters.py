@@ -44,6 +44,7 @@ def add_adapter(family: Family, tuning: AdapterTuning) -> None:
     if tuning.method == "incremental_lora" or tuning.init in FROM_WEIGHTS:
         _refuse_tied(model, carriers)
     _check_whole(model, tuning.modules_to_save, carriers)
+    without_numbers = model.device.type == "meta"
     config = LoraConfig(
         r=tuning.rank,
         lora_alpha=tuning.alpha,
@@ -55,7 +56,7 @@ def add_adapter(family: Family, tuning: AdapterTuning) -> None:
         bias="none",
         use_rslora=tuning.use_rslora,
         use_dora=tuning.use_dora,
-        init_lora_weights=True if tuning.init == "zero" else tuning.init,
+        init_lora_weights=True if tuning.init == "zero" or without_numbers else tuning.init,
     )
     family.model = get_peft_model(model, config)
 

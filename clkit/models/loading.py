@@ -67,7 +67,7 @@ def load_model(
         return family
     if shapes_only:
         with torch.device("meta"):
-            add_adapter(family, tuning.model_copy(update={"init": "zero"}))
+            add_adapter(family, tuning)
         return family
     if chain.section.quantization is not None:
         prepare_model_for_kbit_training(family.model, use_gradient_checkpointing=False)  # which the Trainer does

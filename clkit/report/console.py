@@ -13,6 +13,12 @@ from rich.console import Console
 PIPED_WIDTH = 100
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Whoever reads has had enough; rich would end with a failure's code."""
+        raise BrokenPipeError
+
+
 def make_console(file: IO[str] | None = None) -> Console:
     """A console whose piped output is the same everywhere: no escape codes, COLUMNS or else 100 characters wide.
 
@@ -24,12 +30,18 @@ def make_console(file: IO[str] | None = None) -> Console:
     if not stream.isatty():
         columns = os.environ.get("COLUMNS", "")
         width = int(columns) if columns.isdecimal() and int(columns) > 0 else PIPED_WIDTH
-    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+    return _Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
 def stderr() -> Console:
     """The console for progress and remarks."""
     return make_console(sys.stderr)
+
+
+def quiet_what_loads() -> None:
+    """Silence the warnings of libraries that are loaded later, if at all, without loading them."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    warnings.filterwarnings("ignore", module=r"(torch|transformers|accelerate|peft|datasets)\b")
 
 
 def quiet_libraries() -> None:
@@ -42,4 +54,4 @@ def quiet_libraries() -> None:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it warns of each of six tries to reach the hub
     transformers.utils.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
-    warnings.filterwarnings("ignore", module=r"(torch|transformers|accelerate|peft|datasets)\b")
+    quiet_what_loads()

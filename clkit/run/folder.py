@@ -76,6 +76,20 @@ class RunFolder:
         return run
 
     @classmethod
+    def check_begun(cls, path: str | Path) -> None:
+        """Whether there is a run here to go on with.
+
+        Raises:
+            UsageError: there is none.
+        """
+        run = cls(Path(path))
+        if run.path.exists() and not run.path.is_dir():
+            raise UsageError(f"{run.path} is a file; choose a folder with --run DIR")
+        if run.is_empty():
+            state = "is empty" if run.path.exists() else "does not exist"
+            raise UsageError(f"{run.path} {state}, so there is no run to go on with; leave --resume out to begin one")
+
+    @classmethod
     def check_free(cls, path: str | Path, *, overwrite: bool = False, reads: Iterable[Path] = ()) -> None:
         """Whether `create` would make a run here. It changes nothing, so it can come before anything slow.
 

@@ -29,6 +29,10 @@ LOCK_FILE = "lock.json"
 LOCK_FILES = (LOCK_FILE, ".lock", ".lock.soft")
 
 
+#: The folders that this process had the lock of.
+_taken: list[Path] = []
+
+
 @dataclass(frozen=True)
 class Holder:
     """Who holds a lock.
@@ -114,6 +118,7 @@ def locked(folder: Path, option: str = "--run") -> Iterator[str | None]:
             f"{path} cannot be written ({error.strerror or error}), and nothing is written into a run without its "
             f"lock: make the folder writable, or choose another with {option} DIR"
         ) from error
+    _taken.append(folder)
     try:
         yield remark
     finally:
@@ -159,3 +164,8 @@ def _release(lock: BaseFileLock, path: Path) -> None:
     with suppress(OSError):  # Windows removes no file that is open, and filelock does it there
         path.unlink()  # while it is held: whoever has it open already sees that it is gone, and makes a new one
     lock.release()
+
+
+def has_written() -> bool:
+    """Whether this process left something in a folder that it had the lock of."""
+    return any(one.name not in LOCK_FILES for folder in _taken if folder.is_dir() for one in folder.iterdir())

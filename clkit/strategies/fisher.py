@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
+from transformers import PreTrainedConfig
 
 from clkit.draws import seeded, torch_seeded
 from clkit.errors import StrategyError
@@ -45,7 +47,7 @@ def estimate(
     rng = seeded("ewc", context.seed, context.task_index)
     drawn = sorted(rng.sample(everything, min(examples or len(everything), len(everything))))
     own = drawn[context.process_index :: context.num_processes]
-    with evaluation_mode(context.model):
+    with evaluation_mode(context.model), _without_cache(context.family.base.config):
         total = sum_of_squared_scores(parameters, answer_log_likelihoods(context, own, labels))
     fisher = context.sum_over_processes(total) / len(drawn)
     if not fisher.isfinite().all() or not fisher.any():
@@ -55,6 +57,19 @@ def estimate(
             "nothing; use training.precision: fp32, a lower training.learning_rate or more strategies.ewc.examples"
         )
     return unflatten(fisher, parameters)
+
+
+@contextmanager
+def _without_cache(config: PreTrainedConfig) -> Iterator[None]:
+    """Inside, a model keeps nothing for tokens to come; RWKV's state would be changed in place, under its gradients."""
+    before = getattr(config, "use_cache", None)
+    if before is not None:
+        config.use_cache = False
+    try:
+        yield
+    finally:
+        if before is not None:
+            config.use_cache = before
 
 
 def sum_of_squared_scores(

@@ -169,18 +169,25 @@ def test_every_error_has_a_line_and_a_code(
 
 
 @pytest.mark.parametrize("number", app.STOPS)
-def test_what_stops_a_verb_clears_away_and_says_what_is_kept(number: signal.Signals) -> None:
+@pytest.mark.parametrize("begun", [True, False])
+def test_what_stops_a_verb_clears_away_and_says_what_is_kept(
+    number: signal.Signals, begun: bool, tmp_path: Path
+) -> None:
     usual = {signal.SIGINT: "default_int_handler"}.get(number, "SIG_DFL")  # also where the suite is run with it ignored
     code = (
         f"import signal, sys; signal.signal({number:d}, signal.{usual}); from clkit.cli import app\n"
+        "from pathlib import Path; from clkit.run.lock import locked\n"
         "def stop():\n"
-        f"    try: signal.raise_signal({number:d})\n"
-        "    finally: print('cleared away')\n"
+        "    with locked(Path('run')):\n"
+        f"        if {begun}: Path('run/env.json').touch()\n"
+        f"        try: signal.raise_signal({number:d})\n"
+        "        finally: print('cleared away')\n"
         "app.app.command('stop')(stop); sys.argv = ['clkit', 'stop']; app.main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (130, "cleared away\n")
-    assert done.stderr == "error: interrupted; finished tasks are kept, and --resume goes on after them\n"
+    kept = "; finished tasks are kept, and --resume goes on after them" if begun else ""
+    assert done.stderr == f"error: interrupted{kept}\n"
 
 
 def test_the_reader_of_a_pipe_may_leave() -> None:
@@ -238,6 +245,13 @@ def test_what_is_said_on_stderr_stops_no_work(where: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
+def test_the_reader_of_a_table_may_leave() -> None:
+    body = "def work():\n    import time; time.sleep(0.5)\n    console.make_console().print('a table')\n"
+    command = f"{shlex.join([sys.executable, '-c', VERB.format(body=body)])} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_an_error_keeps_its_code_where_the_reader_of_a_pipe_has_left() -> None:
     body = (
         "def work():\n"
@@ -268,7 +282,10 @@ def test_a_full_disk_is_noticed(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = f"{shlex.quote(sys.executable)} -m clkit show quickstart > /dev/full"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: No space left on device; make room, or send the output elsewhere\n",
+    )
 
 
 def test_a_message_is_one_line_however_long_a_value_is() -> None:
@@ -285,5 +302,4 @@ def test_ctrl_c_inside_an_import_is_one_line_too(tmp_path: Path) -> None:
     command = [sys.executable, "-c", f"{heard}\nfrom clkit.cli.app import main\nmain()"]
     arguments = ["validate", "quickstart", "strategies=[{name: 'slow:X'}]"]
     ended = subprocess.run([*command, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
-    said = "error: interrupted; finished tasks are kept, and --resume goes on after them\n"
-    assert (ended.returncode, ended.stderr) == (130, said)
+    assert (ended.returncode, ended.stderr) == (130, "error: interrupted\n")

@@ -286,8 +286,8 @@ def test_where_places_are_told_otherwise_labels_are_read_one_after_the_other(toy
 def test_other_architectures_answer_alike(toy: Family, kind: str) -> None:
     """With learned, rotary or no positions at all, and without attention.
 
-    Read behind padding, the next three would answer otherwise; the last would give another likelihood where it goes on
-    after prompts that were read before.
+    Read behind padding, the next three would answer otherwise, and RWKV beside prompts of the same length too; the last
+    would give another likelihood where it goes on after prompts that were read before.
     """
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_config(config(kind)).eval()
@@ -296,7 +296,8 @@ def test_other_architectures_answer_alike(toy: Family, kind: str) -> None:
             parameter.mul_(4)
     loaded = family(toy.tokenizer, model)
     assert_ranked(loaded, ["w3", "w6 w7 w8"])
-    for prompt, answer in zip(PROMPTS, loaded.generate(PROMPTS, 4), strict=True):
+    prompts = [*PROMPTS, " ".join(reversed(PROMPTS[0].split()))]
+    for prompt, answer in zip(prompts, loaded.generate(prompts, 4), strict=True):
         ids = written_out(model, prompt, 4)
         text = toy.tokenizer.decode(ids, skip_special_tokens=True)
         assert answer == (text if ids[-1] == EOS else text + " …")

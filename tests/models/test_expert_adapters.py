@@ -119,8 +119,9 @@ def test_what_such_adapters_cannot_have_is_refused(
     changes: dict[str, Any], said: str, toy_llama: Path, tmp_path: Path
 ) -> None:
     folder = write("mixtral", tmp_path, toy_llama)
-    with pytest.raises(ModelError, match=said):
-        load(folder, **changes)
+    for shapes_only in (False, True):  # validate has no weights
+        with pytest.raises(ModelError, match=said):
+            load_model(ModelSection(name=str(folder)), tuning(**changes), shapes_only=shapes_only)
 
 
 def test_strategies_that_need_an_adapters_own_outputs_or_matrices_refuse_them(toy_llama: Path, tmp_path: Path) -> None:

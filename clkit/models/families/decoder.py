@@ -148,11 +148,11 @@ class Decoder(Generating):
         return torch.stack([found[answer] for answer in answers], dim=1)
 
     def _in_one_batch(self, rows: Sequence[Sequence[int]]) -> list[list[int]]:
-        """The indices of prompts that can be read together: all, or those of a length where none may be padded."""
-        if self._reads_behind_padding:
-            return [[*range(len(rows))]]
-        lengths = [*map(len, rows)]
-        return [[index for index, own in enumerate(lengths) if own == length] for length in sorted({*lengths})]
+        """The indices of prompts that can be read together: all, or each by itself where none may be padded. Of equal
+        lengths too, RWKV mixes up the states.
+        """
+        everything = range(len(rows))
+        return [[*everything]] if self._reads_behind_padding else [[index] for index in everything]
 
     @cached_property
     def _reads_behind_padding(self) -> bool:

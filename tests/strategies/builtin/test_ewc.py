@@ -14,12 +14,13 @@ from datasets import Dataset
 from pydantic import ValidationError
 from torch import nn
 from torch.nn import functional
+from transformers import AutoModelForCausalLM, AutoTokenizer, RwkvConfig
 
 from clkit.engine.sequence import train
 from clkit.errors import RecipeError, StrategyError
 from clkit.models.family import Family, summed_cross_entropy
 from clkit.models.loading import load_model
-from clkit.models.sections import FullTuning, LoraTuning, Tuning
+from clkit.models.sections import FullTuning, LoraTuning, ModelSection, Tuning
 from clkit.recipe.recipe import Recipe
 from clkit.strategies import fisher
 from clkit.strategies.builtin.ewc import EWC, EWCOptions
@@ -28,6 +29,7 @@ from clkit.strategies.fisher import QuadraticPenalty, drawn_answer, sum_of_squar
 from clkit.training.state import load_strategies
 from tests.strategies.loaded import load_toy
 from tests.toy import toy_recipe
+from tests.toy_models import WORDS
 
 LORA = LoraTuning(method="lora", rank=4, alpha=8.0, dropout=0.0)
 TOTAL = 7  # examples of the toy task: a number that two processes cannot share evenly
@@ -198,6 +200,17 @@ def test_the_fisher_is_the_mean_of_every_examples_own_squared_gradient(toy_t5: P
     assert sum((g / TOTAL).square().sum() for g in mean.values()) < 0.8 * sum(
         f.sum() for f in kept(strategy, "fisher").values()
     )
+
+
+def test_a_state_that_a_model_changes_in_place_is_not_kept(toy_llama: Path, tmp_path: Path) -> None:
+    sizes = {"vocab_size": 4 + WORDS, "hidden_size": 16, "num_hidden_layers": 2, "eos_token_id": 1, "pad_token_id": 0}
+    AutoModelForCausalLM.from_config(RwkvConfig(**sizes)).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(toy_llama).save_pretrained(tmp_path)
+    loaded = load_model(ModelSection(name=str(tmp_path)), FullTuning())
+    strategy = ewc()
+    strategy.after_task(context(loaded))
+    assert kept(strategy, "fisher").keys() == trained(loaded).keys()
+    assert loaded.base.config.use_cache  # which generating goes on with
 
 
 def test_as_many_different_examples_are_drawn_as_asked_and_the_same_again(toy_t5: Path) -> None:
