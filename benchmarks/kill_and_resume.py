@@ -38,6 +38,7 @@ from clkit.models.embedded import embedded_model_folder
 from clkit.recipe.recipe import Recipe
 from clkit.report.console import quiet_libraries
 from clkit.run.folder import RunFolder
+from clkit.run.place import is_empty
 from clkit.training.sections import SavingSection
 from tests.interrupting import outcome
 
@@ -69,7 +70,7 @@ def start(recipe: Recipe, folder: Path, *, resume: bool = False) -> int:
         return child
     code = 1
     try:
-        train(recipe, folder, resume=resume and not RunFolder(folder).is_empty())  # killed before it wrote anything
+        train(recipe, folder, resume=resume and not is_empty(folder))  # killed before it wrote anything
         code = 0
     finally:
         os._exit(code)

@@ -40,12 +40,9 @@ def train(
     """
 
     from clkit.errors import UsageError
-    from clkit.recipe.inputs import paths_read
-    from clkit.recipe.loading import files_read
     from clkit.recipe.recipe import Recipe
     from clkit.recipe.smoke import smoke_recipe
     from clkit.report.console import quiet_libraries, stderr
-    from clkit.run.folder import RunFolder
 
     refuse_contradictions(resume=resume, overwrite=overwrite, accept_changes=accept_changes)
     if json_lines and (as_json or dry_run):
@@ -54,11 +51,7 @@ def train(
         raise UsageError("--device is for the plan; add --dry-run")
     loaded = Recipe.load(recipe, overrides or [])
     loaded = smoke_recipe(loaded) if smoke else loaded
-    if resume:  # before libraries are loaded for seconds
-        RunFolder.check_begun(run or loaded.run_path)
-    else:
-        read = [*files_read(recipe), *paths_read(loaded)]
-        RunFolder.check_free(run or loaded.run_path, overwrite=overwrite, reads=read)
+    _check_place(run or loaded.run_path, recipe, loaded, resume=resume, overwrite=overwrite)
 
     quiet_libraries()
     if dry_run:
@@ -79,6 +72,18 @@ def train(
         lines.tell("finished", run=str(folder.path), metrics=metrics)
     else:
         matrix([folder.path], as_json=as_json)
+
+
+def _check_place(place: Path, source: str, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that the run cannot have, before libraries are loaded for seconds."""
+    from clkit.recipe.inputs import paths_read
+    from clkit.recipe.loading import files_read
+    from clkit.run.place import check_begun, check_free
+
+    if resume:
+        check_begun(place)
+    else:
+        check_free(place, overwrite=overwrite, reads=[*files_read(source), *paths_read(recipe)])
 
 
 def _print_line(line: str) -> None:

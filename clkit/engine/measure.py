@@ -34,6 +34,7 @@ from clkit.run.environment import environment
 from clkit.run.folder import RunFolder
 from clkit.run.layout import MEASURED, check_links
 from clkit.run.lock import locked
+from clkit.run.place import check_begun, check_free
 from clkit.testing.examiner import Examiner
 from clkit.training.interruption import Interruption
 
@@ -75,10 +76,10 @@ def measure(
     path = Path(run) if run is not None else measured_path(recipe)
     recipe, sections = _refuse(recipe, models)
     if resume:
-        RunFolder.check_begun(path)
+        check_begun(path)
         check_links(path)
     else:
-        RunFolder.check_free(path, overwrite=overwrite, reads=[*paths_read(recipe), *models])
+        check_free(path, overwrite=overwrite, reads=[*paths_read(recipe), *models])
     with locked(path) as remark:
         if remark is not None:
             listener.noted(remark)

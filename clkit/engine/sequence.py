@@ -37,6 +37,7 @@ from clkit.run.environment import changed_versions, environment
 from clkit.run.folder import RunFolder
 from clkit.run.layout import GROWING, ZERO_SHOT, check_links
 from clkit.run.lock import locked
+from clkit.run.place import check_begun, check_free
 from clkit.training.arguments import chosen_precision
 
 
@@ -71,10 +72,10 @@ def train(
         process.wait_for_everyone()  # until the main process has the lock
         return _train(recipe, path, listener, resume=resume, overwrite=overwrite, accept=accept_changes)
     if resume:
-        RunFolder.check_begun(path)
+        check_begun(path)
         check_links(path)
     else:  # before a lock is put into a folder of the user's
-        RunFolder.check_free(path, overwrite=overwrite, reads=paths_read(recipe))
+        check_free(path, overwrite=overwrite, reads=paths_read(recipe))
     with locked(path) as remark:
         if remark is not None:
             listener.noted(remark)
@@ -95,7 +96,7 @@ def dry_run(
     Raises:
         ClkitError: as `train`, before its first step.
     """
-    RunFolder.check_begun(Path(run))
+    check_begun(Path(run))
     check_links(Path(run))
     return _look(recipe, RunFolder.open(run), listener or Listener(), accept=accept_changes).prepared.plan(device)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clkit.errors import RunError, UsageError
+from clkit.errors import RunError
 from clkit.results.matrix import AccuracyMatrix
 from clkit.run.atomic import RunLog, remove, sync, write_atomically, write_json
 from clkit.run.layout import (
@@ -20,17 +20,13 @@ from clkit.run.layout import (
     STAGE_PARTS,
     TASKS,
     StageFolder,
-    enclosing_run,
     is_of_model,
-    is_run,
     leftovers,
-    named_strangers,
     remove_own_files,
     remove_whole,
     stage_folders,
-    unwritable,
 )
-from clkit.run.lock import LOCK_FILES
+from clkit.run.place import check_free
 from clkit.run.recipe_text import parse_recipe
 from clkit.run.scores import Scores, read_scores
 from clkit.run.seal import Done, read_object, seal_files, text_sha256
@@ -65,8 +61,8 @@ class RunFolder:
         Raises:
             UsageError: the folder is not empty, or ``overwrite`` meets something that is no run folder.
         """
-        cls.check_free(path, overwrite=overwrite)
         run = cls(Path(path))
+        check_free(run.path, overwrite=overwrite)
         if run.path.is_dir():
             remove_own_files(run.path)
         run.path.mkdir(parents=True, exist_ok=True)
@@ -74,60 +70,6 @@ class RunFolder:
         write_json(run.env_path, {"format": FORMAT, "recipe_sha256": text_sha256(recipe_yaml), **environment})
         write_atomically(run.recipe_path, recipe_yaml)
         return run
-
-    @classmethod
-    def check_begun(cls, path: str | Path) -> None:
-        """Whether there is a run here to go on with.
-
-        Raises:
-            UsageError: there is none.
-        """
-        run = cls(Path(path))
-        if run.path.exists() and not run.path.is_dir():
-            raise UsageError(f"{run.path} is a file; choose a folder with --run DIR")
-        if run.is_empty():
-            state = "is empty" if run.path.exists() else "does not exist"
-            raise UsageError(f"{run.path} {state}, so there is no run to go on with; leave --resume out to begin one")
-
-    @classmethod
-    def check_free(cls, path: str | Path, *, overwrite: bool = False, reads: Iterable[Path] = ()) -> None:
-        """Whether `create` would make a run here. It changes nothing, so it can come before anything slow.
-
-        Args:
-            reads: files and folders that the new run is made from.
-
-        Raises:
-            UsageError: the folder is not empty or lies in another run, or ``overwrite`` meets something that is no run
-                folder, files that clkit did not write, or what the new run reads; or nothing can be written there.
-        """
-        run = cls(Path(path))
-        choose = "choose another folder with --run DIR"
-        if run.path.exists() and not run.path.is_dir():
-            raise UsageError(f"{run.path} is a file; choose a folder with --run DIR")
-        outer = enclosing_run(run.path)
-        if outer is not None:
-            raise UsageError(f"{run.path} lies in the run {outer}; {choose}")
-        if fault := unwritable(run.path):
-            raise UsageError(f"{fault}; {choose}")
-        if run.is_empty():
-            return
-        if not overwrite:
-            raise UsageError(
-                f"{run.path} is not empty: continue that run with --resume, replace it with --overwrite, or {choose}"
-            )
-        if not is_run(run.path):  # a recipe.yaml may well lie in a folder of the user's
-            raise UsageError(
-                f"{run.path} is not empty and no run folder (no env.json of clkit's), so --overwrite leaves it alone; "
-                f"{choose}"
-            )
-        needed = next((read for read in reads if read.resolve().is_relative_to(run.path.resolve())), None)
-        if needed is not None:
-            raise UsageError(f"{run.path}: --overwrite would remove {needed}, which the new run reads; {choose}")
-        if others := named_strangers(run.path):
-            raise UsageError(
-                f"{run.path} holds files that clkit did not write, or not as they are ({others}), so --overwrite "
-                f"leaves it alone; move them away, or {choose}"
-            )
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -180,10 +122,6 @@ class RunFolder:
     @property
     def log(self) -> RunLog:
         return RunLog(self.path / LOG)
-
-    def is_empty(self) -> bool:
-        """Whether nothing is there yet, or nothing but a lock."""
-        return not self.path.is_dir() or all(entry.name in LOCK_FILES for entry in self.path.iterdir())
 
     def recipe_yaml(self) -> str:
         """The text of the resolved recipe.

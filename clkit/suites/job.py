@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from clkit.run.folder import RunFolder
+from clkit.run.place import is_empty
 
 #: What linear algebra, and with it torch, takes its number of threads from.
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -48,7 +48,7 @@ class Job:
 
         Its process does not hear the Ctrl-C that the terminal sends to all: whoever started it passes that on.
         """
-        arguments = [*self.arguments, *([] if RunFolder(self.run).is_empty() else ["--resume"])]
+        arguments = [*self.arguments, *([] if is_empty(self.run) else ["--resume"])]
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             log.write(f"$ {shlex.join(['clkit', *arguments])}\n".encode())

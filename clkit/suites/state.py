@@ -15,6 +15,7 @@ from clkit.run.comparison import compare_recipes
 from clkit.run.folder import RunFolder
 from clkit.run.layout import stage_folders
 from clkit.run.lock import Holder
+from clkit.run.place import is_empty
 from clkit.suites.planning import PlannedRun
 
 State = Literal["finished", "running", "begun", "waiting"]
@@ -40,7 +41,7 @@ def state_of(path: Path) -> RunState:
     run = RunFolder(path)
     holder = Holder.of(path)
     running = holder is not None and not holder.is_gone()
-    if run.is_empty() and not running:
+    if is_empty(run.path) and not running:
         return RunState("waiting")
     finished = sum(stage.is_finished for stage in stage_folders(path))
     with suppress(ClkitError):

@@ -18,6 +18,7 @@ from clkit.recipe import inputs
 from clkit.recipe.recipe import Recipe
 from clkit.run.doctor import examine
 from clkit.run.folder import RunFolder
+from clkit.run.place import check_free
 from tests.interrupting import Heard, assert_same, stop
 from tests.toy import toy_recipe
 
@@ -208,4 +209,4 @@ def test_the_tracker_has_what_the_log_has_and_writes_nowhere_else(
         assert found["score/second"][-1] == found["bwt"][-1] == first + run.stages()[2].payload["steps"]
     assert [*home.rglob("*")] == []
     assert all(one.state == "whole" for one in examine(run.path))
-    RunFolder.check_free(run.path, overwrite=True)
+    check_free(run.path, overwrite=True)

@@ -17,6 +17,7 @@ from clkit.run.doctor import refuse_damage, remedy
 from clkit.run.folder import RunFolder
 from clkit.run.layout import MATRIX, METRICS, TRAINED_FILE, ZERO_SHOT, leftovers
 from clkit.run.lock import LOCK_FILE, locked
+from clkit.run.place import is_empty
 from clkit.run.seal import Done, seal_files
 from tests.scored import score
 
@@ -246,9 +247,9 @@ class TestStages:
 class TestLock:
     def test_a_lock_alone_leaves_a_folder_empty(self, tmp_path: Path):
         with locked(tmp_path):
-            assert RunFolder(tmp_path).is_empty()
+            assert is_empty(tmp_path)
             RunFolder.create(tmp_path, RECIPE, {})
-            assert not RunFolder(tmp_path).is_empty()
+            assert not is_empty(tmp_path)
 
     def test_overwriting_keeps_the_writers_own_lock(self, run: RunFolder):
         with locked(run.path):

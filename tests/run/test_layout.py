@@ -9,6 +9,7 @@ import pytest
 from clkit.errors import RunError, UsageError
 from clkit.run.folder import RunFolder
 from clkit.run.layout import check_target, refuse_strangers, remove_own_files, strangers
+from clkit.run.place import check_free
 
 STAGE = "tasks/01-a"
 
@@ -93,7 +94,7 @@ def test_a_link_is_no_file_of_clkits_and_what_it_leads_to_stays(run: RunFolder, 
 
 def test_what_the_new_run_reads_stays(run: RunFolder) -> None:
     with pytest.raises(UsageError, match="which the new run reads"):
-        RunFolder.check_free(run.path, overwrite=True, reads=[run.path / STAGE / "model"])
+        check_free(run.path, overwrite=True, reads=[run.path / STAGE / "model"])
 
 
 def test_a_target_is_replaced_only_when_asked_and_never_inside_a_run(run: RunFolder, tmp_path: Path) -> None:
