@@ -89,7 +89,7 @@ def refuse_unpackable(family: Family, *, try_it: bool) -> None:
             raise UsageError(
                 f"{KEY}: {kind} cannot read packed examples ({first_line(error)}); set it to false"
             ) from error
-        if not is_rounding(packed, alone, mixed, family.base):
+        if not is_rounding(packed, alone, mixed, family.base, fine=1e-3, coarse=0.1):
             raise UsageError(
                 f"{KEY}: {kind} mix examples that share a row, whatever their positions; set it to false, or choose "
                 "another model.attention"

@@ -37,11 +37,18 @@ def is_rounded(precision: str, device: torch.device) -> bool:
         return not torch.equal(factor @ factor, exact)
 
 
-def is_rounding(found: torch.Tensor, right: torch.Tensor, wrong: torch.Tensor, model: PreTrainedModel) -> bool:
-    """Whether what a model put out is right but for rounding, as far as it would be off if it were wrong."""
-    fine = model.dtype in (torch.float32, torch.float64) and not getattr(model, "is_quantized", False)
+def is_rounding(
+    found: torch.Tensor, right: torch.Tensor, wrong: torch.Tensor, model: PreTrainedModel, *, fine: float, coarse: float
+) -> bool:
+    """Whether what a model put out is right but for rounding.
+
+    Args:
+        fine, coarse: how far it may be off, as a share of how far what is wrong is: in float32, and in types of weights
+            with fewer digits.
+    """
+    is_fine = model.dtype in (torch.float32, torch.float64) and not getattr(model, "is_quantized", False)
     off, at_most = ((one.float() - right.float()).abs().max() for one in (found, wrong))
-    return bool(off <= (0.01 if fine else 0.25) * at_most)
+    return bool(off <= (fine if is_fine else coarse) * at_most)
 
 
 def has_bfloat16(device: torch.device) -> bool:
