@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from clkit.errors import ModelError, first_line
 from clkit.models.embedded import embedded_model_folder
@@ -203,15 +204,20 @@ def check_tokenizer(folder: Path) -> None:
 
 def has_plain_blocks(folder: Path) -> bool:
     """Whether a model's config.json alone shows that its blocks are of attention and feed-forward layers."""
-    return json.loads((folder / "config.json").read_text("utf-8")).get("model_type") in _PLAIN
+    return _configuration(folder).get("model_type") in _PLAIN
 
 
 def evident(folder: Path, objective: str) -> bool:
     """Whether a model's config.json alone shows that it serves an objective; where not, the libraries must be asked."""
-    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config = _configuration(folder)
     kind, named = config.get("model_type"), config.get("architectures")
     serves = isinstance(named, list) and any(str(one).endswith(_SERVES[objective]) for one in named)
     return serves and isinstance(kind, str) and _known_to_transformers(kind)
+
+
+def _configuration(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
+    return found
 
 
 def _known_to_transformers(kind: str) -> bool:

@@ -41,7 +41,7 @@ def state_of(path: Path) -> RunState:
     run = RunFolder(path)
     holder = Holder.of(path)
     running = holder is not None and not holder.is_gone()
-    if is_empty(run.path) and not running:
+    if is_empty(path) and not running:
         return RunState("waiting")
     finished = sum(stage.is_finished for stage in stage_folders(path))
     with suppress(ClkitError):
@@ -64,15 +64,14 @@ def refuse_others(folder: Path, runs: Iterable[PlannedRun]) -> None:
         UsageError: a run is of another recipe.
     """
     for run in runs:
-        path = folder / run.place
-        wanted = recipe_yaml(run.recipe)
-        if not RunFolder(path).recipe_path.is_file() or (written := RunFolder(path).recipe_yaml()) == wanted:
+        begun, wanted = RunFolder(folder / run.place), recipe_yaml(run.recipe)
+        if not begun.recipe_path.is_file() or (written := begun.recipe_yaml()) == wanted:
             continue
         with suppress(RecipeError):  # of a clkit that knew fewer keys, or more
-            written = recipe_yaml(Recipe.load(RunFolder(path).recipe_path))
+            written = recipe_yaml(Recipe.load(begun.recipe_path))
         differing = [key for key in compare_recipes(written, wanted) if Recipe.decides_result(key)]
         if differing:
             raise UsageError(
-                f"{path} is the run of another recipe, which differs in {', '.join(differing)}: remove that folder, or "
-                "name another for the suite with --runs DIR"
+                f"{begun.path} is the run of another recipe, which differs in {', '.join(differing)}: remove that "
+                "folder, or name another for the suite with --runs DIR"
             )
