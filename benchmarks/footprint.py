@@ -8,7 +8,7 @@ median step.
 glibc is told to give back what is freed, so that what is in use is measured; as it is, it keeps up to a third more.
 
 Cases that need the packages of recipes/smollm2_order1.yaml and recipes/minilm.yaml are left out without them. The last
-three models are made of a configuration and were not looked at when the formula was set.
+three models are made of a configuration; their memory was not looked at when the formula was set, their time was.
 """
 
 from __future__ import annotations
