@@ -36,6 +36,8 @@ def pytest_collection_finish() -> None:
     """Spare each training, which begins by collecting garbage, the half a million objects that imports have made."""
     gc.collect()
     gc.freeze()
+    # `clkit` asks whether anything is frozen before each training, and the answer is found by counting.
+    gc.get_freeze_count = lambda frozen=gc.get_freeze_count(): frozen  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -23,6 +23,7 @@ from clkit.errors import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
+    from datasets.table import Table
 
 T = TypeVar("T")
 
@@ -100,20 +101,21 @@ def stored(batches: Iterable[Mapping[str, Sequence[Any]]], features: Features | 
         batches: values by column.
         features: types of the columns; without them those of the first batch.
     """
-    import datasets
     import pyarrow
-    from datasets.fingerprint import generate_random_fingerprint
+    from datasets.arrow_writer import OptimizedTypedSequence
     from datasets.table import InMemoryTable
 
     batches = iter(batches)
-    first = next(batches, None)
-    begun = datasets.Dataset.from_dict(first or {name: [] for name in features or ()}, features=features)
+    first = next(batches, None) or {name: [] for name in features or ()}
+    # Of types that are not given, the narrowest are taken that tokens fit in.
+    columns = first if features else {name: OptimizedTypedSequence(values, col=name) for name, values in first.items()}
+    table = pyarrow.Table.from_pydict(columns, features.arrow_schema if features else None)
     second = next(batches, None)
-    if first is None or second is None:
-        return begun
-    schema = begun.features.arrow_schema
+    if second is None:
+        return _dataset(InMemoryTable(table), features)
+    schema = table.schema
     batches = chain([first, second], batches)
-    del first, second, begun  # else they would stay in memory beside the batch that is being written
+    del first, columns, second, table  # else they would stay in memory beside the batch that is being written
     with _told_when_full(), _unnamed_file() as file:
         with pyarrow.ipc.new_stream(file, schema) as writer:
             for batch in batches:
@@ -122,9 +124,16 @@ def stored(batches: Iterable[Mapping[str, Sequence[Any]]], features: Features | 
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     _maps.add(mapped)
     reader = pyarrow.ipc.open_stream(pyarrow.py_buffer(mapped))
-    table = pyarrow.Table.from_batches(_let_go(reader), reader.schema)
-    # Without a fingerprint all rows would be read and hashed for one; these are not looked up in any cache.
-    return datasets.Dataset(InMemoryTable(table), fingerprint=generate_random_fingerprint())
+    mapped_table = pyarrow.Table.from_batches(_let_go(reader), reader.schema)
+    return _dataset(InMemoryTable(mapped_table), features)
+
+
+def _dataset(table: Table, features: Features | None) -> Dataset:
+    """Without a fingerprint all rows would be read and hashed for one; these are not looked up in any cache."""
+    from datasets import Dataset, DatasetInfo
+    from datasets.fingerprint import generate_random_fingerprint
+
+    return Dataset(table, DatasetInfo(features=features), fingerprint=generate_random_fingerprint())
 
 
 def in_batches(dataset: Dataset, *columns: str) -> Iterator[dict[str, list[Any]]]:
