@@ -37,7 +37,8 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     # `clkit` asks whether anything is frozen before each training, and the answer is found by counting.
-    gc.get_freeze_count = lambda frozen=gc.get_freeze_count(): frozen  # type: ignore[method-assign]
+    frozen = gc.get_freeze_count()
+    gc.get_freeze_count = lambda: frozen  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -65,22 +65,25 @@ def weights(run: RunFolder) -> dict[str, torch.Tensor]:
     return {f"{file.parts[-3]}/{name}": one for file in files for name, one in load_file(file).items()}
 
 
-def assert_near(run: RunFolder, other: RunFolder, near: float = 1e-5) -> None:
+def assert_near(run: RunFolder, other: RunFolder) -> None:
     ours, theirs = weights(run), weights(other)
     assert ours.keys() == theirs.keys()
     assert not any("_orig_mod" in name for name in ours)
     for name, one in ours.items():
-        torch.testing.assert_close(one, theirs[name], rtol=0, atol=near)
+        torch.testing.assert_close(one, theirs[name], rtol=0, atol=1e-5)
 
 
-def compiled_beside_plain(folder: Path, recipe: Recipe, near: float = 1e-5) -> None:
+def differing(recipe: Recipe, **training: Any) -> Recipe:
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update=training)})
+
+
+def compiled_beside_plain(folder: Path, recipe: Recipe) -> tuple[RunFolder, RunFolder]:
     torch._dynamo.utils.counters.clear()
     compiled = train(recipe, folder / "compiled")
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
     # What is checkpointed may not change what stands outside of it, as sums of magnitudes do.
     assert recipe.training.gradient_checkpointing or not torch._dynamo.utils.counters["graph_break"]
-    plain = recipe.model_copy(update={"training": recipe.training.model_copy(update={"compile": False})})
-    assert_near(compiled, train(plain, folder / "plain"), near)
+    return compiled, train(differing(recipe, compile=False), folder / "plain")
 
 
 def test_magnitudes_are_taken_inside_a_compiled_model(
@@ -89,7 +92,7 @@ def test_magnitudes_are_taken_inside_a_compiled_model(
     monkeypatch.setattr(arguments, "COMPILER", "eager")  # the graph is that of any other, and no kernel is made
     recipe = small("decoder", "full", [{**ALWAYS, "mask": "update"}])
     recipe = recipe.model_copy(update={"tasks": recipe.tasks[:1] if recipe.tasks else None})
-    compiled_beside_plain(tmp_path, recipe)
+    assert_near(*compiled_beside_plain(tmp_path, recipe))
 
 
 @pytest.mark.slow
@@ -101,7 +104,6 @@ def test_magnitudes_are_taken_inside_a_compiled_model(
         ("decoder", "full", [ALWAYS], {"micro_batch_size": 4}),
         ("decoder", "full", [{"name": "osf"}], {}),
         ("decoder", "lora", [{"name": "ewc"}, {"name": "replay"}], {}),
-        ("decoder", "full", [], {"precision": "bf16"}),
         ("encoder", "full", [{"name": "migu"}, {"name": "lwf"}], {}),
         ("encoder-heads", "full", [ALWAYS], {}),
         ("seq2seq", "full", [{**ALWAYS, "mask": "update"}], {}),
@@ -119,7 +121,21 @@ def test_a_compiled_run_comes_to_the_same_weights(
     small: Callable[..., Recipe],
 ) -> None:
     recipe = small(setting, tuning, strategies, **training)
-    compiled_beside_plain(tmp_path, recipe, 1e-3 if "precision" in training else 1e-5)
+    assert_near(*compiled_beside_plain(tmp_path, recipe))
+
+
+def distance(run: RunFolder, other: RunFolder) -> float:
+    """Euclidean, between the weights of all stages."""
+    ours, theirs = weights(run), weights(other)
+    return float(torch.stack([(ours[name] - theirs[name]).norm() for name in theirs]).norm())
+
+
+@pytest.mark.slow
+def test_in_bf16_compiling_changes_less_than_bf16_itself(tmp_path: Path, small: Callable[..., Recipe]) -> None:
+    recipe = small("decoder", "full", [], precision="bf16")
+    compiled, plain = compiled_beside_plain(tmp_path, recipe)
+    exact = train(differing(recipe, compile=False, precision="fp32"), tmp_path / "exact")
+    assert 0 < distance(compiled, plain) < distance(plain, exact)
 
 
 @pytest.mark.slow

@@ -77,7 +77,8 @@ class LwF(Strategy):
     def __init__(self, options: LwFOptions) -> None:
         super().__init__(options)
         self._teacher: dict[str, torch.Tensor] = {}
-        self._largest: torch.Tensor | None = None
+        #: In how many batches of the task student and teacher answered differently.
+        self._differed: torch.Tensor | None = None
 
     def before_training(self, context: Context) -> None:
         if context.task_index > 0:
@@ -99,20 +100,21 @@ class LwF(Strategy):
             distillation(student, teacher, self.options.temperature)
             for student, teacher in zip(students, teachers, strict=True)
         ]
-        loss = self.options.alpha * torch.stack(distances).sum()
-        self._largest = torch.maximum(loss.detach(), torch.zeros_like(loss) if self._largest is None else self._largest)
-        return loss
+        # Their divergence is no witness: near zero it is lost in rounding, and its gradient is not.
+        differ = torch.stack([(student != teacher).any() for student, teacher in zip(students, teachers, strict=True)])
+        self._differed = differ.any().long() + (0 if self._differed is None else self._differed)
+        return self.options.alpha * torch.stack(distances).sum()
 
     def after_task(self, context: Context) -> None:
         self._teacher = {}
-        largest, self._largest = self._largest, None
+        differed, self._differed = self._differed, None
         # Zero is right as long as student and teacher are equal: in the first step, and in the second too where warm-up
         # makes the first one's learning rate zero.
-        if largest is not None and context.step > 2 and context.sum_over_processes(largest) == 0:
+        if differed is not None and context.step > 2 and context.sum_over_processes(differed) == 0:
             raise StrategyError(
-                f"strategies.lwf: the distillation loss was 0 in all {context.step} steps of task "
-                f"'{context.task.name}', so nothing was distilled; check that its answers are not empty and that "
-                "training moves the model"
+                f"strategies.lwf: in all {context.step} steps of task '{context.task.name}' the model answered as its "
+                "teacher does, so nothing was distilled; check that the task's answers are not empty and that training "
+                "moves the model"
             )
 
     def remarks(self, family: Family, tasks: int) -> Iterator[str]:
@@ -128,13 +130,13 @@ class LwF(Strategy):
         return "nothing: the model as it is becomes the teacher"
 
     def task_state_dict(self) -> dict[str, Any]:
-        return {} if self._largest is None else {"largest": self._largest}
+        return {} if self._differed is None else {"differed": self._differed}
 
     def load_task_state_dict(self, state: Mapping[str, Any]) -> None:
-        unknown = sorted(state.keys() - {"largest"})
+        unknown = sorted(state.keys() - {"differed"})
         if unknown:
-            raise KeyError(f"lwf keeps the largest distillation loss inside a task only, but was given {unknown}")
-        self._largest = state.get("largest")
+            raise KeyError(f"lwf keeps a count of batches inside a task only, but was given {unknown}")
+        self._differed = state.get("differed")
 
     def _teacher_outputs(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
         inputs = packed.forward_inputs(batch)
