@@ -71,16 +71,22 @@ def t5_tiny() -> Path:
     return _shared("models/t5-tiny")
 
 
-def _toy(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _toy(family: str, tmp_path_factory: pytest.TempPathFactory, layers: int = 2) -> Path:
     from tests.toy_models import write_toy  # takes seconds, which tests without a model should not cost
 
-    return write_toy(family, tmp_path_factory.mktemp(f"toy-{family}"))
+    return write_toy(family, tmp_path_factory.mktemp(f"toy-{family}"), layers)
 
 
 @pytest.fixture(scope="session")
 def toy_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a random T5 of 16 units and a tokenizer of 40 words."""
     return _toy("seq2seq", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def flat_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy T5 with one layer, for whole runs: their time goes with the number of modules."""
+    return _toy("seq2seq", tmp_path_factory, layers=1)
 
 
 @pytest.fixture(scope="session")
@@ -96,29 +102,41 @@ def toy_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def flat_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy Llama with one layer."""
+    return _toy("decoder", tmp_path_factory, layers=1)
+
+
+@pytest.fixture(scope="session")
 def toy_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a random RoBERTa of 16 units, for masked tokens."""
     return _toy("encoder", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
-def dropout_t5(tmp_path_factory: pytest.TempPathFactory, toy_t5: Path) -> Path:
-    """The toy model with dropout, so that training draws random numbers."""
+def flat_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy RoBERTa with one layer."""
+    return _toy("encoder", tmp_path_factory, layers=1)
+
+
+@pytest.fixture(scope="session")
+def dropout_t5(tmp_path_factory: pytest.TempPathFactory, flat_t5: Path) -> Path:
+    """The toy T5 of one layer with dropout, so that training draws random numbers."""
     folder = tmp_path_factory.mktemp("dropout") / "t5"
-    shutil.copytree(toy_t5, folder)
+    shutil.copytree(flat_t5, folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"dropout_rate": 0.2}))
     return folder
 
 
 @pytest.fixture(scope="session")
-def toy(toy_tasks: Path, toy_t5: Path) -> ToyRecipe:
+def toy(toy_tasks: Path, flat_t5: Path) -> ToyRecipe:
     """Makes a recipe over the two toy tasks; the same changes give the same recipe."""
 
     def recipe(**changes: Any) -> Recipe:
         from tests.toy import toy_recipe
 
-        return toy_recipe(toy_tasks, toy_t5, **changes)
+        return toy_recipe(toy_tasks, flat_t5, **changes)
 
     return recipe
 
@@ -141,11 +159,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 
 @pytest.fixture(scope="session")
-def toy_t5_with_sentinels(tmp_path_factory: pytest.TempPathFactory, toy_t5: Path) -> Path:
-    """The toy T5 with the two sentinels that corrupting one span takes."""
+def toy_t5_with_sentinels(tmp_path_factory: pytest.TempPathFactory, flat_t5: Path) -> Path:
+    """The toy T5 of one layer with the two sentinels that corrupting one span takes."""
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, set_seed
 
-    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(toy_t5), AutoTokenizer.from_pretrained(toy_t5)
+    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(flat_t5), AutoTokenizer.from_pretrained(flat_t5)
     tokenizer.add_tokens(["<extra_id_0>", "<extra_id_1>"], special_tokens=True)
     set_seed(0)
     model.resize_token_embeddings(len(tokenizer))

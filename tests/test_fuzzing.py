@@ -195,7 +195,7 @@ def test_overrides(given_overrides: list[str]) -> None:
 
 @given(st.data(), st.sampled_from(["csv", "jsonl", "json"]))
 @fuzzing(50)
-def test_data_files(toy_t5: Path, data: st.DataObject, kind: str) -> None:
+def test_data_files(flat_t5: Path, data: st.DataObject, kind: str) -> None:
     rows = [{"text": f'w{index} ü, "w9"', "label": f"w{index % 2}", "sentence": "w3"} for index in range(4)]
     good = {
         "csv": "text,label\n" + "".join(f'"w{index} ""ü"", w9",w{index % 2}\n' for index in range(4)),
@@ -209,7 +209,7 @@ def test_data_files(toy_t5: Path, data: st.DataObject, kind: str) -> None:
     source["on_bad_record"] = draw(st.sampled_from(["error", "drop"]))
     source["missing"] = draw(st.sampled_from([[], ["w0"], ["w0", "w1"], [""], ["-1", "\u2028"]]))
     task = {"name": "a", "source": source, "answers": draw(st.sampled_from(["labels", "free"]))}
-    recipe = {"name": "x", "model": {"name": str(toy_t5)}, "tasks": [task]}
+    recipe = {"name": "x", "model": {"name": str(flat_t5)}, "tasks": [task]}
     with empty_folder():
         Path("my.yaml").write_text(json.dumps(recipe), "utf-8")
         for name in (f"good.{kind}", "test.json"):
@@ -228,24 +228,24 @@ TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}</s>\n{% e
 
 @given(data=st.data())
 @fuzzing(12)
-def test_chat_templates(toy_llama: Path, data: st.DataObject) -> None:
+def test_chat_templates(flat_llama: Path, data: st.DataObject) -> None:
     text = TEMPLATE
     for _ in range(data.draw(st.integers(0, 3))):
         text = spoilt_text(data.draw, text)
     with empty_folder():
-        shutil.copytree(toy_llama, "model")
+        shutil.copytree(flat_llama, "model")
         Path("model/chat_template.jinja").write_text(text, "utf-8", "surrogatepass")
         changes = ["model.name=./model", "prompt.chat_template=true", "data.train_per_task=4", "data.test_per_task=2"]
         clkit("train", "quickstart", *changes, "--dry-run")
 
 
 @pytest.fixture(scope="module", params=["full", "lora"])
-def finished(request: pytest.FixtureRequest, toy_t5: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(request: pytest.FixtureRequest, flat_t5: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small finished run."""
     folder = tmp_path_factory.mktemp("run")
     tuning = {"method": "full"} if request.param == "full" else {"method": "lora", "rank": 2}
     changes = {"training": {"epochs": 0.4}, "data": {"test_per_task": 4}, "strategies": [{"name": "migu"}]}
-    return train(toy_recipe(folder, toy_t5, tuning=tuning, **changes), folder / "run").path
+    return train(toy_recipe(folder, flat_t5, tuning=tuning, **changes), folder / "run").path
 
 
 @contextmanager

@@ -59,15 +59,15 @@ OPT = {"hidden_size": 16, "ffn_dim": 24, "num_hidden_layers": 1, "num_attention_
 GPT = {"n_embd": 16, "n_layer": 1, "n_head": 2}
 #: Models with a table of positions: the toy whose tokenizer they have, and their sizes.
 TABLES: dict[str, tuple[str, dict[str, Any]]] = {
-    "gpt2": ("toy_llama", GPT),
-    "gptj": ("toy_llama", {**GPT, "rotary_dim": 4}),
-    "opt": ("toy_llama", OPT),
-    "bart": ("toy_t5", BART),
-    "pegasus": ("toy_t5", BART),
+    "gpt2": ("flat_llama", GPT),
+    "gptj": ("flat_llama", {**GPT, "rotary_dim": 4}),
+    "opt": ("flat_llama", OPT),
+    "bart": ("flat_t5", BART),
+    "pegasus": ("flat_t5", BART),
     "bert": ("toy_roberta", SIZES),
     "roberta": ("toy_roberta", SIZES),
 }
-AUTO = {"toy_llama": AutoModelForCausalLM, "toy_t5": AutoModelForSeq2SeqLM, "toy_roberta": AutoModelForMaskedLM}
+AUTO = {"flat_llama": AutoModelForCausalLM, "flat_t5": AutoModelForSeq2SeqLM, "toy_roberta": AutoModelForMaskedLM}
 STRATEGIES: list[dict[str, Any]] = [
     *({"name": name} for name in ("ewc", "replay", "lwf", "olora")),
     *({"name": name, "partial": partial} for name in ("migu", "osf") for partial in (False, True)),
@@ -120,7 +120,7 @@ def toy_names() -> re.Pattern[str]:
 
 @given(data=st.data())
 @fuzzing(4)
-def test_mixtures_of_experts(toy_llama: Path, toy_t5: Path, data: st.DataObject) -> None:
+def test_mixtures_of_experts(flat_llama: Path, flat_t5: Path, data: st.DataObject) -> None:
     kind, strategy = data.draw(st.sampled_from(MIXTURES)), dict(data.draw(st.sampled_from(STRATEGIES)))
     methods = ["incremental_lora"] if strategy["name"] == "olora" else ["full", "full", "lora"]
     tuning: dict[str, Any] = {"method": data.draw(st.sampled_from(methods))}
@@ -132,9 +132,9 @@ def test_mixtures_of_experts(toy_llama: Path, toy_t5: Path, data: st.DataObject)
     with empty_folder():
         if kind == "switch_transformers":
             sparse = {f"num_{part}layers": 1 for part in ("decoder_", "sparse_encoder_", "sparse_decoder_")}
-            write_model(kind, AutoModelForSeq2SeqLM, SWITCH | sparse | {"num_experts": 4}, toy_t5)
+            write_model(kind, AutoModelForSeq2SeqLM, SWITCH | sparse | {"num_experts": 4}, flat_t5)
         else:
-            write_model(kind, AutoModelForCausalLM, SIZES | EXPERTS, toy_llama)
+            write_model(kind, AutoModelForCausalLM, SIZES | EXPERTS, flat_llama)
         recipe = {
             "name": "x",
             "model": {"name": "./model"},
@@ -177,7 +177,7 @@ def test_short_tables_of_positions(request: pytest.FixtureRequest, data: st.Data
     entry: dict[str, Any] = {}
     if objective["kind"] == "pretraining":
         objective["block_tokens"] = draw(st.integers(16, 60))
-        if toy == "toy_t5":
+        if toy == "flat_t5":
             objective["span_length"] = 3.0
     elif toy != "toy_roberta":
         entry = {"answers": draw(st.sampled_from(["labels", "free"]))}

@@ -12,11 +12,11 @@ from tests.toy import toy_recipe
 
 
 def test_the_rows_that_move_are_those_that_the_first_task_needs_least(
-    toy_t5: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flat_t5: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     own = {"name": "row_scores:SparingRows", "mask": "update", "threshold": 0.5}
-    run = clkit.train(toy_recipe(tmp_path, toy_t5, strategies=[own]), tmp_path / "run")
+    run = clkit.train(toy_recipe(tmp_path, flat_t5, strategies=[own]), tmp_path / "run")
     first, second = (stage.folder for stage in run.stages() if stage.index > 0)
     before, after = (load_file(folder / "model" / "model.safetensors") for folder in (first, second))
     saved = load_file(first / "strategies.safetensors")

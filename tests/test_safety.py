@@ -49,8 +49,8 @@ def marker(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def model(toy_t5: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(toy_t5, tmp_path / "t5"))
+def model(flat_t5: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(flat_t5, tmp_path / "t5"))
 
 
 class TestPickles:
@@ -72,8 +72,8 @@ class TestPickles:
         with pytest.raises(ModelError, match="a pickle"):
             load_model(ModelSection(name=str(model)), FullTuning())
 
-    def test_an_adapter(self, toy_t5: Path, tmp_path: Path, marker: Path):
-        section = ModelSection(name=str(toy_t5))
+    def test_an_adapter(self, flat_t5: Path, tmp_path: Path, marker: Path):
+        section = ModelSection(name=str(flat_t5))
         save_model(load_model(section, LORA), tmp_path)
         load_model(section, LORA, [tmp_path])
         (tmp_path / "adapter" / "adapter_model.safetensors").unlink()
@@ -93,18 +93,18 @@ class TestPickles:
 class TestWhatIsIncomplete:
     """Transformers and peft fill gaps with random values, and only warn."""
 
-    def test_an_adapter_of_another_kind(self, toy_t5: Path, tmp_path: Path):
-        section = ModelSection(name=str(toy_t5))
+    def test_an_adapter_of_another_kind(self, flat_t5: Path, tmp_path: Path):
+        section = ModelSection(name=str(flat_t5))
         save_model(load_model(section, LORA), tmp_path)
         config = tmp_path / "adapter" / "adapter_config.json"
         config.write_text(json.dumps(json.loads(config.read_text()) | {"peft_type": "PROMPT_TUNING"}))
         with pytest.raises(ModelError, match="is of the kind 'PROMPT_TUNING'; clkit saves and reads LORA only"):
             load_model(section, LORA, [tmp_path])
 
-    def test_an_adapter_that_lacks_a_weight(self, toy_t5: Path, tmp_path: Path):
+    def test_an_adapter_that_lacks_a_weight(self, flat_t5: Path, tmp_path: Path):
         from safetensors.torch import load_file, save_file
 
-        section = ModelSection(name=str(toy_t5))
+        section = ModelSection(name=str(flat_t5))
         save_model(load_model(section, LORA), tmp_path)
         file = tmp_path / "adapter" / "adapter_model.safetensors"
         weights = load_file(file)

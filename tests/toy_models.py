@@ -21,10 +21,10 @@ PAD, END, UNKNOWN = 0, 1, 2
 WORDS = 37
 
 
-def write_toy(family: str, folder: Path) -> Path:
-    """Save the family's toy model with its tokenizer."""
+def write_toy(family: str, folder: Path, layers: int = 2) -> Path:
+    """Save the family's toy model, of so many layers, with its tokenizer."""
     torch.manual_seed(0)
-    model, single, special = {"seq2seq": _t5, "decoder": _llama, "encoder": _roberta}[family]()
+    model, single, special = {"seq2seq": _t5, "decoder": _llama, "encoder": _roberta}[family](layers)
     model.save_pretrained(folder)
     _tokenizer(single, special).save_pretrained(folder)
     return folder
@@ -48,14 +48,14 @@ def _tokenizer(single: str, special: dict[str, str]) -> PreTrainedTokenizerFast:
     )
 
 
-def _t5() -> tuple[PreTrainedModel, str, dict[str, str]]:
+def _t5(layers: int) -> tuple[PreTrainedModel, str, dict[str, str]]:
     config = T5Config(
         vocab_size=3 + WORDS,
         d_model=16,
         d_kv=8,
         d_ff=24,
-        num_layers=2,
-        num_decoder_layers=2,
+        num_layers=layers,
+        num_decoder_layers=layers,
         num_heads=2,
         dropout_rate=0.0,
         feed_forward_proj="gated-gelu",
@@ -64,12 +64,12 @@ def _t5() -> tuple[PreTrainedModel, str, dict[str, str]]:
     return T5ForConditionalGeneration(config), "$A </s>", {}
 
 
-def _llama() -> tuple[PreTrainedModel, str, dict[str, str]]:
+def _llama(layers: int) -> tuple[PreTrainedModel, str, dict[str, str]]:
     config = LlamaConfig(
         vocab_size=4 + WORDS,
         hidden_size=16,
         intermediate_size=24,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         num_key_value_heads=1,
         max_position_embeddings=512,
@@ -81,12 +81,12 @@ def _llama() -> tuple[PreTrainedModel, str, dict[str, str]]:
     return LlamaForCausalLM(config), "<s> $A", {"bos_token": "<s>"}
 
 
-def _roberta() -> tuple[PreTrainedModel, str, dict[str, str]]:
+def _roberta(layers: int) -> tuple[PreTrainedModel, str, dict[str, str]]:
     config = RobertaConfig(
         vocab_size=5 + WORDS,
         hidden_size=16,
         intermediate_size=24,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         max_position_embeddings=514,
         type_vocab_size=1,

@@ -37,9 +37,9 @@ class Failing(clkit.Strategy):
 
 
 @pytest.fixture
-def suite(tmp_path: Path, toy_t5: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def suite(tmp_path: Path, flat_t5: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    recipe = toy_recipe(tmp_path, toy_t5, training={"epochs": 0.4}, data={"test_per_task": 4})
+    recipe = toy_recipe(tmp_path, flat_t5, training={"epochs": 0.4}, data={"test_per_task": 4})
     Path("toy.yaml").write_text(yaml.safe_dump(recipe.model_dump()), "utf-8")
     Path("failing.py").write_text(FAILING, "utf-8")
     Path("mine.yaml").write_text(SUITE, "utf-8")

@@ -15,6 +15,7 @@ from clkit.cli.doctor import doctor
 from clkit.cli.eval import evaluate
 from clkit.cli.inspect_magnitudes import inspect_magnitudes
 from clkit.cli.train import train
+from clkit.engine import sequence
 from clkit.errors import ModelError, UsageError
 from clkit.recipe.shipped import recipes_folder
 from clkit.recipe.written import recipe_yaml
@@ -25,9 +26,9 @@ from tests.toy import Finished, ToyRecipe, toy_recipe
 
 
 @pytest.fixture
-def recipe(tmp_path: Path, toy_t5: Path) -> str:
+def recipe(tmp_path: Path, flat_t5: Path) -> str:
     path = tmp_path / "toy.yaml"
-    path.write_text(recipe_yaml(toy_recipe(tmp_path, toy_t5, strategies=[{"name": "migu"}])), "utf-8")
+    path.write_text(recipe_yaml(toy_recipe(tmp_path, flat_t5, strategies=[{"name": "migu"}])), "utf-8")
     return str(path)
 
 
@@ -134,13 +135,38 @@ def test_a_missing_model_names_the_alternatives(recipe: str, tmp_path: Path) -> 
     assert "model.name=embedded:tiny-t5" in str(done.exception)
 
 
+def test_of_several_processes_the_first_asks_whether_the_folder_is_free(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another may get there while the first writes its lock, which a file with a name of its own precedes."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock.json.tmp").touch()
+    begun: list[Any] = []
+
+    def begin(*arguments: Any, **options: Any) -> RunFolder:
+        begun.append(arguments)
+        raise UsageError("begun")
+
+    monkeypatch.setattr(sequence, "train", begin)
+    for variables, reached in (({}, False), ({"RANK": "0"}, False), ({"RANK": "1"}, True), ({"PMI_RANK": "2"}, True)):
+        with monkeypatch.context() as patch:
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            refused = call(train, recipe, "--run", str(tmp_path / "run"))
+        assert str(refused.exception) == "begun" if reached else "is not empty" in str(refused.exception)
+    assert len(begun) == 2
+
+
 def test_eval_tests_a_stage_on_its_tasks_and_on_others(recipe: str, tmp_path: Path) -> None:
     run = str(tmp_path / "run")
     call(train, recipe, "--run", run)
     scores = json.loads(call(evaluate, run, "--stage", "1", "--task", "first", "--json").stdout)["scores"]
     rows = json.loads((tmp_path / "run" / "matrix.json").read_text("utf-8"))["rows"]
     assert scores["first"].pop("macro_f1") <= 1
-    assert scores == {"first": {"exact_match": rows[0][0], "outside_labels": 0.0, "examples": 24}}
+    first = RunFolder.open(run).stages()[0]
+    given = [json.loads(line) for line in (first.folder / "predictions.jsonl").read_text("utf-8").splitlines()]
+    outside = sum(one["prediction"] not in ("w1", "w2") for one in given if one["task"] == "first") / 24
+    assert scores == {"first": {"exact_match": rows[0][0], "outside_labels": outside, "examples": 24}}
     saved = tmp_path / "predictions.jsonl"
     other = call(evaluate, run, "data.test_per_task=5", "--tasks-of", "quickstart", "--save", str(saved))
     assert other.exit_code == 0, other.exception

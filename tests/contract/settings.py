@@ -37,15 +37,15 @@ class Setting:
 PRETRAINING = {"objective": {"kind": "pretraining", "block_tokens": 8}, "prompt": None}
 CLASSIFICATION = {"objective": {"kind": "classification"}}
 SETTINGS = {
-    "seq2seq": Setting("seq2seq", "toy_t5"),
-    "decoder": Setting("decoder", "toy_llama"),
-    "encoder": Setting("encoder", "toy_roberta", CLASSIFICATION),
+    "seq2seq": Setting("seq2seq", "flat_t5"),
+    "decoder": Setting("decoder", "flat_llama"),
+    "encoder": Setting("encoder", "flat_roberta", CLASSIFICATION),
     "encoder-heads": Setting(
-        "encoder", "toy_roberta", {"objective": {**CLASSIFICATION["objective"], "heads": "per_task"}}
+        "encoder", "flat_roberta", {"objective": {**CLASSIFICATION["objective"], "heads": "per_task"}}
     ),
     "seq2seq-pretraining": Setting("seq2seq", "toy_t5_with_sentinels", PRETRAINING),
-    "decoder-pretraining": Setting("decoder", "toy_llama", PRETRAINING),
-    "encoder-pretraining": Setting("encoder", "toy_roberta", PRETRAINING),
+    "decoder-pretraining": Setting("decoder", "flat_llama", PRETRAINING),
+    "encoder-pretraining": Setting("encoder", "flat_roberta", PRETRAINING),
 }
 #: One setting of each family.
 FAMILIES = ("seq2seq", "decoder", "encoder")

@@ -65,11 +65,11 @@ def test_every_built_in_strategy_is_tried() -> None:
 
 
 @pytest.mark.parametrize("names", WORKING, ids="+".join)
-def test_two_strategies_work_together_in_either_order(names: tuple[str, str], tmp_path: Path, toy_t5: Path) -> None:
+def test_two_strategies_work_together_in_either_order(names: tuple[str, str], tmp_path: Path, flat_t5: Path) -> None:
     """Both are at work, and which of them stands first changes nothing."""
     results = []
     for order in (names, names[::-1]):
-        made = recipe(tmp_path, toy_t5, order, training={"epochs": 1.0}, evaluation={"zero_shot": False})
+        made = recipe(tmp_path, flat_t5, order, training={"epochs": 1.0}, evaluation={"zero_shot": False})
         run = train(made, tmp_path / "-".join(order))
         second = [line for line in run.log.read() if line["event"] == "step" and line["task"] == "second"]
         for name in order:
@@ -81,22 +81,22 @@ def test_two_strategies_work_together_in_either_order(names: tuple[str, str], tm
 
 
 @pytest.mark.parametrize("names", [pair for pair in PAIRS if conflict(*pair)], ids="+".join)
-def test_a_conflict_is_refused_with_its_reason(names: tuple[str, str], tmp_path: Path, toy_t5: Path) -> None:
+def test_a_conflict_is_refused_with_its_reason(names: tuple[str, str], tmp_path: Path, flat_t5: Path) -> None:
     reasons = {load_strategy(a).conflicts.get(b) for a, b in (names, names[::-1])} - {None}
     with pytest.raises((RecipeError, ValueError), match="conflicts with") as error:
-        recipe(tmp_path, toy_t5, names)
+        recipe(tmp_path, flat_t5, names)
     assert any(str(reason) in str(error.value) for reason in reasons)
 
 
 @pytest.mark.parametrize("names", [pair for pair in PAIRS if not common_tuning(pair)], ids="+".join)
-def test_strategies_without_a_common_tuning_are_refused(names: tuple[str, str], tmp_path: Path, toy_t5: Path) -> None:
+def test_strategies_without_a_common_tuning_are_refused(names: tuple[str, str], tmp_path: Path, flat_t5: Path) -> None:
     for tuning in TUNINGS.values():
         with pytest.raises((RecipeError, ValueError), match=r"does not work with tuning\.method"):
-            toy_recipe(tmp_path, toy_t5, tuning=tuning, strategies=[entry(name) for name in names])
+            toy_recipe(tmp_path, flat_t5, tuning=tuning, strategies=[entry(name) for name in names])
 
 
-def test_four_at_once_resume_to_the_same_bytes(tmp_path: Path, toy_t5: Path) -> None:
-    made = recipe(tmp_path, toy_t5, ("replay", "ewc", "lwf", "migu"))
+def test_four_at_once_resume_to_the_same_bytes(tmp_path: Path, flat_t5: Path) -> None:
+    made = recipe(tmp_path, flat_t5, ("replay", "ewc", "lwf", "migu"))
     whole = train(made, tmp_path / "whole")
     shutil.copytree(whole.path, tmp_path / "stopped")
     shutil.rmtree(tmp_path / "stopped" / "tasks" / "02-second")

@@ -84,8 +84,8 @@ def test_every_strategy_learns_new_labels(strategy: str, toy_roberta: Path, tmp_
     assert second > 0.9
 
 
-def test_a_decoder_chooses_a_label_as_an_encoder_does(toy_llama: Path, tmp_path: Path) -> None:
-    run = train(recipe(tmp_path, toy_llama, PER_TASK, training=LEARNING), tmp_path / "run")
+def test_a_decoder_chooses_a_label_as_an_encoder_does(flat_llama: Path, tmp_path: Path) -> None:
+    run = train(recipe(tmp_path, flat_llama, PER_TASK, training=LEARNING), tmp_path / "run")
     assert all(score is not None and score > 0.8 for score in run.read_matrix().rows[1])
     again = [record for tested in evaluate(run, stage="2") for record in tested.records()]
     assert again == predictions(run, 2)
@@ -118,8 +118,8 @@ def test_every_metric_is_kept(shared: RunFolder) -> None:
     [
         ("toy_roberta", SHARED, {"method": "full"}, [REPLAY, EWC, MIGU]),
         ("toy_roberta", SHARED, ADAPTERS, [REPLAY, {"name": "lwf"}, {"name": "migu"}]),
-        ("toy_llama", SHARED, {"method": "full"}, [REPLAY, EWC, MIGU]),
-        ("toy_llama", PER_TASK, ADAPTERS, [{"name": "olora"}, {"name": "lwf"}, {"name": "migu"}]),
+        ("flat_llama", SHARED, {"method": "full"}, [REPLAY, EWC, MIGU]),
+        ("flat_llama", PER_TASK, ADAPTERS, [{"name": "olora"}, {"name": "lwf"}, {"name": "migu"}]),
     ],
     ids=["encoder-full", "encoder-incremental_lora", "decoder-full", "decoder-incremental_lora"],
 )

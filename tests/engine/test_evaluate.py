@@ -19,10 +19,10 @@ from tests.toy import toy_recipe
 
 
 def test_what_the_run_itself_tested_needs_no_model(
-    tmp_path: Path, toy_t5: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, flat_t5: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both = {"zero_shot": True, "answer": "both"}
-    run = train(toy_recipe(tmp_path, toy_t5, training={"epochs": 1.0}, evaluation=both), tmp_path / "run")
+    run = train(toy_recipe(tmp_path, flat_t5, training={"epochs": 1.0}, evaluation=both), tmp_path / "run")
     asked: list[dict[str, Any]] = [{}, {"stage": "zero-shot"}, {"stage": "1", "tasks": ["first"]}]
     measured = [evaluate(run, **one) for one in asked]
 
@@ -64,8 +64,8 @@ class Stops(Listener):
         self.tested.append(task)
 
 
-def test_a_row_that_was_interrupted_goes_on_where_it_was(tmp_path: Path, toy_t5: Path) -> None:
-    recipe = toy_recipe(tmp_path, toy_t5, **SHORT)
+def test_a_row_that_was_interrupted_goes_on_where_it_was(tmp_path: Path, flat_t5: Path) -> None:
+    recipe = toy_recipe(tmp_path, flat_t5, **SHORT)
     whole, stops, goes_on = train(recipe, tmp_path / "whole"), Stops(True), Stops(False)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, tmp_path / "run", listener=stops)

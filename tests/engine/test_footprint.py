@@ -184,7 +184,7 @@ def test_packed_examples_are_counted_in_the_rows_that_they_share() -> None:
 
 @pytest.mark.parametrize("moments", ["held", "all"])
 def test_masked_rows_without_gradient_and_moments_are_not_counted(
-    moments: str, tmp_path: Path, toy_t5: Path, monkeypatch: pytest.MonkeyPatch
+    moments: str, tmp_path: Path, flat_t5: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, int]] = []
     step = RowAdamW.step
@@ -199,7 +199,7 @@ def test_masked_rows_without_gradient_and_moments_are_not_counted(
 
     monkeypatch.setattr(RowAdamW, "step", watched)
     migu = {"name": "migu", "mask": "update", "hold": 2, "moments": moments}
-    prepared = prepare(toy_recipe(tmp_path, toy_t5, strategies=[migu], training={"epochs": 1.0}))
+    prepared = prepare(toy_recipe(tmp_path, flat_t5, strategies=[migu], training={"epochs": 1.0}))
     first, later = (prepared.strategies[0].still(prepared.family, place) for place in (0, 1))
     trained = numbers_trained(prepared.family)
     assert first == (0, 0)
@@ -265,12 +265,12 @@ def test_a_model_of_eight_billion_fits_in_four_bits_and_says_so_elsewhere(llama_
 
 @pytest.mark.parametrize("native", [False, True])
 def test_precision_auto_is_planned_as_it_is_trained(
-    native: bool, toy_t5: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    native: bool, flat_t5: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("clkit.training.arguments.has_bfloat16", lambda device: native)
 
     def planned(precision: str, device: Device) -> dict[str, int]:
-        recipe = toy_recipe(tmp_path, toy_t5, training={"precision": precision})
+        recipe = toy_recipe(tmp_path, flat_t5, training={"precision": precision})
         found = prepare(recipe, shapes_only=True).plan(device).footprint
         assert found is not None
         return dict(found.memory)

@@ -78,9 +78,9 @@ def test_changed_general_data_are_noticed_and_a_run_goes_on_to_the_same_bytes(tm
 
 @pytest.mark.parametrize("family", ["decoder", "seq2seq"])
 def test_plain_text_is_learned_as_in_pretraining_beside_examples_in_any_order(
-    family: str, toy_llama: Path, toy_t5: Path
+    family: str, flat_llama: Path, flat_t5: Path
 ) -> None:
-    model = ModelSection(name=str(toy_llama) if family == "decoder" else "embedded:tiny-t5")
+    model = ModelSection(name=str(flat_llama) if family == "decoder" else "embedded:tiny-t5")
     loaded = load_model(model, FullTuning(), [], TextToText(), {})
     text = "w1 w2 w3 w4 w5 w6" if family == "decoder" else "The parcel came late and the box was broken again."
     rows = [("w1 w2", "w3"), (None, text), ("w4", "w5"), (None, text)]
@@ -112,10 +112,10 @@ def test_plain_text_is_learned_as_in_pretraining_beside_examples_in_any_order(
 
 
 @pytest.mark.parametrize("objective", ["text_to_text", "pretraining"])
-def test_text_beside_tasks_trains(tmp_path: Path, toy_llama: Path, objective: str) -> None:
+def test_text_beside_tasks_trains(tmp_path: Path, flat_llama: Path, objective: str) -> None:
     own = {"objective": {"kind": "pretraining", "block_tokens": 16}, "prompt": None}
     changes = own if objective == "pretraining" else {}
-    recipe = toy_recipe(tmp_path, toy_llama, strategies=[replay(documents(tmp_path), ratio=0.25)], **changes)
+    recipe = toy_recipe(tmp_path, flat_llama, strategies=[replay(documents(tmp_path), ratio=0.25)], **changes)
     general = prepare(recipe).strategies[0].data["general"]
     words = sum(len(answer.split()) for answer in general["answer"])
     assert words == 30 * 20
@@ -126,13 +126,13 @@ def test_text_beside_tasks_trains(tmp_path: Path, toy_llama: Path, objective: st
     assert 0.15 < min(shares) <= max(shares) < 0.25
 
 
-def test_what_cannot_be_is_refused_before_anything_is_loaded(tmp_path: Path, toy: ToyRecipe, toy_t5: Path) -> None:
+def test_what_cannot_be_is_refused_before_anything_is_loaded(tmp_path: Path, toy: ToyRecipe, flat_t5: Path) -> None:
     strategies = [replay({"kind": "files", "train": str(tmp_path / "none.jsonl")})]
     assert missing_inputs(toy(strategies=strategies)) == [
         f"strategies.replay.general.source.train: no file '{tmp_path}/none.jsonl'; put it there, or write the path "
         "of yours"
     ]
-    prose: dict[str, Any] = {"name": "x", "model": {"name": str(toy_t5)}, "benchmark": {"name": "sample"}}
+    prose: dict[str, Any] = {"name": "x", "model": {"name": str(flat_t5)}, "benchmark": {"name": "sample"}}
     prose["strategies"] = [replay({"kind": "prose"})]
     with pytest.raises(ValueError, match=r"general\.texts measures what the model still knows on the same text"):
         Recipe.model_validate(prose | {"general": {"texts": "builtin"}})

@@ -64,9 +64,9 @@ OTHERS = [(how, strategy) for how in ("8bit", "4bit") for strategy in STRATEGIES
     [*QUICK, *(pytest.param(*other, marks=pytest.mark.slow) for other in OTHERS if other not in QUICK)],
 )
 def test_a_run_that_was_stopped_ends_with_the_bytes_of_one_that_was_not(
-    how: str, strategy: str, toy_llama: Path, tmp_path: Path
+    how: str, strategy: str, flat_llama: Path, tmp_path: Path
 ) -> None:
-    recipe = held_recipe(tmp_path, toy_llama, how, strategy)
+    recipe = held_recipe(tmp_path, flat_llama, how, strategy)
     whole = train(recipe, tmp_path / "whole")
     stop(recipe, tmp_path / "stopped", "second", 2)
     resumed = train(recipe, tmp_path / "stopped", resume=True)
@@ -79,8 +79,8 @@ def test_a_run_that_was_stopped_ends_with_the_bytes_of_one_that_was_not(
 
 
 @pytest.mark.parametrize("how", HELD)
-def test_it_learns_as_in_float32_but_for_rounding(how: str, toy_llama: Path, tmp_path: Path) -> None:
-    recipe = held_recipe(tmp_path, toy_llama, how, "none")
+def test_it_learns_as_in_float32_but_for_rounding(how: str, flat_llama: Path, tmp_path: Path) -> None:
+    recipe = held_recipe(tmp_path, flat_llama, how, "none")
     both = {"less": recipe, "exact": in_float32(recipe)}
     rows = [train(one, tmp_path / name).read_matrix().rows for name, one in both.items()]
     less, full = (torch.tensor(one, dtype=torch.float64) for one in rows)
@@ -89,13 +89,13 @@ def test_it_learns_as_in_float32_but_for_rounding(how: str, toy_llama: Path, tmp
 
 
 @pytest.mark.parametrize("how", HELD)
-def test_the_weights_take_less(how: str, toy_llama: Path, tmp_path: Path) -> None:
+def test_the_weights_take_less(how: str, flat_llama: Path, tmp_path: Path) -> None:
     def held(recipe: Recipe) -> tuple[int, dict[str, Any]]:
         family = load_learner(recipe, labels_of(load_tasks(recipe)))
         layers = [p for name, p in family.model.named_parameters() if "proj.base_layer" in name or "mlp" in name]
         return sum(p.numel() * p.element_size() for p in layers), describe(family)
 
-    recipe = held_recipe(tmp_path, toy_llama, how, "none")
+    recipe = held_recipe(tmp_path, flat_llama, how, "none")
     bytes_, told = held(recipe)
     exact, expected = held(in_float32(recipe))
     assert bytes_ * {"bfloat16": 2, "8bit": 4, "4bit": 8}[how] == exact

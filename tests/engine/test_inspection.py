@@ -20,7 +20,7 @@ from clkit.events import Listener
 from clkit.recipe.inputs import load_tasks
 from clkit.recipe.recipe import Recipe
 from clkit.run.folder import RunFolder
-from tests.toy import Finished, ToyRecipe
+from tests.toy import Finished, ToyRecipe, toy_recipe
 
 Q = "encoder.block.0.layer.0.SelfAttention.q"
 
@@ -33,8 +33,10 @@ def inspected(run: RunFolder, *names: str, **options: Any) -> Magnitudes:
 
 
 @pytest.fixture(scope="session")
-def short(toy: ToyRecipe, finished: Finished) -> RunFolder:
-    return finished(toy(training={"epochs": 0.4}, data={"test_per_task": 4}, evaluation={"zero_shot": False}))
+def short(toy_tasks: Path, toy_t5: Path, finished: Finished) -> RunFolder:
+    """Of two layers, so that there is one to choose."""
+    changes: dict[str, Any] = {"training": {"epochs": 0.4}, "data": {"test_per_task": 4}}
+    return finished(toy_recipe(toy_tasks, toy_t5, **changes, evaluation={"zero_shot": False}))
 
 
 @pytest.fixture(scope="session")
@@ -89,17 +91,17 @@ def test_movement_is_that_of_the_saved_weights(short: RunFolder, all_stages: Mag
 
 @pytest.mark.parametrize("method", ["lora", "lora with dora", "incremental_lora"])
 def test_adapters_move_the_rows_of_the_merged_weight(
-    method: str, toy: ToyRecipe, toy_t5: Path, finished: Finished
+    method: str, toy: ToyRecipe, flat_t5: Path, finished: Finished
 ) -> None:
     method, _, kind = method.partition(" with ")
     tuning = {"method": method, "rank": 2, "targets": ["q"], "use_dora": kind == "dora"}
     run = finished(toy(tuning=tuning, training={"epochs": 0.4}, evaluation={"zero_shot": False}))
     moved = inspected(run, "0", "1", "2").stages[2].moved
     weights = []
-    base = AutoModelForSeq2SeqLM.from_pretrained(toy_t5)
+    base = AutoModelForSeq2SeqLM.from_pretrained(flat_t5)
     for stage in run.stages():
         if method == "lora":
-            base = AutoModelForSeq2SeqLM.from_pretrained(toy_t5)
+            base = AutoModelForSeq2SeqLM.from_pretrained(flat_t5)
         base = PeftModel.from_pretrained(base, stage.folder / "adapter").merge_and_unload()
         weights.append(base.get_submodule(Q).weight.detach().double().numpy().copy())
     assert moved[Q].numpy() == pytest.approx(np.linalg.norm(weights[1] - weights[0], axis=1), rel=1e-3)

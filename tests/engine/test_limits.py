@@ -26,23 +26,23 @@ Words = Sequence[tuple[int, int]]
 
 
 @pytest.fixture
-def gpt2(toy_llama: Path, tmp_path: Path) -> Path:
+def gpt2(flat_llama: Path, tmp_path: Path) -> Path:
     """32 positions; a prompt begins with one token more than its words."""
     torch.manual_seed(0)
     GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=2, n_positions=32, **SHORT)).save_pretrained(
         tmp_path / "gpt2"
     )
-    AutoTokenizer.from_pretrained(toy_llama).save_pretrained(tmp_path / "gpt2")
+    AutoTokenizer.from_pretrained(flat_llama).save_pretrained(tmp_path / "gpt2")
     return tmp_path / "gpt2"
 
 
 @pytest.fixture
-def bart(toy_t5: Path, tmp_path: Path) -> Path:
+def bart(flat_t5: Path, tmp_path: Path) -> Path:
     """32 positions on both sides; prompt and answer end with one token more than their words."""
     sizes = {f"{side}_{key}": 1 for side in ("encoder", "decoder") for key in ("layers", "attention_heads", "ffn_dim")}
     config = BartConfig(d_model=8, max_position_embeddings=32, decoder_start_token_id=1, **sizes, **SHORT)
     BartForConditionalGeneration(config).save_pretrained(tmp_path / "bart")
-    AutoTokenizer.from_pretrained(toy_t5).save_pretrained(tmp_path / "bart")
+    AutoTokenizer.from_pretrained(flat_t5).save_pretrained(tmp_path / "bart")
     return tmp_path / "bart"
 
 
@@ -175,15 +175,15 @@ def test_general_ability_is_measured_within_the_positions(gpt2: Path, tmp_path: 
     assert prepared.general.measure(prepared.family, Listener())["held_out_loss"] is not None
 
 
-def test_more_tokens_than_rotary_positions_were_trained_for_are_remarked_on(toy_llama: Path, tmp_path: Path) -> None:
-    long = recipe(tmp_path, toy_llama, [(600, 2), (3, 2)], FINE, prompt={"style": "text", "max_tokens": 700})
+def test_more_tokens_than_rotary_positions_were_trained_for_are_remarked_on(flat_llama: Path, tmp_path: Path) -> None:
+    long = recipe(tmp_path, flat_llama, [(600, 2), (3, 2)], FINE, prompt={"style": "text", "max_tokens": 700})
     assert prepare(long).plan().remarks[0] == (
         "task 't': 1 of 2 train examples take up to 604 tokens, more than the 512 that the model was trained with"
     )
 
 
-def test_prompts_that_are_cut_and_answers_too_long_for_a_test_are_counted(toy_t5: Path, tmp_path: Path) -> None:
-    long = recipe(tmp_path, toy_t5, [(80, 2), (3, 2), (3, 9)], [(90, 2), (3, 9), (3, 5), (3, 4)])
+def test_prompts_that_are_cut_and_answers_too_long_for_a_test_are_counted(flat_t5: Path, tmp_path: Path) -> None:
+    long = recipe(tmp_path, flat_t5, [(80, 2), (3, 2), (3, 9)], [(90, 2), (3, 9), (3, 5), (3, 4)])
     cut = "have prompts longer than prompt.max_tokens (64), cut at the sentence's end"
     never = "have answers longer than evaluation.max_new_tokens (4), which so cannot be right; the longest takes 10"
     assert prepare(long).plan().remarks[:-1] == [
@@ -196,9 +196,9 @@ def test_prompts_that_are_cut_and_answers_too_long_for_a_test_are_counted(toy_t5
 
 @pytest.mark.parametrize("evaluation", [{"max_new_tokens": 3}, {"metric": "loss"}])
 def test_answers_that_no_test_could_find_right_are_refused(
-    toy_t5: Path, tmp_path: Path, evaluation: dict[str, Any]
+    flat_t5: Path, tmp_path: Path, evaluation: dict[str, Any]
 ) -> None:
-    hopeless = recipe(tmp_path, toy_t5, FINE, [(3, 5), (3, 7)], evaluation=evaluation)
+    hopeless = recipe(tmp_path, flat_t5, FINE, [(3, 5), (3, 7)], evaluation=evaluation)
     if "metric" in evaluation:  # no answer is written
         prepare(hopeless)
         return
@@ -206,15 +206,15 @@ def test_answers_that_no_test_could_find_right_are_refused(
         prepare(hopeless)
 
 
-def test_text_that_spells_special_tokens_is_counted(toy_t5: Path, tmp_path: Path) -> None:
-    spelling = recipe(tmp_path, toy_t5, FINE, FINE)
+def test_text_that_spells_special_tokens_is_counted(flat_t5: Path, tmp_path: Path) -> None:
+    spelling = recipe(tmp_path, flat_t5, FINE, FINE)
     rows = [{"text": text, "label": "w2"} for text in ("w1 </s> w3", "w1", "<pad>")]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     assert prepare(spelling).plan().remarks[0].startswith("task 't': 2 of 3 train examples (66.7%) have text that ")
 
 
-def test_answers_of_which_none_can_be_spelt_are_refused(toy_t5: Path, tmp_path: Path) -> None:
-    spelling = recipe(tmp_path, toy_t5, FINE, FINE)
+def test_answers_of_which_none_can_be_spelt_are_refused(flat_t5: Path, tmp_path: Path) -> None:
+    spelling = recipe(tmp_path, flat_t5, FINE, FINE)
     rows: list[dict[str, str]] = [{"text": "w1", "label": "体育"}] * 2
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     with pytest.raises(

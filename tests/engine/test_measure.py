@@ -23,8 +23,8 @@ from tests.cli.verbs import call
 from tests.toy import Finished, ToyRecipe, toy_recipe, write_task
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "weights": ("toy_t5", {"general": {"texts": "builtin"}, "strategies": [{"name": "replay", "share": 0.5}]}),
-    "adapters": ("toy_llama", {"tuning": {"method": "lora", "rank": 2}}),
+    "weights": ("flat_t5", {"general": {"texts": "builtin"}, "strategies": [{"name": "replay", "share": 0.5}]}),
+    "adapters": ("flat_llama", {"tuning": {"method": "lora", "rank": 2}}),
     "classifiers": ("toy_roberta", {"objective": {"kind": "classification"}, "tuning": {"method": "lora", "rank": 2}}),
 }
 
@@ -118,10 +118,10 @@ def test_a_measured_run_neither_goes_on_nor_has_a_model(toy: ToyRecipe, finished
 
 
 def test_what_cannot_be_measured_leaves_no_folder(
-    toy: ToyRecipe, toy_tasks: Path, toy_t5: Path, tmp_path: Path
+    toy: ToyRecipe, toy_tasks: Path, flat_t5: Path, tmp_path: Path
 ) -> None:
     for models, kind, message in (
-        ([toy_t5] * 3, UsageError, "3 models for 2 tasks"),
+        ([flat_t5] * 3, UsageError, "3 models for 2 tasks"),
         ([tmp_path / "nowhere"], ModelError, "nowhere does not exist"),
         ([toy_tasks], ModelError, "has no config.json"),
     ):
@@ -129,12 +129,12 @@ def test_what_cannot_be_measured_leaves_no_folder(
             measure(toy(), models, tmp_path / "run")
         assert not (tmp_path / "run").exists()
     with pytest.raises(UsageError, match="protocol: multi_task"):
-        measure(toy(protocol="multi_task"), [toy_t5], tmp_path / "run")
+        measure(toy(protocol="multi_task"), [flat_t5], tmp_path / "run")
     damaged = tmp_path / "damaged"
-    shutil.copytree(toy_t5, damaged)
+    shutil.copytree(flat_t5, damaged)
     (damaged / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(ModelError, match="damaged has damaged weights"):  # although the first one could be tested
-        measure(toy(), [toy_t5, damaged], tmp_path / "run")
+        measure(toy(), [flat_t5, damaged], tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -21,8 +21,8 @@ from tests.toy import Finished, toy_recipe
 
 LEARNING = {"epochs": 6.0}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "seq2seq": ("toy_t5", {"prompt": {"task_name": True}, "tuning": {"method": "lora", "rank": 2}}),
-    "decoder": ("toy_llama", {"evaluation": {"answer": "both", "batch_size": 7}}),
+    "seq2seq": ("flat_t5", {"prompt": {"task_name": True}, "tuning": {"method": "lora", "rank": 2}}),
+    "decoder": ("flat_llama", {"evaluation": {"answer": "both", "batch_size": 7}}),
     "classifier": ("toy_roberta", {"objective": {"kind": "classification"}, "prompt": {}}),
 }
 
@@ -34,8 +34,8 @@ def run(request: pytest.FixtureRequest, toy_tasks: Path, finished: Finished) -> 
 
 
 @pytest.fixture
-def t5_run(toy_tasks: Path, toy_t5: Path, finished: Finished) -> RunFolder:
-    return finished(toy_recipe(toy_tasks, toy_t5, training=LEARNING, **MODELS["seq2seq"][1]))
+def t5_run(toy_tasks: Path, flat_t5: Path, finished: Finished) -> RunFolder:
+    return finished(toy_recipe(toy_tasks, flat_t5, training=LEARNING, **MODELS["seq2seq"][1]))
 
 
 def said(run: RunFolder, *arguments: str) -> list[dict[str, Any]]:
@@ -63,8 +63,8 @@ def test_the_texts_of_the_test_get_its_answers(run: RunFolder, tmp_path: Path) -
                 assert likeliest in (None, max(one["scores"], key=one["scores"].get))
 
 
-def test_scores_are_what_stock_transformers_computes(toy_tasks: Path, toy_t5: Path, finished: Finished) -> None:
-    run = finished(toy_recipe(toy_tasks, toy_t5))
+def test_scores_are_what_stock_transformers_computes(toy_tasks: Path, flat_t5: Path, finished: Finished) -> None:
+    run = finished(toy_recipe(toy_tasks, flat_t5))
     (found,) = said(run, "w6 w11", "--task", "second", "--scores")
     folder = run.stages()[-1].folder / "model"
     model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)

@@ -21,12 +21,12 @@ SENTINELS = 8
 
 
 @pytest.fixture(scope="module")
-def sentinel_t5(tmp_path_factory: pytest.TempPathFactory, toy_t5: Path) -> Path:
+def sentinel_t5(tmp_path_factory: pytest.TempPathFactory, flat_t5: Path) -> Path:
     """The toy T5 with sentinels, and with dropout, so that training draws random numbers of its own."""
     folder = tmp_path_factory.mktemp("sentinels")
-    tokenizer = AutoTokenizer.from_pretrained(toy_t5)
+    tokenizer = AutoTokenizer.from_pretrained(flat_t5)
     tokenizer.add_tokens([f"<extra_id_{number}>" for number in range(SENTINELS)], special_tokens=True)
-    model = T5ForConditionalGeneration.from_pretrained(toy_t5, dropout_rate=0.1)
+    model = T5ForConditionalGeneration.from_pretrained(flat_t5, dropout_rate=0.1)
     model.resize_token_embeddings(len(tokenizer))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -101,8 +101,8 @@ def test_resuming_inside_a_task_equals_never_having_stopped(recipe: Recipe, run:
     assert heard.went_on_after == [5]
 
 
-def test_a_model_that_cannot_be_pretrained_so_leaves_no_folder(recipe: Recipe, toy_t5: Path, tmp_path: Path) -> None:
-    without = recipe.model_copy(update={"model": recipe.model.model_copy(update={"name": str(toy_t5)})})
+def test_a_model_that_cannot_be_pretrained_so_leaves_no_folder(recipe: Recipe, flat_t5: Path, tmp_path: Path) -> None:
+    without = recipe.model_copy(update={"model": recipe.model.model_copy(update={"name": str(flat_t5)})})
     with pytest.raises(ModelError, match="has no sentinels"):
         train(without, tmp_path / "run")
     assert not (tmp_path / "run" / "env.json").exists()

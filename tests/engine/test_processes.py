@@ -46,22 +46,22 @@ class Launched:
 
 
 @pytest.fixture(scope="module")
-def launched(tmp_path_factory: pytest.TempPathFactory, toy_t5: Path, dropout_t5: Path) -> Launched:
+def launched(tmp_path_factory: pytest.TempPathFactory, flat_t5: Path, dropout_t5: Path) -> Launched:
     """Started once, since starting takes longer than training."""
     folder = tmp_path_factory.mktemp("two")
     replay = {"name": "replay", "number": 12, "selection": "balanced"}
     ewc = {"name": "ewc", "examples": 7}  # four of them on one process, three on the other
     adapters = {"method": "incremental_lora", "rank": 4, "dropout": 0.0}  # each process would drop other units
     recipes = {
-        "full": toy_recipe(folder, toy_t5, strategies=[replay, ewc, MIGU], training=TRAINING),
+        "full": toy_recipe(folder, flat_t5, strategies=[replay, ewc, MIGU], training=TRAINING),
         "incremental": toy_recipe(
             folder,
-            toy_t5,
+            flat_t5,
             strategies=[{"name": "olora"}, MIGU],
             tuning=adapters,
             training={**TRAINING, "group_by_length": True},
         ),
-        "general": toy_recipe(folder, toy_t5, general=TEXTS, protocol="zero_shot", data={"test_per_task": 4}),
+        "general": toy_recipe(folder, flat_t5, general=TEXTS, protocol="zero_shot", data={"test_per_task": 4}),
         "interrupted": toy_recipe(
             folder,
             dropout_t5,
@@ -163,8 +163,8 @@ def test_the_weights_are_the_same(full: Pair) -> None:
             torch.testing.assert_close(one[name], two[name], atol=1e-3, rtol=0)
 
 
-def test_migu_moves_the_same_rows(full: Pair, toy_t5: Path) -> None:
-    start = load_file(toy_t5 / "model.safetensors")
+def test_migu_moves_the_same_rows(full: Pair, flat_t5: Path) -> None:
+    start = load_file(flat_t5 / "model.safetensors")
     first, second = (full.tensors(stage, "model/model.safetensors") for stage in (1, 2))
     layers = [name for name in start if "Attention." in name or "DenseReluDense" in name]
     for before, after, steps in (((start, start), first, 2), (first, second, 3)):
@@ -180,12 +180,12 @@ def test_migu_moves_the_same_rows(full: Pair, toy_t5: Path) -> None:
         assert min(shares) < max(shares)
 
 
-def test_the_fisher_information_is_the_same(full: Pair, toy_t5: Path) -> None:
+def test_the_fisher_information_is_the_same(full: Pair, flat_t5: Path) -> None:
     for stage in (1, 2):
         one, two = full.tensors(stage, "strategies.safetensors")
         assert one.keys() == two.keys()
         fisher = [name for name in one if name.startswith("ewc/fisher/")]
-        assert len(fisher) == len(load_file(toy_t5 / "model.safetensors"))
+        assert len(fisher) == len(load_file(flat_t5 / "model.safetensors"))
         for name in fisher:
             torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-6 * float(one[name].max()))
     one, two = full.logged("ewc_penalty")

@@ -101,18 +101,18 @@ class TestRefused:
 class TestOneModelPerTask:
     @TUNINGS
     def test_each_task_trains_as_the_first_of_a_sequence(
-        self, tmp_path: Path, toy_t5: Path, toy: ToyRecipe, finished: Finished, tuning: dict[str, Any]
+        self, tmp_path: Path, flat_t5: Path, toy: ToyRecipe, finished: Finished, tuning: dict[str, Any]
     ):
         """Bit for bit, whatever its place: its seed is that of a sequence's first task."""
         tasks = [write_task(tmp_path, name) for name in ("first", "second")]
         one_epoch = {"per_task": {"second": {"epochs": 1.0}}}
-        alone_recipe = toy_recipe(tmp_path, toy_t5, protocol="per_task", tuning=tuning, training=one_epoch)
+        alone_recipe = toy_recipe(tmp_path, flat_t5, protocol="per_task", tuning=tuning, training=one_epoch)
         alone = train(alone_recipe, tmp_path / "alone")
         matrix = alone.read_matrix()
         assert [[score is None for score in row] for row in matrix.rows] == [[False, True], [True, False]]
         for index, order in enumerate(([0, 1], [1, 0])):
             recipe = toy_recipe(
-                tmp_path, toy_t5, tuning=tuning, training=one_epoch, tasks=[tasks[place] for place in order]
+                tmp_path, flat_t5, tuning=tuning, training=one_epoch, tasks=[tasks[place] for place in order]
             )
             sequence = train(recipe, tmp_path / f"sequence-{index}")
             ours, theirs = alone.stages()[index + 1], sequence.stages()[1]
@@ -152,16 +152,16 @@ class TestOneModelPerTask:
             assert list(answers.records()) == kept
 
     @TUNINGS
-    def test_only_the_last_model_is_kept_where_asked(self, tmp_path: Path, toy_t5: Path, tuning: dict[str, Any]):
-        recipe = toy_recipe(tmp_path, toy_t5, protocol="per_task", tuning=tuning, saving={"models": "last"})
+    def test_only_the_last_model_is_kept_where_asked(self, tmp_path: Path, flat_t5: Path, tuning: dict[str, Any]):
+        recipe = toy_recipe(tmp_path, flat_t5, protocol="per_task", tuning=tuning, saving={"models": "last"})
         run = train(recipe, tmp_path / "run")
         with pytest.raises(RunError, match="was not kept"):
             evaluate(run, stage="first")
         (answers,) = evaluate(run, tasks=["second"])
         assert answers.exact_match == run.read_matrix().rows[1][1]
 
-    def test_the_model_before_is_let_go(self, tmp_path: Path, toy_t5: Path):
-        prepared = prepare(toy_recipe(tmp_path, toy_t5, protocol="per_task"))
+    def test_the_model_before_is_let_go(self, tmp_path: Path, flat_t5: Path):
+        prepared = prepare(toy_recipe(tmp_path, flat_t5, protocol="per_task"))
         fitting.fit(prepared, 0, Listener())
         trained = weakref.ref(prepared.family.model)
         gc.disable()
@@ -174,7 +174,7 @@ class TestOneModelPerTask:
 
 class TestAllTasksTogether:
     def test_the_training_data_is_the_union_each_with_its_own_prompt(
-        self, tmp_path: Path, toy_t5: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, flat_t5: Path, monkeypatch: pytest.MonkeyPatch
     ):
         trained_on: list[list[dict[str, Any]]] = []
 
@@ -189,9 +189,9 @@ class TestAllTasksTogether:
             {**write_task(tmp_path / "data", name, examples), "instruction": instruction}
             for name, examples, instruction in (("first", 24, "w30 w31"), ("second", 13, "w32"))
         ]
-        together = toy_recipe(tmp_path, toy_t5, protocol="multi_task", tasks=tasks)
+        together = toy_recipe(tmp_path, flat_t5, protocol="multi_task", tasks=tasks)
         run = train(together, tmp_path / "together")
-        train(toy_recipe(tmp_path, toy_t5, tasks=tasks), tmp_path / "sequence")
+        train(toy_recipe(tmp_path, flat_t5, tasks=tasks), tmp_path / "sequence")
         union, *each = trained_on
         assert [len(data) for data in each] == [24, 13]
         assert union == [example for data in each for example in data]
@@ -212,10 +212,10 @@ class TestAllTasksTogether:
         shutil.rmtree(run.path / "tasks" / "01-all-tasks")
         assert (train(recipe, run.path, resume=True).path / "matrix.json").read_bytes() == whole
 
-    def test_it_learns_all_of_them(self, tmp_path: Path, toy_t5: Path):
+    def test_it_learns_all_of_them(self, tmp_path: Path, flat_t5: Path):
         recipe = toy_recipe(
             tmp_path,
-            toy_t5,
+            flat_t5,
             protocol="multi_task",
             prompt={"task_name": True},
             training={"epochs": 12.0, "learning_rate": 2e-2},
@@ -273,11 +273,11 @@ class TestHeard:
         ],
     )
     def test_the_plan_is_what_happens(
-        self, tmp_path: Path, toy_t5: Path, protocol: str, heard: list[tuple[str, int, int]]
+        self, tmp_path: Path, flat_t5: Path, protocol: str, heard: list[tuple[str, int, int]]
     ):
         self.Heard.plans.clear()
         self.Heard.heard.clear()
-        train(toy_recipe(tmp_path, toy_t5, protocol=protocol), tmp_path / "run", listener=self.Heard())
+        train(toy_recipe(tmp_path, flat_t5, protocol=protocol), tmp_path / "run", listener=self.Heard())
         (plan,) = self.Heard.plans
         assert self.Heard.heard == heard
         assert [(name, index, steps) for index, (name, steps) in enumerate(plan.steps.items())] == heard

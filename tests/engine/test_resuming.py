@@ -80,10 +80,10 @@ class TestRecipe:
 
 
 @pytest.fixture
-def begun(tmp_path: Path, toy_t5: Path, finished: Finished) -> tuple[Recipe, RunFolder]:
+def begun(tmp_path: Path, flat_t5: Path, finished: Finished) -> tuple[Recipe, RunFolder]:
     """A recipe whose data and model are the test's own, and its run, of which the second task is not done."""
     model = tmp_path / "model"
-    shutil.copytree(toy_t5, model)
+    shutil.copytree(flat_t5, model)
     recipe = toy_recipe(tmp_path, model, tuning=LORA, **SHORT)
     run = train(recipe, tmp_path / "run")
     shutil.rmtree(run.stage_folder(2, "second"))
@@ -153,8 +153,8 @@ def test_changes_that_are_accepted_are_recorded(begun: tuple[Recipe, RunFolder],
     train(recipe, run.path, resume=True)  # what was accepted is what the run read from now on
 
 
-def test_rows_that_a_limit_leaves_out_may_change(tmp_path: Path, toy_t5: Path) -> None:
-    recipe = toy_recipe(tmp_path, toy_t5, data={"train_per_task": 8, "test_per_task": 8}, **SHORT)
+def test_rows_that_a_limit_leaves_out_may_change(tmp_path: Path, flat_t5: Path) -> None:
+    recipe = toy_recipe(tmp_path, flat_t5, data={"train_per_task": 8, "test_per_task": 8}, **SHORT)
     run = train(recipe, tmp_path / "run")
     shutil.rmtree(run.stage_folder(2, "second"))
     used = {text for task in load_tasks(recipe) for text in task.train["text"]}
@@ -169,9 +169,9 @@ def test_rows_that_a_limit_leaves_out_may_change(tmp_path: Path, toy_t5: Path) -
     assert len(run.stages()) == 2
 
 
-def test_training_data_of_finished_tasks_may_be_gone(tmp_path: Path, toy_t5: Path) -> None:
+def test_training_data_of_finished_tasks_may_be_gone(tmp_path: Path, flat_t5: Path) -> None:
     """Their labels are those that were read of them; the tests tell nothing of `w9` here."""
-    recipe = toy_recipe(tmp_path, toy_t5, **SHORT)
+    recipe = toy_recipe(tmp_path, flat_t5, **SHORT)
     told = recipe.model_dump(mode="json")
     told["tasks"][0]["labels"] = None
     recipe = Recipe.model_validate(told)
@@ -196,10 +196,10 @@ def test_training_data_of_finished_tasks_may_be_gone(tmp_path: Path, toy_t5: Pat
         train(recipe, gone.path, resume=True)
 
 
-def test_a_validation_split_is_gone_with_the_training_data(tmp_path: Path, toy_t5: Path) -> None:
+def test_a_validation_split_is_gone_with_the_training_data(tmp_path: Path, flat_t5: Path) -> None:
     recipe = toy_recipe(
         tmp_path,
-        toy_t5,
+        flat_t5,
         **{**SHORT, "data": {"validation_share": 0.5}, "evaluation": {"split": "validation", "zero_shot": False}},
     )
     run = train(recipe, tmp_path / "run")
@@ -295,8 +295,8 @@ def test_a_missing_zero_shot_test_is_never_made_with_a_trained_model(toy: ToyRec
         train(recipe, run.path, resume=True)
 
 
-def test_models_that_are_not_kept_go_although_a_kill_came_between(tmp_path: Path, toy_t5: Path) -> None:
-    recipe = toy_recipe(tmp_path, toy_t5, saving={"models": "last"}, **SHORT)
+def test_models_that_are_not_kept_go_although_a_kill_came_between(tmp_path: Path, flat_t5: Path) -> None:
+    recipe = toy_recipe(tmp_path, flat_t5, saving={"models": "last"}, **SHORT)
     run = train(recipe, tmp_path / "run")
     first = run.stage_folder(1, "first")
     shutil.copytree(run.stage_folder(2, "second") / "model", first / "model")
@@ -313,13 +313,13 @@ def test_models_that_are_not_kept_go_although_a_kill_came_between(tmp_path: Path
     assert is_whole(list(examine(run.path)))
 
 
-def test_of_a_branch_that_has_moved_on_the_hub_the_old_commit_is_taken(toy_t5: Path, tmp_path: Path) -> None:
+def test_of_a_branch_that_has_moved_on_the_hub_the_old_commit_is_taken(flat_t5: Path, tmp_path: Path) -> None:
     """In a process of its own, which finds the hub's cache where its environment says."""
     repo, old, new = tmp_path / "hub" / "models--someone--toy", "a" * 40, "b" * 40
     for part in ("refs", "snapshots"):
         (repo / part).mkdir(parents=True)
     for commit in (old, new):
-        (repo / "snapshots" / commit).symlink_to(toy_t5)
+        (repo / "snapshots" / commit).symlink_to(flat_t5)
     code = f"""
 from pathlib import Path
 import clkit

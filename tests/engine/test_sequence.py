@@ -72,8 +72,8 @@ def test_a_run_holds_what_the_reference_says(toy: ToyRecipe, finished: Finished)
     assert steps[-1]["migu_masked_share"] == pytest.approx(0.5, abs=0.01)
 
 
-def test_training_learns(tmp_path: Path, toy_t5: Path) -> None:
-    matrix = train(toy_recipe(tmp_path, toy_t5, training={"epochs": 12.0}), tmp_path / "run").read_matrix()
+def test_training_learns(tmp_path: Path, flat_t5: Path) -> None:
+    matrix = train(toy_recipe(tmp_path, flat_t5, training={"epochs": 12.0}), tmp_path / "run").read_matrix()
     assert matrix.rows[0][0] > 0.9
     assert matrix.rows[1][1] > 0.9
     assert matrix.zero_shot[0] < 0.6
@@ -155,16 +155,16 @@ def test_a_recipe_that_cannot_load_neither_leaves_a_folder_nor_empties_one(
 
 
 def test_a_strategy_that_cannot_work_with_the_model_is_refused_before_anything_is_trained(
-    tmp_path: Path, toy_t5: Path
+    tmp_path: Path, flat_t5: Path
 ) -> None:
     for strategy in ({"name": "migu", "layers": ["query"]}, {"name": "osf", "preserved": 0.01}):
         with pytest.raises(ClkitError, match=rf"^strategies\.{strategy['name']}\."):
-            train(toy_recipe(tmp_path, toy_t5, strategies=[strategy]), tmp_path / "run")
+            train(toy_recipe(tmp_path, flat_t5, strategies=[strategy]), tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("replay", [{"share": 0.5}, {"selection": "reservoir", "capacity": 9, "ratio": 0.7}, None])
-def test_the_plan_has_the_steps_that_are_trained(replay: dict[str, Any] | None, tmp_path: Path, toy_t5: Path) -> None:
+def test_the_plan_has_the_steps_that_are_trained(replay: dict[str, Any] | None, tmp_path: Path, flat_t5: Path) -> None:
     planned: dict[str, int] = {}
     taken: dict[str, int] = {}
 
@@ -176,14 +176,16 @@ def test_the_plan_has_the_steps_that_are_trained(replay: dict[str, Any] | None, 
             taken[task] = steps
 
     strategies = [{"name": "replay", **replay}] if replay else []
-    train(toy_recipe(tmp_path, toy_t5, strategies=strategies, **SHORT), tmp_path / "run", listener=Steps())
+    train(toy_recipe(tmp_path, flat_t5, strategies=strategies, **SHORT), tmp_path / "run", listener=Steps())
     assert planned == taken
     assert (planned["second"] > planned["first"]) is bool(strategies)
 
 
-def test_what_is_tested_after_each_task(tmp_path: Path, toy_t5: Path) -> None:
+def test_what_is_tested_after_each_task(tmp_path: Path, flat_t5: Path) -> None:
     def measured(tasks: str) -> list[list[bool]]:
-        recipe = toy_recipe(tmp_path, toy_t5, evaluation={"tasks": tasks, "zero_shot": False}, training={"epochs": 1.0})
+        recipe = toy_recipe(
+            tmp_path, flat_t5, evaluation={"tasks": tasks, "zero_shot": False}, training={"epochs": 1.0}
+        )
         matrix = train(recipe, tmp_path / tasks).read_matrix()
         assert matrix.zero_shot is None
         return [[score is not None for score in row] for row in matrix.rows]
@@ -194,8 +196,10 @@ def test_what_is_tested_after_each_task(tmp_path: Path, toy_t5: Path) -> None:
 
 
 @pytest.mark.parametrize("tuning", [{"method": "full"}, LORA], ids=["full", "lora"])
-def test_a_saved_stage_answers_as_the_model_in_memory_did(tmp_path: Path, toy_t5: Path, tuning: dict[str, Any]) -> None:
-    recipe = toy_recipe(tmp_path, toy_t5, strategies=MIGU_UPDATE, tuning=tuning, evaluation={"tasks": "all"})
+def test_a_saved_stage_answers_as_the_model_in_memory_did(
+    tmp_path: Path, flat_t5: Path, tuning: dict[str, Any]
+) -> None:
+    recipe = toy_recipe(tmp_path, flat_t5, strategies=MIGU_UPDATE, tuning=tuning, evaluation={"tasks": "all"})
     run = train(recipe, tmp_path / "run")
     matrix = run.read_matrix()
     for stage, row in (("zero-shot", matrix.zero_shot), ("first", matrix.rows[0]), (None, matrix.rows[1])):
@@ -209,20 +213,20 @@ def test_a_saved_stage_answers_as_the_model_in_memory_did(tmp_path: Path, toy_t5
 @pytest.mark.parametrize("less", [{"precision": "bf16"}, {"matmul": "medium"}], ids=["bf16", "matmul"])
 @pytest.mark.parametrize("tuning", [{"method": "full"}, LORA], ids=["full", "lora"])
 def test_tests_are_in_float32_where_training_is_not(
-    tmp_path: Path, toy_t5: Path, tuning: dict[str, Any], less: dict[str, str]
+    tmp_path: Path, flat_t5: Path, tuning: dict[str, Any], less: dict[str, str]
 ) -> None:
     """Otherwise a stage that is loaded again would not answer as it did."""
     loss = {"metric": "loss", "tasks": "all"}
-    recipe = toy_recipe(tmp_path, toy_t5, tuning=tuning, training=less, evaluation=loss)
+    recipe = toy_recipe(tmp_path, flat_t5, tuning=tuning, training=less, evaluation=loss)
     run = train(recipe, tmp_path / "run")
     for stage in run.stages():
         again = [answer.scores["loss"] for answer in evaluate(run, stage=str(stage.index))]
         assert again == stage.payload["row"]
 
 
-def test_only_the_last_model_is_kept_where_asked(tmp_path: Path, toy_t5: Path) -> None:
+def test_only_the_last_model_is_kept_where_asked(tmp_path: Path, flat_t5: Path) -> None:
     ewc = [{"name": "ewc", "examples": 2}]
-    run = train(toy_recipe(tmp_path, toy_t5, saving={"models": "last"}, strategies=ewc), tmp_path / "run")
+    run = train(toy_recipe(tmp_path, flat_t5, saving={"models": "last"}, strategies=ewc), tmp_path / "run")
     first = run.path / "tasks" / "01-first"  # what EWC keeps is twice as large as the model
     assert sorted(path.name for path in first.iterdir()) == ["done.json", "predictions.jsonl", "trained.json"]
     assert evaluate(run, tasks=["second"])[0].exact_match == run.read_matrix().rows[1][1]
@@ -232,14 +236,14 @@ def test_only_the_last_model_is_kept_where_asked(tmp_path: Path, toy_t5: Path) -
         evaluate(run, stage="third")
 
 
-def test_a_lora_adapter_loads_in_stock_peft(toy: ToyRecipe, finished: Finished, toy_t5: Path) -> None:
+def test_a_lora_adapter_loads_in_stock_peft(toy: ToyRecipe, finished: Finished, flat_t5: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForSeq2SeqLM
 
     recipe = toy(strategies=MIGU_UPDATE, tuning=LORA)
     run = finished(recipe)
     stock = PeftModel.from_pretrained(
-        AutoModelForSeq2SeqLM.from_pretrained(toy_t5), run.stages()[-1].folder / "adapter"
+        AutoModelForSeq2SeqLM.from_pretrained(flat_t5), run.stages()[-1].folder / "adapter"
     )
     ours = weights(run.path, recipe)
     found = dict(stock.named_parameters())
@@ -270,8 +274,8 @@ class Heard(Listener):
 SHORT: dict[str, Any] = {"training": {"epochs": 1.0}, "evaluation": {"zero_shot": False}}
 
 
-def test_a_run_that_is_being_written_is_left_alone(tmp_path: Path, toy_t5: Path) -> None:
-    recipe = toy_recipe(tmp_path, toy_t5, **SHORT)
+def test_a_run_that_is_being_written_is_left_alone(tmp_path: Path, flat_t5: Path) -> None:
+    recipe = toy_recipe(tmp_path, flat_t5, **SHORT)
     with locked(tmp_path / "run"), pytest.raises(RunError, match="run is being written by process"):
         train(recipe, tmp_path / "run")
     run = train(recipe, tmp_path / "run")
@@ -282,8 +286,8 @@ def test_a_run_that_is_being_written_is_left_alone(tmp_path: Path, toy_t5: Path)
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
 
 
-def test_the_lock_of_a_dead_process_is_taken_over_with_a_word(tmp_path: Path, toy_t5: Path) -> None:
-    recipe = toy_recipe(tmp_path, toy_t5, **SHORT)
+def test_the_lock_of_a_dead_process_is_taken_over_with_a_word(tmp_path: Path, flat_t5: Path) -> None:
+    recipe = toy_recipe(tmp_path, flat_t5, **SHORT)
     (tmp_path / "run").mkdir()
     dead = replace(Holder.this_process(), pid=4711)
     (tmp_path / "run" / LOCK_FILE).write_text(json.dumps(asdict(dead)))
@@ -294,8 +298,8 @@ def test_the_lock_of_a_dead_process_is_taken_over_with_a_word(tmp_path: Path, to
     assert is_whole(list(examine(run.path)))
 
 
-def test_resuming_from_damage_is_refused_until_the_stage_is_removed(tmp_path: Path, toy_t5: Path) -> None:
-    recipe = toy_recipe(tmp_path, toy_t5, strategies=MIGU_UPDATE, **SHORT)
+def test_resuming_from_damage_is_refused_until_the_stage_is_removed(tmp_path: Path, flat_t5: Path) -> None:
+    recipe = toy_recipe(tmp_path, flat_t5, strategies=MIGU_UPDATE, **SHORT)
     run = train(recipe, tmp_path / "run")
     first, second = (stage.folder for stage in run.stages())
     whole = (run.path / "matrix.json").read_bytes()
@@ -314,15 +318,15 @@ def test_resuming_from_damage_is_refused_until_the_stage_is_removed(tmp_path: Pa
     assert is_whole(list(examine(run.path)))
 
 
-def test_what_does_not_decide_the_result_may_differ_on_resuming(tmp_path: Path, toy_t5: Path) -> None:
-    recipe = toy_recipe(tmp_path, toy_t5, **SHORT)
+def test_what_does_not_decide_the_result_may_differ_on_resuming(tmp_path: Path, flat_t5: Path) -> None:
+    recipe = toy_recipe(tmp_path, flat_t5, **SHORT)
     whole = train(recipe, tmp_path / "whole")
     shutil.copytree(whole.path, tmp_path / "run")
     run = RunFolder.open(tmp_path / "run")
     shutil.rmtree(run.stages()[-1].folder)
     changed = toy_recipe(
         tmp_path,
-        toy_t5,
+        flat_t5,
         training={"epochs": 1.0, "log_every": 3},
         evaluation=SHORT["evaluation"],
         saving={"models": "last"},

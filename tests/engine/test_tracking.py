@@ -85,8 +85,8 @@ def recorders(monkeypatch: pytest.MonkeyPatch) -> list[Recorder]:
     return made
 
 
-def test_one_run_of_the_tracker_has_all_tasks(tmp_path: Path, toy_t5: Path, recorders: list[Recorder]) -> None:
-    run = train(tracked(tmp_path, toy_t5, "tensorboard"), tmp_path / "run")
+def test_one_run_of_the_tracker_has_all_tasks(tmp_path: Path, flat_t5: Path, recorders: list[Recorder]) -> None:
+    run = train(tracked(tmp_path, flat_t5, "tensorboard"), tmp_path / "run")
     (told,) = recorders
     assert told.ended
     first, second = (stage.payload["steps"] for stage in run.stages()[1:])
@@ -105,38 +105,38 @@ def test_one_run_of_the_tracker_has_all_tasks(tmp_path: Path, toy_t5: Path, reco
     assert told.steps_of("bwt") == [first + second]
 
 
-def test_going_on_goes_on_with_the_trackers_run(tmp_path: Path, toy_t5: Path, recorders: list[Recorder]) -> None:
-    recipe = tracked(tmp_path, toy_t5, "tensorboard")
+def test_going_on_goes_on_with_the_trackers_run(tmp_path: Path, flat_t5: Path, recorders: list[Recorder]) -> None:
+    recipe = tracked(tmp_path, flat_t5, "tensorboard")
     stop(recipe, tmp_path / "run", "second", 2)
     run = train(recipe, tmp_path / "run", resume=True)
     before, after = recorders
     assert before.ended
     assert (before.begun, after.begun, after.settings) == (None, "a-name", None)
     assert after.first == after.lines[0][0] == run.stages()[1].payload["steps"] + 4
-    train(tracked(tmp_path, toy_t5), tmp_path / "plain")  # trackers may be left out later: they change no result
+    train(tracked(tmp_path, flat_t5), tmp_path / "plain")  # trackers may be left out later: they change no result
     assert_same(run, RunFolder.open(tmp_path / "plain"))
     assert after.last("bwt") == run.matrix.metrics()["bwt"].value
 
 
 def test_a_tracker_that_fails_is_left_alone(
-    tmp_path: Path, toy_t5: Path, recorders: list[Recorder], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, flat_t5: Path, recorders: list[Recorder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(self: Recorder, values: Any, step: int | None = None, **more: Any) -> None:
         raise ConnectionError("no route\nto host")
 
     monkeypatch.setattr(Recorder, "log", refused)
     heard = Heard()
-    run = train(tracked(tmp_path, toy_t5, "tensorboard"), tmp_path / "run", listener=heard)
+    run = train(tracked(tmp_path, flat_t5, "tensorboard"), tmp_path / "run", listener=heard)
     said = "training.report_to: tensorboard failed, and the run goes on without it (no route"
     assert [one for one in heard.remarks if "report_to" in one] == [f"{said})"]
     assert len(run.stages()) == 3
 
 
 def test_a_tracker_that_is_not_installed_is_refused(
-    tmp_path: Path, toy_t5: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, flat_t5: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inputs, "find_spec", lambda name: None)
-    recipe = tracked(tmp_path, toy_t5, "wandb", "mlflow")
+    recipe = tracked(tmp_path, flat_t5, "wandb", "mlflow")
     said = "training.report_to: wandb is not installed: `pip install 'clkit[wandb]'`"
     assert inputs.missing_inputs(recipe) == [said, said.replace("wandb", "mlflow")]
     with pytest.raises(UsageError, match=r"training\.report_to: wandb is not installed"):
@@ -181,7 +181,7 @@ READ = {"tensorboard": of_tensorboard, "mlflow": of_mlflow, "trackio": of_tracki
 
 @pytest.mark.parametrize("name", [*READ, "wandb"])
 def test_the_tracker_has_what_the_log_has_and_writes_nowhere_else(
-    name: str, tmp_path: Path, toy_t5: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, flat_t5: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if find_spec(name) is None:
         pytest.skip(f"needs {name} (pip install 'clkit[{name}]')")
@@ -191,7 +191,7 @@ def test_the_tracker_has_what_the_log_has_and_writes_nowhere_else(
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.chdir(home)
     heard = Heard()
-    recipe = tracked(tmp_path, toy_t5, name)
+    recipe = tracked(tmp_path, flat_t5, name)
     stop(recipe, tmp_path / "run", "second", 2)
     run = train(recipe, tmp_path / "run", resume=True, listener=heard)
     assert not [one for one in heard.remarks if "report_to" in one]

@@ -18,7 +18,7 @@ from tests.toy import toy_recipe
 
 OPTIONS: dict[str, dict[str, Any]] = {"label_smoothing": {"label_smoothing": 0.2}, "neftune": {"neftune_alpha": 5.0}}
 KINDS: dict[str, dict[str, Any]] = {
-    "toy_llama": {"evaluation": {"metric": "loss"}},
+    "flat_llama": {"evaluation": {"metric": "loss"}},
     "toy_roberta": {"objective": {"kind": "classification", "heads": "per_task"}},
 }
 
@@ -27,7 +27,7 @@ def weights(run: RunFolder) -> bytes:
     return (run.stages()[-1].folder / "model" / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize(("option", "model"), [("label_smoothing", "toy_roberta"), ("neftune", "toy_llama")])
+@pytest.mark.parametrize(("option", "model"), [("label_smoothing", "toy_roberta"), ("neftune", "flat_llama")])
 def test_it_changes_training_and_nothing_else(
     option: str, model: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -44,7 +44,7 @@ def test_it_changes_training_and_nothing_else(
     assert weights(train(changed, tmp_path / "stopped", resume=True)) == weights(run)
 
 
-def test_noise_that_would_reach_no_embedding_is_refused(tmp_path: Path, toy_t5: Path) -> None:
+def test_noise_that_would_reach_no_embedding_is_refused(tmp_path: Path, flat_t5: Path) -> None:
     """The Trainer hooks on `shared`, and the stacks of a T5 have embedding layers of their own with its weight."""
     with pytest.raises(UsageError, match=r"training\.neftune_alpha: seq2seq models such as this one"):
-        prepare(toy_recipe(tmp_path, toy_t5, training=OPTIONS["neftune"]))
+        prepare(toy_recipe(tmp_path, flat_t5, training=OPTIONS["neftune"]))

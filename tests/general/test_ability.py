@@ -60,8 +60,8 @@ def words(number: int) -> str:
 
 
 class TestHeldOutLoss:
-    def test_of_a_decoder_is_that_of_the_next_token(self, tmp_path: Path, toy_llama: Path) -> None:
-        loaded = load(toy_llama)
+    def test_of_a_decoder_is_that_of_the_next_token(self, tmp_path: Path, flat_llama: Path) -> None:
+        loaded = load(flat_llama)
         text = words(3 * BLOCK_TOKENS)
         nll, tokens = 0.0, 0
         for block in blocks([text], loaded.tokenizer, BLOCK_TOKENS):
@@ -97,8 +97,8 @@ class TestHeldOutLoss:
         answering = load_model(ModelSection(name=str(t5_tiny)), FullTuning())
         assert loss_of(answering, text, tmp_path) == pytest.approx(expected, rel=1e-4)
 
-    def test_of_a_t5_without_sentinels_is_that_of_each_second_half(self, tmp_path: Path, toy_t5: Path) -> None:
-        loaded = load_model(ModelSection(name=str(toy_t5)), FullTuning())
+    def test_of_a_t5_without_sentinels_is_that_of_each_second_half(self, tmp_path: Path, flat_t5: Path) -> None:
+        loaded = load_model(ModelSection(name=str(flat_t5)), FullTuning())
         text = words(500)
         nll, tokens = 0.0, 0
         for block in blocks([text], loaded.tokenizer, BLOCK_TOKENS):
@@ -112,15 +112,15 @@ class TestHeldOutLoss:
             tokens += labels.shape[1]
         assert loss_of(loaded, text, tmp_path) == pytest.approx(nll / tokens, rel=1e-5)
 
-    def test_is_null_where_the_model_is_ruined(self, toy_llama: Path) -> None:
-        loaded = load(toy_llama)
+    def test_is_null_where_the_model_is_ruined(self, flat_llama: Path) -> None:
+        loaded = load(flat_llama)
         torch.nn.init.constant_(loaded.model.get_input_embeddings().weight, math.nan)
         assert general().measure(loaded, Listener()) == {"held_out_loss": None}
 
     def test_is_null_where_the_tokenizer_knows_no_word(self, toy_roberta: Path) -> None:
         assert general().measure(load(toy_roberta), Listener()) == {"held_out_loss": None}  # unknown words all of them
 
-    def test_shows_its_progress_and_can_be_stopped(self, toy_llama: Path) -> None:
+    def test_shows_its_progress_and_can_be_stopped(self, flat_llama: Path) -> None:
         heard: list[Any] = []
 
         class Heard(Listener):
@@ -133,7 +133,7 @@ class TestHeldOutLoss:
         def stop() -> None:
             raise InterruptionError("SIGTERM")
 
-        loaded = load(toy_llama)
+        loaded = load(flat_llama)
         general().measure(loaded, Heard())
         (name, total), *parts = heard
         assert name == "held-out text"
@@ -201,7 +201,7 @@ def trained_weights(run: RunFolder, recipe: Recipe) -> dict[str, torch.Tensor]:
     [
         ("dropout_t5", {}),
         ("dropout_t5", {"tuning": {"method": "lora", "rank": 2, "dropout": 0.3}}),
-        ("toy_llama", {}),
+        ("flat_llama", {}),
         ("toy_roberta", {"objective": {"kind": "pretraining", "block_tokens": 32}, "prompt": {"max_tokens": 512}}),
     ],
     ids=["t5", "t5-lora", "llama", "roberta"],
@@ -228,9 +228,9 @@ def test_training_is_the_same_with_and_without(
     ("when", "zero_shot", "stages"),
     [("all", True, [0, 1, 2]), ("ends", False, [0, 2]), ("final", True, [2]), ("final", False, [2])],
 )
-def test_what_is_measured_when(tmp_path: Path, toy_t5: Path, when: str, zero_shot: bool, stages: list[int]) -> None:
+def test_what_is_measured_when(tmp_path: Path, flat_t5: Path, when: str, zero_shot: bool, stages: list[int]) -> None:
     changes: dict[str, Any] = {"general": {"when": when, **TEXTS}, "evaluation": {"zero_shot": zero_shot}}
-    run = train(toy_recipe(tmp_path, toy_t5, training=ONE_EPOCH, **changes), tmp_path / "run")
+    run = train(toy_recipe(tmp_path, flat_t5, training=ONE_EPOCH, **changes), tmp_path / "run")
     assert [stage.index for stage in run.stages() if "general" in stage.payload] == stages
     assert (run.read_matrix().zero_shot is None) is not zero_shot
     recovered = run.scores()
@@ -240,17 +240,17 @@ def test_what_is_measured_when(tmp_path: Path, toy_t5: Path, when: str, zero_sho
 
 
 @pytest.mark.parametrize(("protocol", "stages"), [("multi_task", [0, 1]), ("per_task", [0, 1, 2]), ("zero_shot", [0])])
-def test_baselines_are_measured_too(tmp_path: Path, toy_t5: Path, protocol: str, stages: list[int]) -> None:
-    recipe = toy_recipe(tmp_path, toy_t5, training=ONE_EPOCH, general=TEXTS, protocol=protocol)
+def test_baselines_are_measured_too(tmp_path: Path, flat_t5: Path, protocol: str, stages: list[int]) -> None:
+    recipe = toy_recipe(tmp_path, flat_t5, training=ONE_EPOCH, general=TEXTS, protocol=protocol)
     run = train(recipe, tmp_path / "run")
     assert [stage.index for stage in run.stages() if "general" in stage.payload] == stages
 
 
 @pytest.mark.parametrize("zero_shot", [True, False])
 def test_resuming_neither_repeats_nor_loses_it(
-    tmp_path: Path, toy_t5: Path, monkeypatch: pytest.MonkeyPatch, zero_shot: bool
+    tmp_path: Path, flat_t5: Path, monkeypatch: pytest.MonkeyPatch, zero_shot: bool
 ) -> None:
-    recipe = toy_recipe(tmp_path, toy_t5, training=ONE_EPOCH, general=TEXTS, evaluation={"zero_shot": zero_shot})
+    recipe = toy_recipe(tmp_path, flat_t5, training=ONE_EPOCH, general=TEXTS, evaluation={"zero_shot": zero_shot})
     whole = train(recipe, tmp_path / "whole")
     measure = General.measure
     calls: list[int] = []
@@ -315,10 +315,10 @@ class TestRefusals:
         with pytest.raises(ModelError, match=r"^general\.texts: the tokenizer has no mask token"):
             refuse_unmeasurable(GeneralSection(**TEXTS), loaded)
 
-    def test_a_missing_file_is_found_by_validate(self, tmp_path: Path, toy_t5: Path) -> None:
-        recipe = toy_recipe(tmp_path, toy_t5, general={"texts": str(tmp_path / "none.txt")})
+    def test_a_missing_file_is_found_by_validate(self, tmp_path: Path, flat_t5: Path) -> None:
+        recipe = toy_recipe(tmp_path, flat_t5, general={"texts": str(tmp_path / "none.txt")})
         assert missing_inputs(recipe) == [f"general.texts: no file '{tmp_path}/none.txt'"]
-        assert missing_inputs(toy_recipe(tmp_path, toy_t5, general=TEXTS)) == []
+        assert missing_inputs(toy_recipe(tmp_path, flat_t5, general=TEXTS)) == []
 
 
 def test_paths_start_from_the_recipe(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def log_likelihood(loaded: Family, question: str, choice: str) -> float:
 
 @needs_lm_eval
 class TestScores:
-    @pytest.mark.parametrize("model", ["toy_t5", "toy_llama"])
+    @pytest.mark.parametrize("model", ["flat_t5", "flat_llama"])
     def test_accuracy_by_hand(self, folder: Path, request: pytest.FixtureRequest, model: str) -> None:
         loaded = load(request.getfixturevalue(model))
         torch.manual_seed(5)  # a model that prefers now this choice, now that
@@ -122,8 +122,8 @@ class TestScores:
         few = measure(loaded, section(folder, limit=5, batch_size=2))
         assert few["toy_words/acc"] == pytest.approx(sum(plain[:5]) / 5)
 
-    def test_solved_examples_are_the_same_each_time(self, folder: Path, toy_llama: Path) -> None:
-        loaded = load(toy_llama)
+    def test_solved_examples_are_the_same_each_time(self, folder: Path, flat_llama: Path) -> None:
+        loaded = load(flat_llama)
         asked: list[torch.Tensor] = []
         loaded.model.register_forward_pre_hook(lambda module, inputs: asked.append(inputs[0]))
         general = General(GeneralSection(lm_eval=LmEvalSection(**section(folder, num_fewshot=2, limit=1))), 64)
@@ -136,7 +136,7 @@ class TestScores:
         assert first[0].shape[1] > asked[0].shape[1] + 4  # two questions with their answers stand before the one asked
 
     @pytest.mark.usefixtures("own_tasks_only")
-    def test_groups_and_tags(self, folder: Path, toy_llama: Path) -> None:
+    def test_groups_and_tags(self, folder: Path, flat_llama: Path) -> None:
         write_task(folder, "one", tag="both_alone")
         write_task(folder, "two", tag="both_alone", metric_list=[{"metric": "acc"}])
         group = {
@@ -145,23 +145,23 @@ class TestScores:
             "aggregate_metric_list": [{"metric": "acc", "aggregation": "mean"}],
         }
         (folder / "together.yaml").write_text(yaml.safe_dump(group), "utf-8")
-        loaded = load(toy_llama)
+        loaded = load(flat_llama)
         found = measure(loaded, section(folder, tasks=["together", "toy_words"], limit=4))
         assert list(found) == ["toy_words/acc", "toy_words/acc_norm", "together/acc"]
         found = measure(loaded, section(folder, tasks=["both_alone"], limit=4))
         assert list(found) == ["one/acc", "one/acc_norm", "two/acc"]
 
-    def test_lora(self, folder: Path, toy_llama: Path) -> None:
-        loaded = load_model(ModelSection(name=str(toy_llama)), LoraTuning(method="lora", rank=2))
-        assert measure(loaded, section(folder)) == measure(load(toy_llama), section(folder))  # B is zero at first
+    def test_lora(self, folder: Path, flat_llama: Path) -> None:
+        loaded = load_model(ModelSection(name=str(flat_llama)), LoraTuning(method="lora", rank=2))
+        assert measure(loaded, section(folder)) == measure(load(flat_llama), section(folder))  # B is zero at first
 
 
 @needs_lm_eval
 class TestManners:
     def test_it_is_quiet_and_needs_no_network(
-        self, folder: Path, toy_llama: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+        self, folder: Path, flat_llama: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        loaded = load(toy_llama)
+        loaded = load(flat_llama)
         asked: list[Any] = []
 
         def connect(*arguments: Any, **options: Any) -> None:
@@ -179,11 +179,11 @@ class TestManners:
 
     @pytest.mark.parametrize("tuning", [{"method": "full"}, {"method": "lora", "rank": 2, "dropout": 0.3}])
     def test_training_is_the_same_with_and_without(
-        self, tmp_path: Path, folder: Path, toy_llama: Path, tuning: dict[str, Any]
+        self, tmp_path: Path, folder: Path, flat_llama: Path, tuning: dict[str, Any]
     ) -> None:
         runs = []
         for name, general in (("without", None), ("with", {"lm_eval": section(folder, num_fewshot=1)})):
-            recipe = toy_recipe(tmp_path, toy_llama, training={"epochs": 1.0}, tuning=tuning, general=general)
+            recipe = toy_recipe(tmp_path, flat_llama, training={"epochs": 1.0}, tuning=tuning, general=general)
             runs.append(train(recipe, tmp_path / name))
         part = "model/model.safetensors" if tuning["method"] == "full" else "adapter/adapter_model.safetensors"
         for stage in ("01-first", "02-second"):
@@ -193,8 +193,8 @@ class TestManners:
         for stage in RunFolder.open(runs[1].path).stages():
             assert list(stage.payload["general"]) == ["toy_words/acc", "toy_words/acc_norm"]
 
-    def test_the_model_keeps_its_tokenizer_and_modes(self, folder: Path, toy_llama: Path) -> None:
-        loaded = load(toy_llama)
+    def test_the_model_keeps_its_tokenizer_and_modes(self, folder: Path, flat_llama: Path) -> None:
+        loaded = load(flat_llama)
         loaded.model.train()
         loaded.tokenizer.padding_side = "left"
         loaded.tokenizer.pad_token = None
@@ -207,7 +207,7 @@ class TestManners:
         assert loaded.model.config.to_json_string() == config
         assert {name: id(one) for name, one in loaded.model.named_parameters()} == parameters
 
-    def test_it_shows_its_progress_and_can_be_stopped(self, folder: Path, toy_t5: Path) -> None:
+    def test_it_shows_its_progress_and_can_be_stopped(self, folder: Path, flat_t5: Path) -> None:
         heard: list[Any] = []
 
         class Heard(Listener):
@@ -220,7 +220,7 @@ class TestManners:
         def stop() -> None:
             raise InterruptionError("SIGTERM")
 
-        loaded = load(toy_t5)
+        loaded = load(flat_t5)
         measure(loaded, section(folder), Heard())
         assert heard[0] == ("lm-eval", 2 * len(QUESTIONS))
         assert sum(heard[1:]) == 2 * len(QUESTIONS)
@@ -231,9 +231,9 @@ class TestManners:
 @needs_lm_eval
 class TestErrors:
     @pytest.mark.usefixtures("own_tasks_only")
-    def test_an_unknown_task(self, tmp_path: Path, folder: Path, toy_t5: Path) -> None:
+    def test_an_unknown_task(self, tmp_path: Path, folder: Path, flat_t5: Path) -> None:
         lm_eval = section(folder, tasks=["toy_word", "toy_words"])
-        recipe = toy_recipe(tmp_path, toy_t5, general={"lm_eval": lm_eval})
+        recipe = toy_recipe(tmp_path, flat_t5, general={"lm_eval": lm_eval})
         line = (
             "general.lm_eval.tasks: lm-eval has no task 'toy_word', nor one in a readable YAML file of "
             f"{folder}, did you mean 'toy_words'? (`lm-eval ls tasks` lists them)"
@@ -245,9 +245,9 @@ class TestErrors:
         assert not (tmp_path / "run" / "recipe.yaml").exists()
 
     @pytest.mark.slow
-    def test_a_misspelt_task_of_its_own(self, tmp_path: Path, folder: Path, toy_t5: Path) -> None:
+    def test_a_misspelt_task_of_its_own(self, tmp_path: Path, folder: Path, flat_t5: Path) -> None:
         names = ["helaswag", "winogrande", "arc_challenge", "toy_words"]
-        recipe = toy_recipe(tmp_path, toy_t5, general={"lm_eval": section(folder, tasks=names)})
+        recipe = toy_recipe(tmp_path, flat_t5, general={"lm_eval": section(folder, tasks=names)})
         (line,) = missing_inputs(recipe)
         assert "'helaswag'" in line
         assert "did you mean 'hellaswag'?" in line
@@ -271,10 +271,10 @@ class TestErrors:
 
 
 def test_without_lm_eval_a_recipe_that_asks_for_it_is_refused_before_anything_is_loaded(
-    tmp_path: Path, toy_t5: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, flat_t5: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks_module, "find_spec", lambda name: None)
-    recipe = toy_recipe(tmp_path, toy_t5, general={"lm_eval": {"tasks": ["hellaswag"]}})
+    recipe = toy_recipe(tmp_path, flat_t5, general={"lm_eval": {"tasks": ["hellaswag"]}})
     line = "general.lm_eval: lm-eval is not installed; pip install 'clkit[lm-eval]'"
     assert missing_inputs(recipe) == [line]
     with pytest.raises(RecipeError) as refused:
@@ -284,11 +284,11 @@ def test_without_lm_eval_a_recipe_that_asks_for_it_is_refused_before_anything_is
 
 
 @pytest.mark.skipif(not INSTALLED, reason="the folder is looked for once lm-eval is there")
-def test_a_missing_folder(tmp_path: Path, toy_t5: Path) -> None:
-    recipe = toy_recipe(tmp_path, toy_t5, general={"lm_eval": section(tmp_path / "none")})
+def test_a_missing_folder(tmp_path: Path, flat_t5: Path) -> None:
+    recipe = toy_recipe(tmp_path, flat_t5, general={"lm_eval": section(tmp_path / "none")})
     assert missing_inputs(recipe) == [f"general.lm_eval.include_path: no folder '{tmp_path}/none'"]
 
 
-def test_a_miniature_needs_no_hub(tmp_path: Path, toy_t5: Path) -> None:
-    small = smoke_recipe(toy_recipe(tmp_path, toy_t5, general={"when": "ends", "lm_eval": {"tasks": ["hellaswag"]}}))
+def test_a_miniature_needs_no_hub(tmp_path: Path, flat_t5: Path) -> None:
+    small = smoke_recipe(toy_recipe(tmp_path, flat_t5, general={"when": "ends", "lm_eval": {"tasks": ["hellaswag"]}}))
     assert small.general == GeneralSection(when="ends", texts="builtin")

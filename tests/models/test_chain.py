@@ -66,7 +66,7 @@ def test_a_run_a_stage_and_its_parts_are_what_the_run_goes_on_with(
 
 
 def test_a_run_upon_a_run_is_exported_as_one_adapter(
-    toy: ToyRecipe, toy_tasks: Path, toy_t5: Path, finished: Finished, tmp_path: Path
+    toy: ToyRecipe, toy_tasks: Path, flat_t5: Path, finished: Finished, tmp_path: Path
 ) -> None:
     below = finished(toy(tuning=INCREMENTAL))
     above = toy_recipe(toy_tasks, below.path, tuning=LORA, seed=4)
@@ -77,7 +77,7 @@ def test_a_run_upon_a_run_is_exported_as_one_adapter(
     done = export(run, tmp_path / "out", lambda _: "", adapter=True)
     assert done.rank == 6
     chain = chain_of(ModelSection(name=str(tmp_path / "out")))
-    assert (chain.section.name, chain.adapters) == (str(toy_t5), (tmp_path / "out",))
+    assert (chain.section.name, chain.adapters) == (str(flat_t5), (tmp_path / "out",))
     mine, theirs = loaded(tmp_path / "out"), weights(load_stage(run, above, None))
     assert mine.keys() == theirs.keys()
     for name, one in mine.items():

@@ -97,8 +97,8 @@ def heavy(*arguments: str) -> set[str]:
     return set(done.stderr.splitlines()[-1].split())
 
 
-def test_a_model_that_is_fine_is_recognised_without_torch(toy_t5: Path) -> None:
-    assert heavy("quickstart", f"model.name={toy_t5}") == set()
+def test_a_model_that_is_fine_is_recognised_without_torch(flat_t5: Path) -> None:
+    assert heavy("quickstart", f"model.name={flat_t5}") == set()
     assert (
         heavy("quickstart", "strategies=[{name: replay}, {name: ewc}, {name: osf}]", "strategies.osf.growth=0.1")
         == set()
@@ -182,8 +182,8 @@ def test_a_model_that_serves_its_objective(model: str, objective: str) -> None:
         ({"tokenizer.json": None, "tokenizer_config.json": None}, "there is no tokenizer"),
     ],
 )
-def test_a_model_folder_that_is_damaged(here: Path, toy_t5: Path, spoilt: dict[str, str | None], said: str) -> None:
-    shutil.copytree(toy_t5, "t5")
+def test_a_model_folder_that_is_damaged(here: Path, flat_t5: Path, spoilt: dict[str, str | None], said: str) -> None:
+    shutil.copytree(flat_t5, "t5")
     for name, content in spoilt.items():
         Path("t5", name).unlink(missing_ok=True)
         if content is not None:
@@ -193,8 +193,8 @@ def test_a_model_folder_that_is_damaged(here: Path, toy_t5: Path, spoilt: dict[s
     assert said in line
 
 
-def test_a_chat_template_in_a_file_of_its_own(toy_llama: Path) -> None:
-    shutil.copytree(toy_llama, "llama")
+def test_a_chat_template_in_a_file_of_its_own(flat_llama: Path) -> None:
+    shutil.copytree(flat_llama, "llama")
     Path("llama/chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}</s>{% endfor %}")
     assert missing("quickstart", "model.name=./llama", "prompt.chat_template=true") == []
 

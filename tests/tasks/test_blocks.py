@@ -43,10 +43,10 @@ def byte_level(texts: list[str]) -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="module")
-def tokenizers(request: pytest.FixtureRequest, toy_t5: Path) -> dict[str, Any]:
+def tokenizers(request: pytest.FixtureRequest, flat_t5: Path) -> dict[str, Any]:
     """Words (toy), pieces with a prefix space (T5), bytes and pairs of them (RoBERTa), bytes without offsets (ByT5)."""
     return {
-        "words": AutoTokenizer.from_pretrained(toy_t5),
+        "words": AutoTokenizer.from_pretrained(flat_t5),
         "unigram": AutoTokenizer.from_pretrained(embedded_model_folder("tiny-t5")),
         "byte-level": byte_level(list(corpus(300, 1))),
         "bytes": ByT5Tokenizer(),

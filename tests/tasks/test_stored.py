@@ -170,7 +170,7 @@ def peak(recipe: Recipe, family: Family) -> int:
 
 @pytest.mark.parametrize("answers", ["labels", "free"])
 def test_more_rows_take_hardly_more_memory(
-    answers: str, tmp_path: Path, toy_llama: Path, monkeypatch: pytest.MonkeyPatch
+    answers: str, tmp_path: Path, flat_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for part in ("tasks.stored", "tasks.loading", "models.examples"):
         monkeypatch.setattr(f"clkit.{part}.BATCH", 50)
@@ -185,7 +185,7 @@ def test_more_rows_take_hardly_more_memory(
                 file.write(json.dumps({"text": text, "label": label}) + "\n")
         source = {"kind": "files", "train": file.name, "test": file.name}
         task = {"name": "one", "source": source, "answers": answers}
-        return toy_recipe(tmp_path, toy_llama, tasks=[task], data={"test_per_task": 10, "validation_share": 0.1})
+        return toy_recipe(tmp_path, flat_llama, tasks=[task], data={"test_per_task": 10, "validation_share": 0.1})
 
     family = load_learner(recipe(8), {"one": ("w1", "w2")})
     few, many = recipe(300), recipe(2100)

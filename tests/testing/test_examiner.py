@@ -40,8 +40,8 @@ def test_batches_hold_every_index_once_and_little_padding(lengths: list[int], si
 
 
 @pytest.fixture
-def recipe(tmp_path: Path, toy_t5: Path) -> Recipe:
-    return toy_recipe(tmp_path, toy_t5)
+def recipe(tmp_path: Path, flat_t5: Path) -> Recipe:
+    return toy_recipe(tmp_path, flat_t5)
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def test_the_loss_is_that_of_the_answers_one_by_one(
 
 
 @pytest.fixture
-def plain(tmp_path: Path, toy_llama: Path) -> tuple[Family, list[Task], Recipe]:
+def plain(tmp_path: Path, flat_llama: Path) -> tuple[Family, list[Task], Recipe]:
     """A decoder, and two domains of plain text, in blocks of 8 tokens or fewer."""
     domains = []
     for name, first in (("one", 0), ("two", 20)):
@@ -170,7 +170,7 @@ def plain(tmp_path: Path, toy_llama: Path) -> tuple[Family, list[Task], Recipe]:
     recipe = Recipe.model_validate(
         {
             "name": "plain",
-            "model": {"name": str(toy_llama)},
+            "model": {"name": str(flat_llama)},
             "tasks": domains,
             "objective": {"kind": "pretraining", "block_tokens": 8},
             "evaluation": {"batch_size": 3},

@@ -44,10 +44,10 @@ def test_a_batch_that_does_not_divide_is_refused(batch: int, micro: int | None, 
 
 
 def test_what_a_machine_cannot_train_is_refused_before_anything_is_tested(
-    tmp_path: Path, toy_t5: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, flat_t5: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ready(**changes: Any) -> None:
-        prepare(toy_recipe(tmp_path, toy_t5, **changes))
+        prepare(toy_recipe(tmp_path, flat_t5, **changes))
 
     ready()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -70,12 +70,12 @@ def _looked_for_anew() -> Iterator[None]:
 @pytest.mark.usefixtures("_looked_for_anew")
 @pytest.mark.parametrize(("optimizer", "of"), sorted(PACKAGE_OF.items()))
 def test_an_optimizer_whose_package_is_missing_is_refused_before_anything_is_loaded(
-    tmp_path: Path, toy_t5: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str, of: str
+    tmp_path: Path, flat_t5: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str, of: str
 ) -> None:
     monkeypatch.setattr(inputs, "find_spec", lambda name: None)
     for module in {of, *(name for name in sys.modules if name.startswith(f"{of}."))}:
         monkeypatch.setitem(sys.modules, module, None)  # a part that is loaded already would be found without it
-    recipe = toy_recipe(tmp_path, toy_t5, training={"optimizer": optimizer})
+    recipe = toy_recipe(tmp_path, flat_t5, training={"optimizer": optimizer})
     wanted = f"training.optimizer: {optimizer} needs {of}, which is not installed: `pip install {of}`"
     assert missing_inputs(recipe) == [wanted]
     with pytest.raises(UsageError, match=rf"training.optimizer: {optimizer} cannot be used here \(.*\)"):
@@ -83,7 +83,7 @@ def test_an_optimizer_whose_package_is_missing_is_refused_before_anything_is_loa
 
 
 def test_an_optimizer_that_cannot_step_on_this_device_is_refused(
-    tmp_path: Path, toy_t5: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, flat_t5: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: Any, **__: Any) -> None:
         raise RuntimeError("no kernel for this device")
@@ -93,30 +93,30 @@ def test_an_optimizer_that_cannot_step_on_this_device_is_refused(
         r"training.optimizer: sgd cannot be used here \(no kernel for this device\); adamw_torch_fused needs nothing"
     )
     with pytest.raises(UsageError, match=message):
-        prepare(toy_recipe(tmp_path, toy_t5, training={"optimizer": "sgd"}))
+        prepare(toy_recipe(tmp_path, flat_t5, training={"optimizer": "sgd"}))
 
 
-def test_the_fused_adamw_is_the_default_and_steps_as_the_plain_one_does(tmp_path: Path, toy_t5: Path) -> None:
+def test_the_fused_adamw_is_the_default_and_steps_as_the_plain_one_does(tmp_path: Path, flat_t5: Path) -> None:
     """To within rounding; `adamw_torch` is the stock implementation."""
     trained = []
     for name, changes in {"default": {}, "plain": {"optimizer": "adamw_torch"}}.items():
-        recipe = toy_recipe(tmp_path, toy_t5, training={"weight_decay": 0.1, "epochs": 1.0, **changes})
+        recipe = toy_recipe(tmp_path, flat_t5, training={"weight_decay": 0.1, "epochs": 1.0, **changes})
         run = train(recipe, tmp_path / name)
         trained.append(load_file(run.stages()[-1].folder / "model" / "model.safetensors"))
-    assert toy_recipe(tmp_path, toy_t5).training.optimizer == "adamw_torch_fused"
+    assert toy_recipe(tmp_path, flat_t5).training.optimizer == "adamw_torch_fused"
     for name, one in trained[0].items():
         torch.testing.assert_close(one, trained[1][name], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("optimizer", [name for name in get_args(OptimizerName) if name not in PACKAGE_OF])
-def test_masked_rows_stay_where_they_are_whatever_the_optimizer(tmp_path: Path, toy_t5: Path, optimizer: str) -> None:
+def test_masked_rows_stay_where_they_are_whatever_the_optimizer(tmp_path: Path, flat_t5: Path, optimizer: str) -> None:
     """With rows masked that are the same for the whole run, so that the weights before and after show which."""
     migu = {"name": "migu", "mask": "update", "source": "fixed_random", "first_task": "masked"}
     recipe = toy_recipe(
-        tmp_path, toy_t5, strategies=[migu], training={"optimizer": optimizer, "weight_decay": 0.1, "epochs": 1.0}
+        tmp_path, flat_t5, strategies=[migu], training={"optimizer": optimizer, "weight_decay": 0.1, "epochs": 1.0}
     )
     run = train(recipe, tmp_path / "run")
-    before = load_file(toy_t5 / "model.safetensors")
+    before = load_file(flat_t5 / "model.safetensors")
     after = load_file(run.stages()[-1].folder / "model" / "model.safetensors")
     name = "encoder.block.0.layer.0.SelfAttention.q.weight"
     moved = (before[name] != after[name]).any(dim=1)

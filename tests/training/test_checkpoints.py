@@ -173,10 +173,10 @@ def test_a_half_written_model_is_not_taken_for_a_trained_one(
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
-def test_it_does_not_matter_where_in_a_file_the_weights_lie(tmp_path: Path, toy_t5: Path, tuning: str) -> None:
+def test_it_does_not_matter_where_in_a_file_the_weights_lie(tmp_path: Path, flat_t5: Path, tuning: str) -> None:
     """On a CPU the last bit of a matrix product can hang on a tensor's address, which a mapped file decides."""
     model = tmp_path / "model"
-    shutil.copytree(toy_t5, model)
+    shutil.copytree(flat_t5, model)
     tensors = load_file(model / "model.safetensors")
     starts = set()
     for header in range(0, 64, 8):
@@ -268,8 +268,8 @@ def test_no_pickle_is_run(recipe: Recipe, stopped: Path, tmp_path: Path) -> None
         (folder / file).write_bytes(proper)
 
 
-def test_only_what_is_trained_is_in_it(tmp_path: Path, toy_t5: Path) -> None:
-    recipe = toy_recipe(tmp_path, toy_t5, tuning={"method": "lora", "rank": 2}, evaluation={"zero_shot": False})
+def test_only_what_is_trained_is_in_it(tmp_path: Path, flat_t5: Path) -> None:
+    recipe = toy_recipe(tmp_path, flat_t5, tuning={"method": "lora", "rank": 2}, evaluation={"zero_shot": False})
     stop(recipe, tmp_path / "run", "first", 2)
     folder = tmp_path / "run/tasks/01-first/checkpoints/2"
     tensors = load_file(folder / "model.safetensors")
@@ -322,10 +322,10 @@ class Damping(Strategy):
 
 
 def test_a_strategys_state_inside_the_task_is_restored(
-    tmp_path: Path, toy_t5: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, flat_t5: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = {"name": "tests.training.test_checkpoints:Damping"}
-    recipe = toy_recipe(tmp_path, toy_t5, strategies=[entry], evaluation={"zero_shot": False})
+    recipe = toy_recipe(tmp_path, flat_t5, strategies=[entry], evaluation={"zero_shot": False})
     whole = train(recipe, tmp_path / "whole")
     stop(recipe, tmp_path / "run", "second", 3)
     shutil.copytree(tmp_path / "run", tmp_path / "forgetful")

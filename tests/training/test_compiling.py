@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import transformers
 from safetensors.torch import load_file
-from transformers import AutoConfig
 
 from clkit.engine.prepare import prepare
 from clkit.engine.sequence import train
@@ -29,26 +25,13 @@ from tests.toy import ToyRecipe, toy_recipe
 ALWAYS = {"name": "migu", "first_task": "masked"}
 
 
-def one_layer(toy: Path, folder: Path) -> Path:
-    """A toy of one layer, which takes half as long to compile."""
-    shutil.copytree(toy, folder)
-    torch.manual_seed(0)
-    kind = json.loads((folder / "config.json").read_text())["architectures"][0]
-    config = AutoConfig.from_pretrained(folder)
-    for size in ("num_layers", "num_decoder_layers", "num_hidden_layers"):
-        if hasattr(config, size):
-            setattr(config, size, 1)
-    getattr(transformers, kind)(config).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
 def small(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Recipe]:
     def made(setting: str, tuning: str, strategies: list[dict[str, Any]], **training: Any) -> Recipe:
         chosen = SETTINGS[setting]
         return toy_recipe(
             tmp_path,
-            one_layer(request.getfixturevalue(chosen.model), tmp_path / "model"),
+            request.getfixturevalue(chosen.model),
             tuning=TUNINGS[tuning] | ({"dropout": 0.0} if tuning != "full" else {}),
             strategies=strategies,
             training={"compile": True, "learning_rate": 1e-3, "epochs": 1.0, **training},
@@ -199,7 +182,7 @@ def test_liger_needs_a_gpu(toy: ToyRecipe, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.usefixtures("_liger")
 def test_liger_reaches_the_trainer_and_leaves_the_loss_to_clkit(
-    toy: ToyRecipe, toy_llama: Path, tmp_path: Path
+    toy: ToyRecipe, flat_llama: Path, tmp_path: Path
 ) -> None:
     found = training_arguments(toy(training={"liger": True}), "first", 0, "out")
     assert found.use_liger_kernel
@@ -207,4 +190,4 @@ def test_liger_reaches_the_trainer_and_leaves_the_loss_to_clkit(
     assert not training_arguments(toy(), "first", 0, "out").use_liger_kernel
     with pytest.raises(UsageError, match=r"training\.liger: has no kernels for models of type 't5'; set it to false"):
         prepare(toy(training={"liger": True}))
-    prepare(toy_recipe(tmp_path, toy_llama, training={"liger": True}))
+    prepare(toy_recipe(tmp_path, flat_llama, training={"liger": True}))

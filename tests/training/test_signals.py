@@ -34,8 +34,8 @@ NO_ZERO_SHOT = {"zero_shot": False}
 
 
 @pytest.fixture
-def recipe(tmp_path: Path, toy_t5: Path) -> Recipe:
-    return toy_recipe(tmp_path, toy_t5, evaluation=NO_ZERO_SHOT)
+def recipe(tmp_path: Path, flat_t5: Path) -> Recipe:
+    return toy_recipe(tmp_path, flat_t5, evaluation=NO_ZERO_SHOT)
 
 
 @pytest.fixture(autouse=True)
@@ -73,8 +73,8 @@ class StopsWhileTesting(Heard):
         signal.raise_signal(signal.SIGTERM)
 
 
-def test_during_a_test_it_stops_between_batches(tmp_path: Path, toy_t5: Path) -> None:
-    recipe = toy_recipe(tmp_path, toy_t5, evaluation={**NO_ZERO_SHOT, "batch_size": 12})
+def test_during_a_test_it_stops_between_batches(tmp_path: Path, flat_t5: Path) -> None:
+    recipe = toy_recipe(tmp_path, flat_t5, evaluation={**NO_ZERO_SHOT, "batch_size": 12})
     with pytest.raises(InterruptionError, match="SIGTERM: stopped while testing; nothing is lost"):
         train(recipe, tmp_path / "run", listener=StopsWhileTesting())
     heard = Heard()
@@ -121,10 +121,10 @@ def test_ignored_signals_and_other_threads_are_left_alone() -> None:
     assert handlers == [signal.getsignal(signal.SIGINT)]
 
 
-def test_the_command_stops_with_one_line_and_goes_on(tmp_path: Path, toy_t5: Path) -> None:
+def test_the_command_stops_with_one_line_and_goes_on(tmp_path: Path, flat_t5: Path) -> None:
     """A real SIGTERM to a real process, in the middle of ten thousand steps."""
     recipe = toy_recipe(
-        tmp_path, toy_t5, training={"per_task": {"second": {"epochs": 3333.0}}}, evaluation=NO_ZERO_SHOT
+        tmp_path, flat_t5, training={"per_task": {"second": {"epochs": 3333.0}}}, evaluation=NO_ZERO_SHOT
     )
     (tmp_path / "toy.yaml").write_text(recipe_yaml(recipe), "utf-8")
     process = subprocess.Popen(
@@ -230,10 +230,10 @@ def with_nan(folder: Path, model: Path, on_nan: str) -> Recipe:
 
 
 def test_a_step_with_nan_is_skipped_and_counted_where_asked(
-    tmp_path: Path, toy_t5: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, flat_t5: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison(monkeypatch, task_index=1, step=4)
-    recipe = with_nan(tmp_path, toy_t5, "skip")
+    recipe = with_nan(tmp_path, flat_t5, "skip")
     moved: list[bool] = []
 
     def watched(self: MIGU, context: Any) -> None:
@@ -256,11 +256,11 @@ def test_a_step_with_nan_is_skipped_and_counted_where_asked(
 
 
 def test_a_run_that_nan_stopped_goes_on_with_skip(
-    tmp_path: Path, toy_t5: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, flat_t5: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison(monkeypatch, task_index=1, step=2)
     with pytest.raises(ClkitError, match=r"'second' is nan at step \d; .* go on with training.on_nan=skip --resume"):
-        train(with_nan(tmp_path, toy_t5, "stop"), tmp_path / "run")
-    run = train(with_nan(tmp_path, toy_t5, "skip"), tmp_path / "run", resume=True)
-    assert_same(run, train(with_nan(tmp_path, toy_t5, "skip"), tmp_path / "whole"))
+        train(with_nan(tmp_path, flat_t5, "stop"), tmp_path / "run")
+    run = train(with_nan(tmp_path, flat_t5, "skip"), tmp_path / "run", resume=True)
+    assert_same(run, train(with_nan(tmp_path, flat_t5, "skip"), tmp_path / "whole"))
     assert [stage.name for stage in RunFolder.open(run.path).stages()] == ["first", "second"]

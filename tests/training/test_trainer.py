@@ -92,8 +92,8 @@ def recorded(tmp_path: Path, model: Path, weight: float = 0.0, **training: Any) 
     return train(recipe, tmp_path / "run").path
 
 
-def test_hooks_are_called_at_their_places(tmp_path: Path, toy_t5: Path, recorder: type[Recorder]) -> None:
-    recorded(tmp_path, toy_t5, epochs=1.0, micro_batch_size=4, batch_size=12)
+def test_hooks_are_called_at_their_places(tmp_path: Path, flat_t5: Path, recorder: type[Recorder]) -> None:
+    recorded(tmp_path, flat_t5, epochs=1.0, micro_batch_size=4, batch_size=12)
     one_step = ["before_forward True", "after_forward"] * 3 + ["penalty", "before_step", "after_step"]
     one_task = ["before_task", "training_data ['answer', 'prompt', 'task']", *one_step, *one_step, "after_task"]
     assert recorder.calls == one_task * 2
@@ -101,23 +101,23 @@ def test_hooks_are_called_at_their_places(tmp_path: Path, toy_t5: Path, recorder
 
 @pytest.mark.parametrize("micro_batch_size", [1, 2, 4])
 def test_the_gradient_does_not_depend_on_the_split_into_micro_batches(
-    tmp_path: Path, toy_t5: Path, recorder: type[Recorder], micro_batch_size: int
+    tmp_path: Path, flat_t5: Path, recorder: type[Recorder], micro_batch_size: int
 ) -> None:
-    recorded(tmp_path, toy_t5)
+    recorded(tmp_path, flat_t5)
     (tmp_path / "run").rename(tmp_path / "whole")
     whole = list(recorder.gradients)
     recorder.gradients.clear()
-    recorded(tmp_path, toy_t5, micro_batch_size=micro_batch_size)
+    recorded(tmp_path, flat_t5, micro_batch_size=micro_batch_size)
     assert len(recorder.gradients) == len(whole)
     torch.testing.assert_close(recorder.gradients[0], whole[0], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["text_to_text", "pretraining"])
-def test_every_label_of_a_causal_model_counts(tmp_path: Path, toy_llama: Path, kind: str) -> None:
+def test_every_label_of_a_causal_model_counts(tmp_path: Path, flat_llama: Path, kind: str) -> None:
     """One step over all examples, in micro-batches, against the model's own loss of one example at a time."""
     recipe = toy_recipe(
         tmp_path,
-        toy_llama,
+        flat_llama,
         objective={"kind": kind} | ({"block_tokens": 16} if kind == "pretraining" else {}),
         prompt={"max_tokens": 512},
         training={"batch_size": 64, "micro_batch_size": 4, "epochs": 1.0},
@@ -135,12 +135,12 @@ def test_every_label_of_a_causal_model_counts(tmp_path: Path, toy_llama: Path, k
     assert next(line for line in log if line["event"] == "step")["task_loss"] == pytest.approx(nll / tokens, rel=1e-5)
 
 
-def test_checkpointing_does_not_change_the_gradient(tmp_path: Path, toy_t5: Path, recorder: type[Recorder]) -> None:
-    recorded(tmp_path, toy_t5)
+def test_checkpointing_does_not_change_the_gradient(tmp_path: Path, flat_t5: Path, recorder: type[Recorder]) -> None:
+    recorded(tmp_path, flat_t5)
     (tmp_path / "run").rename(tmp_path / "whole")
     whole = recorder.gradients[0]
     recorder.gradients.clear()
-    recorded(tmp_path, toy_t5, gradient_checkpointing=True)
+    recorded(tmp_path, flat_t5, gradient_checkpointing=True)
     torch.testing.assert_close(recorder.gradients[0], whole, rtol=1e-4, atol=1e-6)
 
 
@@ -163,13 +163,13 @@ class Traces(Strategy):
 
 
 @pytest.mark.parametrize("method", ["lora", "incremental_lora"])
-def test_training_leaves_nothing_on_the_model(tmp_path: Path, toy_t5: Path, method: str) -> None:
+def test_training_leaves_nothing_on_the_model(tmp_path: Path, flat_t5: Path, method: str) -> None:
     """A hook or a wrapper more with every task would make the fifteenth slower than the second."""
     Traces.precisions.clear()
     Traces.left.clear()
     recipe = toy_recipe(
         tmp_path,
-        toy_t5,
+        flat_t5,
         tasks=[{**write_task(tmp_path, "first"), "name": name} for name in ("a", "b", "c")],
         tuning={"method": method, "rank": 4},
         strategies=[{"name": f"{__name__}:Traces"}],
@@ -181,13 +181,13 @@ def test_training_leaves_nothing_on_the_model(tmp_path: Path, toy_t5: Path, meth
     assert Traces.precisions == [{torch.bfloat16}] * 3  # the later tasks too
 
 
-def test_magnitudes_count_once_under_checkpointing(tmp_path: Path, toy_t5: Path) -> None:
+def test_magnitudes_count_once_under_checkpointing(tmp_path: Path, flat_t5: Path) -> None:
     """The same rows are masked although the forward pass runs twice."""
     runs = []
     for checkpointing in (False, True):
         recipe = toy_recipe(
             tmp_path,
-            toy_t5,
+            flat_t5,
             strategies=[{"name": "migu", "mask": "update", "first_task": "masked"}],
             training={"gradient_checkpointing": checkpointing, "micro_batch_size": 4, "batch_size": 8, "epochs": 1.0},
             evaluation={"zero_shot": False, "tasks": "final"},
@@ -199,19 +199,19 @@ def test_magnitudes_count_once_under_checkpointing(tmp_path: Path, toy_t5: Path)
 
 
 def test_a_penalty_enters_once_per_step_whatever_the_micro_batches(
-    tmp_path: Path, toy_t5: Path, recorder: type[Recorder]
+    tmp_path: Path, flat_t5: Path, recorder: type[Recorder]
 ) -> None:
     """The gradient of weight · ½ Σ θ² is weight · θ: known in closed form, and independent of the data."""
     gradients = []
     for weight in (0.0, 0.5):
         recorder.gradients.clear()
-        recorded(tmp_path, toy_t5, weight=weight, micro_batch_size=2)
+        recorded(tmp_path, flat_t5, weight=weight, micro_batch_size=2)
         (tmp_path / "run").rename(tmp_path / f"run-{weight}")
         gradients.append(recorder.gradients[0])
     from clkit.models.loading import load_model
     from clkit.models.sections import FullTuning, ModelSection
 
-    start = load_model(ModelSection(name=str(toy_t5)), FullTuning()).model
+    start = load_model(ModelSection(name=str(flat_t5)), FullTuning()).model
     theta = torch.cat([p.detach().flatten() for p in start.parameters()])
     torch.testing.assert_close(gradients[1] - gradients[0], 0.5 * theta, rtol=1e-3, atol=1e-5)
 
@@ -235,9 +235,9 @@ def test_a_smoothed_loss_is_torchs_over_the_classes_that_are_open() -> None:
         torch.testing.assert_close(token_mean_loss(closed, labels, None, smoothing), expected)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, toy_t5: Path, recorder: type[Recorder]) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, flat_t5: Path, recorder: type[Recorder]) -> None:
     with pytest.raises(ClkitError, match=r"the loss of task 'first' is inf at step 1; lower training.learning_rate"):
-        recorded(tmp_path, toy_t5, weight=1e38)
+        recorded(tmp_path, flat_t5, weight=1e38)
 
 
 class BreaksLast(Strategy):
@@ -250,9 +250,9 @@ class BreaksLast(Strategy):
             context.model.shared.weight.grad[0] = torch.nan
 
 
-def test_a_model_that_the_last_step_broke_is_not_kept(tmp_path: Path, toy_t5: Path) -> None:
+def test_a_model_that_the_last_step_broke_is_not_kept(tmp_path: Path, flat_t5: Path) -> None:
     strategies = [{"name": "tests.training.test_trainer:BreaksLast"}]
-    recipe = toy_recipe(tmp_path, toy_t5, strategies=strategies, training={"log_every": 100})
+    recipe = toy_recipe(tmp_path, flat_t5, strategies=strategies, training={"log_every": 100})
     with pytest.raises(ClkitError, match=r"the loss of task 'first' is nan at step 6"):
         train(recipe, tmp_path / "run")
     assert [stage.index for stage in RunFolder.open(tmp_path / "run").stages()] == [0]
@@ -285,11 +285,11 @@ def test_something_that_is_no_strategy_is_refused() -> None:
         registry.load_strategy("tests.training.test_trainer:RecorderOptions")
 
 
-def test_grouping_by_length_goes_on_inside_a_task_to_the_last_bit(tmp_path: Path, toy_llama: Path) -> None:
+def test_grouping_by_length_goes_on_inside_a_task_to_the_last_bit(tmp_path: Path, flat_llama: Path) -> None:
     (tmp_path / "long").mkdir()
     recipe = toy_recipe(
         tmp_path,
-        toy_llama,
+        flat_llama,
         tasks=[write_task(tmp_path / "long", "first", examples=40)],
         training={"group_by_length": True},
         evaluation={"zero_shot": False, "tasks": "final"},
@@ -315,7 +315,7 @@ def test_batches_grouped_by_length_need_little_padding_and_change_with_each_pass
         assert lengths[order[0]] == 100
 
 
-def test_per_task_training(tmp_path: Path, toy_t5: Path) -> None:
+def test_per_task_training(tmp_path: Path, flat_t5: Path) -> None:
     class Heard(Listener):
         steps: ClassVar[list[tuple[str, int]]] = []
         rates: ClassVar[set[float]] = set()
@@ -328,7 +328,7 @@ def test_per_task_training(tmp_path: Path, toy_t5: Path) -> None:
 
     recipe = toy_recipe(
         tmp_path,
-        toy_t5,
+        flat_t5,
         training={"per_task": {"second": {"epochs": 1.0, "learning_rate": 5e-3}}},
         evaluation={"zero_shot": False, "tasks": "final"},
     )

@@ -26,8 +26,8 @@ from tests.toy import toy_recipe
 LOSSES = [3.0, 1.0, 2.0, math.nan, 1.5, 1.0, 0.5, 4.0]
 DATA = {"validation_share": 0.25, "test_per_task": 4}
 KINDS: dict[str, dict[str, Any]] = {
-    "toy_t5": {},
-    "toy_llama": {"evaluation": {"metric": "loss", "zero_shot": False}},
+    "flat_t5": {},
+    "flat_llama": {"evaluation": {"metric": "loss", "zero_shot": False}},
     "toy_roberta": {"objective": {"kind": "classification", "heads": "per_task"}},
 }
 
@@ -89,10 +89,10 @@ def recipe(folder: Path, model: Path, strategy: str = SEES, **training: Any) -> 
     ],
 )
 def test_which_step_is_kept(
-    training: dict[str, Any], measured: list[int], kept: int, tmp_path: Path, toy_t5: Path, losses: None
+    training: dict[str, Any], measured: list[int], kept: int, tmp_path: Path, flat_t5: Path, losses: None
 ) -> None:
     Sees.steps_seen.clear(), Sees.at_the_end.clear()
-    run = train(recipe(tmp_path, toy_t5, **training), tmp_path / "run")
+    run = train(recipe(tmp_path, flat_t5, **training), tmp_path / "run")
     lines = [line for line in run.log.read() if line["event"] == "validated"]
     assert [line["step"] for line in lines] == measured
     assert [float(line["validation_loss"]) for line in lines] == pytest.approx(LOSSES[: len(measured)], nan_ok=True)
@@ -105,10 +105,10 @@ def test_which_step_is_kept(
 
 
 def test_a_loss_that_is_never_finite_keeps_the_last_step(
-    tmp_path: Path, toy_t5: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, flat_t5: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Examiner, "loss", lambda self, family, names: math.inf)
-    run = train(recipe(tmp_path, toy_t5, evaluate_every=4, keep="best"), tmp_path / "run")
+    run = train(recipe(tmp_path, flat_t5, evaluate_every=4, keep="best"), tmp_path / "run")
     payload = run.stages()[-1].payload
     assert (payload["kept_step"], payload["validation_loss"]) == (12, None)
 
@@ -170,9 +170,9 @@ def _validated(run: RunFolder) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if key != "time"} for line in lines]
 
 
-def test_a_signal_in_the_step_that_ends_the_training_early(tmp_path: Path, toy_t5: Path, losses: None) -> None:
+def test_a_signal_in_the_step_that_ends_the_training_early(tmp_path: Path, flat_t5: Path, losses: None) -> None:
     """The stage is saved as trained: a checkpoint would be gone on from with one step too many."""
-    chosen = recipe(tmp_path, toy_t5, evaluate_every=1, keep="best", patience=3)
+    chosen = recipe(tmp_path, flat_t5, evaluate_every=1, keep="best", patience=3)
     with pytest.raises(InterruptionError):
         train(chosen, tmp_path / "run", listener=StopsAt("first", 5))
     heard = Heard()
@@ -181,8 +181,8 @@ def test_a_signal_in_the_step_that_ends_the_training_early(tmp_path: Path, toy_t
     assert run.stages()[-1].payload["kept_step"] == 2
 
 
-def test_strategies_take_what_they_keep_from_the_kept_weights(tmp_path: Path, toy_t5: Path, losses: None) -> None:
-    chosen = recipe(tmp_path, toy_t5, "ewc", evaluate_every=2, keep="best")
+def test_strategies_take_what_they_keep_from_the_kept_weights(tmp_path: Path, flat_t5: Path, losses: None) -> None:
+    chosen = recipe(tmp_path, flat_t5, "ewc", evaluate_every=2, keep="best")
     stage = train(chosen, tmp_path / "run").stages()[-1]
     assert stage.payload["kept_step"] == 4
     weights = load_file(stage.folder / "model/model.safetensors")
