@@ -26,9 +26,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 #: In what texts may differ that read alike, and what makes them the same.
 _UNSEEN: Mapping[str, Callable[[str], str]] = {
-    "case": str.casefold,
+    "case": str.lower,
     "white space": lambda text: " ".join(text.split()),
-    "Unicode form": lambda text: unicodedata.normalize("NFKC", text),
+    "Unicode form": lambda text: unicodedata.normalize("NFKC", text.casefold()),
     "invisible characters": lambda text: "".join(one for one in text if unicodedata.category(one) != "Cf").strip(),
 }
 
@@ -130,6 +130,8 @@ class WrittenIn(str):
 def absolute(value: Any) -> Any:
     """A path made absolute: from the recipe file's folder, or from the current folder where no file is known.
 
+    A link to a folder becomes the folder, a link to a file keeps its name.
+
     Raises:
         ValueError: it is empty, too long, or otherwise no path.
     """
@@ -138,8 +140,10 @@ def absolute(value: Any) -> Any:
     if not value.strip():
         raise ValueError("is empty; give a name or a path")
     try:
-        path = (getattr(value, "base", Path.cwd()) / Path(value).expanduser()).resolve()
-        path.exists()  # the system says only now that a name is too long
+        named = getattr(value, "base", Path.cwd()) / Path(value).expanduser()
+        path = named.resolve()
+        if path.is_file():  # the system says only now that a name is too long
+            path = named.parent.resolve() / named.name  # a link's own name says what is in the file
     except (OSError, RuntimeError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         shown = value if len(value) <= 60 else f"{value[:60]}..."

@@ -92,11 +92,12 @@ def check_columns(columns: Iterable[str], needed: Iterable[str], where: str) -> 
     for column in needed:
         if column not in known:
             header = ",".join(known)
-            for mark in ";\t|":
+            for mark in ";\t|,":
                 if mark in header and column in (name.strip(" \"'") for name in re.split(rf"[{mark},]", header)):
+                    usual = "tabs" if mark == "," else "commas"
                     raise DataError(
                         f"{where}: no column '{column}': the header has {mark!r} as delimiter ({header!r}); write the "
-                        f"file with commas, or set source.delimiter: {json.dumps(mark)} (kind: files)"
+                        f"file with {usual}, or set source.delimiter: {json.dumps(mark)} (kind: files)"
                     )
             hint = did_you_mean(column, known)
             raise DataError(f"{where}: no column '{column}'{hint} (columns: {', '.join(known) or 'none'})")

@@ -98,6 +98,19 @@ def test_paths_start_where_they_are_written(base: Path) -> None:
     assert recipe.task_recipes()[0].source.test == str(Path.cwd() / "mine.csv")  # type: ignore[union-attr]
 
 
+def test_a_link_to_a_file_keeps_its_name_and_one_to_a_folder_does_not(base: Path) -> None:
+    """As caches and version control of data lay them: the name that says what is in it is the link's."""
+    kept = base.parent / "kept"
+    kept.mkdir()
+    (kept / "blob123").write_text("text,label\n")
+    (base.parent / "named.csv").symlink_to(kept / "blob123")
+    (base.parent / "linked").symlink_to(kept)
+    overrides = [f"tasks.tickets.source.train={base.parent}/linked/../named.csv", f"model.name={base.parent}/linked"]
+    recipe = Recipe.load(base, overrides)
+    assert recipe.task_recipes()[0].source.train == str(base.parent / "named.csv")  # type: ignore[union-attr]
+    assert recipe.model.name == str(kept)
+
+
 def test_an_inherited_path_starts_at_the_parent(base: Path) -> None:
     path = base.parent / "deeper" / "child.yaml"
     path.parent.mkdir()

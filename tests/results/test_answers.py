@@ -36,6 +36,8 @@ def test_labels_that_exact_match_cannot_tell_apart_are_refused() -> None:
         ("Good", "good", "case"),
         ("very good", "very  good", "white space"),
         ("caf\u00e9", "cafe\u0301", "Unicode form \\(U\\+00E9 against U\\+0301\\)"),
+        ("fine", "\ufb01ne", "Unicode form \\(none against U\\+FB01\\)"),
+        ("STRASSE", "stra\u00dfe", "Unicode form \\(none against U\\+00DF\\)"),
         ("good", "go\u200bod", "invisible characters \\(none against U\\+200B\\)"),
         ("good", "good!", "punctuation"),
     ):
