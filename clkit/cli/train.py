@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,8 +14,6 @@ from clkit.cli.matrix import matrix
 if TYPE_CHECKING:
     from clkit.recipe.recipe import Recipe
 
-#: Where launchers say which process this is, as `accelerate` reads it.
-RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 PlannedFor = Annotated[str | None, typer.Option(help="With --dry-run: plan for such GPUs (1x24GB), without weights.")]
 
 
@@ -78,16 +75,11 @@ def train(
 
 
 def _check_place(place: Path, source: str, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
-    """Refuse a folder that the run cannot have, before libraries are loaded for seconds.
-
-    Of several processes the first one asks: when another gets here, the first may be writing its lock there already.
-    """
+    """Refuse a folder that the run cannot have, before libraries are loaded for seconds."""
     from clkit.recipe.inputs import paths_read
     from clkit.recipe.loading import files_read
     from clkit.run.place import check_begun, check_free
 
-    if any(os.environ.get(name, "0") != "0" for name in RANKS):
-        return
     if resume:
         check_begun(place)
     else:

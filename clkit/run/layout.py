@@ -254,10 +254,11 @@ def is_of_model(name: str) -> bool:
 
 
 def _temporary(folder: Path) -> list[Path]:
-    return [entry for entry in folder.iterdir() if _is_temporary(entry.name) and entry.is_file()]
+    return [entry for entry in folder.iterdir() if is_temporary(entry.name) and entry.is_file()]
 
 
-def _is_temporary(name: str) -> bool:
+def is_temporary(name: str) -> bool:
+    """Whether a file has the name under which clkit writes another, which it then replaces."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
@@ -284,7 +285,7 @@ def _is_own(run: Path, path: Path) -> bool:
         known = read_object(run / ENVIRONMENT)
         return text_sha256(path.read_text("utf-8", "replace")) in map(known.get, ("recipe_sha256", GROWING))
     if not below:
-        return first in RUN_FILES or _is_temporary(first)
+        return first in RUN_FILES or is_temporary(first)
     if first == INSPECT:
         return len(below) < 3 and path.suffix in INSPECTED and not any(part.startswith(".") for part in below)
     if first != TASKS or len(below) < 2 or not _STAGE.fullmatch(below[0]):
@@ -296,7 +297,7 @@ def _is_of_stage(stage: Path, parts: list[str]) -> bool:
     name = "/".join(parts)
     if any(part.startswith(".git") for part in parts):
         return False
-    if name == DONE_FILE or _is_temporary(name) or (len(parts) > 1 and parts[0] == CHECKPOINTS):
+    if name == DONE_FILE or is_temporary(name) or (len(parts) > 1 and parts[0] == CHECKPOINTS):
         return True
     try:
         done = Done.read(stage)

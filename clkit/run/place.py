@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from clkit.errors import UsageError
-from clkit.run.layout import enclosing_run, is_run, named_strangers, unwritable
+from clkit.run.layout import enclosing_run, is_run, is_temporary, named_strangers, unwritable
 from clkit.run.lock import LOCK_FILES
 
 _CHOOSE = "choose another folder with --run DIR"
 
 
 def is_empty(path: Path) -> bool:
-    """Whether nothing is there yet, or nothing but a lock."""
-    return not path.is_dir() or all(entry.name in LOCK_FILES for entry in path.iterdir())
+    """Whether nothing is there yet, or nothing but a lock, be it one that another process is just writing."""
+    return not path.is_dir() or all(entry.name in LOCK_FILES or is_temporary(entry.name) for entry in path.iterdir())
 
 
 def check_begun(path: Path) -> None:

@@ -82,8 +82,11 @@ def answer_text(value: Any, where: str, column: str) -> str | None:
     )
 
 
-def check_columns(columns: Iterable[str], needed: Iterable[str], where: str) -> None:
+def check_columns(columns: Iterable[str], needed: Iterable[str], where: str, delimiter: str = ",") -> None:
     """Check that the needed columns are there.
+
+    Args:
+        delimiter: by which the header was read.
 
     Raises:
         DataError: a column is missing; names the columns there are.
@@ -92,9 +95,9 @@ def check_columns(columns: Iterable[str], needed: Iterable[str], where: str) -> 
     for column in needed:
         if column not in known:
             header = ",".join(known)
-            for mark in ";\t|,":
+            for mark in ";\t|,".replace(delimiter, ""):
                 if mark in header and column in (name.strip(" \"'") for name in re.split(rf"[{mark},]", header)):
-                    usual = "tabs" if mark == "," else "commas"
+                    usual = "tabs" if delimiter == "\t" else "commas"
                     raise DataError(
                         f"{where}: no column '{column}': the header has {mark!r} as delimiter ({header!r}); write the "
                         f"file with {usual}, or set source.delimiter: {json.dumps(mark)} (kind: files)"
@@ -276,7 +279,7 @@ def csv_records(path: Path, needed: Iterable[str], delimiter: str = ",", name: s
                 header = fields
                 if len(set(header)) != len(header):
                     raise DataError(f"{place}: a column's name stands twice; give each column its own")
-                check_columns(header, needed, place)
+                check_columns(header, needed, place, delimiter)
             elif len(fields) == len(header):
                 yield place, dict(zip(header, fields, strict=True))
             else:

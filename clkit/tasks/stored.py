@@ -23,7 +23,7 @@ from clkit.errors import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
-    from datasets.table import Table
+    from pyarrow import Table
 
 T = TypeVar("T")
 
@@ -103,7 +103,6 @@ def stored(batches: Iterable[Mapping[str, Sequence[Any]]], features: Features | 
     """
     import pyarrow
     from datasets.arrow_writer import OptimizedTypedSequence
-    from datasets.table import InMemoryTable
 
     batches = iter(batches)
     first = next(batches, None) or {name: [] for name in features or ()}
@@ -112,7 +111,7 @@ def stored(batches: Iterable[Mapping[str, Sequence[Any]]], features: Features | 
     table = pyarrow.Table.from_pydict(columns, features.arrow_schema if features else None)
     second = next(batches, None)
     if second is None:
-        return _dataset(InMemoryTable(table), features)
+        return _dataset(table, features)
     schema = table.schema
     batches = chain([first, second], batches)
     del first, columns, second, table  # else they would stay in memory beside the batch that is being written
@@ -124,16 +123,16 @@ def stored(batches: Iterable[Mapping[str, Sequence[Any]]], features: Features | 
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     _maps.add(mapped)
     reader = pyarrow.ipc.open_stream(pyarrow.py_buffer(mapped))
-    mapped_table = pyarrow.Table.from_batches(_let_go(reader), reader.schema)
-    return _dataset(InMemoryTable(mapped_table), features)
+    return _dataset(pyarrow.Table.from_batches(_let_go(reader), reader.schema), features)
 
 
 def _dataset(table: Table, features: Features | None) -> Dataset:
     """Without a fingerprint all rows would be read and hashed for one; these are not looked up in any cache."""
     from datasets import Dataset, DatasetInfo
     from datasets.fingerprint import generate_random_fingerprint
+    from datasets.table import InMemoryTable
 
-    return Dataset(table, DatasetInfo(features=features), fingerprint=generate_random_fingerprint())
+    return Dataset(InMemoryTable(table), DatasetInfo(features=features), fingerprint=generate_random_fingerprint())
 
 
 def in_batches(dataset: Dataset, *columns: str) -> Iterator[dict[str, list[Any]]]:

@@ -15,7 +15,6 @@ from clkit.cli.doctor import doctor
 from clkit.cli.eval import evaluate
 from clkit.cli.inspect_magnitudes import inspect_magnitudes
 from clkit.cli.train import train
-from clkit.engine import sequence
 from clkit.errors import ModelError, UsageError
 from clkit.recipe.shipped import recipes_folder
 from clkit.recipe.written import recipe_yaml
@@ -133,28 +132,6 @@ def test_a_missing_model_names_the_alternatives(recipe: str, tmp_path: Path) -> 
     done = call(train, recipe, "model.name=google-t5/t5-nowhere", "--run", str(tmp_path / "run2"))
     assert isinstance(done.exception, ModelError)
     assert "model.name=embedded:tiny-t5" in str(done.exception)
-
-
-def test_of_several_processes_the_first_asks_whether_the_folder_is_free(
-    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Another may get there while the first writes its lock, which a file with a name of its own precedes."""
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / ".lock.json.tmp").touch()
-    begun: list[Any] = []
-
-    def begin(*arguments: Any, **options: Any) -> RunFolder:
-        begun.append(arguments)
-        raise UsageError("begun")
-
-    monkeypatch.setattr(sequence, "train", begin)
-    for variables, reached in (({}, False), ({"RANK": "0"}, False), ({"RANK": "1"}, True), ({"PMI_RANK": "2"}, True)):
-        with monkeypatch.context() as patch:
-            for name, value in variables.items():
-                patch.setenv(name, value)
-            refused = call(train, recipe, "--run", str(tmp_path / "run"))
-        assert str(refused.exception) == "begun" if reached else "is not empty" in str(refused.exception)
-    assert len(begun) == 2
 
 
 def test_eval_tests_a_stage_on_its_tasks_and_on_others(recipe: str, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from clkit.run.doctor import refuse_damage, remedy
 from clkit.run.folder import RunFolder
 from clkit.run.layout import MATRIX, METRICS, TRAINED_FILE, ZERO_SHOT, leftovers
 from clkit.run.lock import LOCK_FILE, locked
-from clkit.run.place import is_empty
+from clkit.run.place import check_free, is_empty
 from clkit.run.seal import Done, seal_files
 from tests.scored import score
 
@@ -250,6 +250,14 @@ class TestLock:
             assert is_empty(tmp_path)
             RunFolder.create(tmp_path, RECIPE, {})
             assert not is_empty(tmp_path)
+
+    def test_so_does_one_that_is_just_being_written(self, tmp_path: Path):
+        """By another process of the same run, or by one that was killed there."""
+        (tmp_path / f".{LOCK_FILE}.4711.tmp").touch()
+        check_free(tmp_path)
+        (tmp_path / f"{LOCK_FILE}.4711.tmp").touch()  # not a name that clkit gives
+        with pytest.raises(UsageError, match="is not empty"):
+            check_free(tmp_path)
 
     def test_overwriting_keeps_the_writers_own_lock(self, run: RunFolder):
         with locked(run.path):
