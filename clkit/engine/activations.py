@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
+from transformers.activations import NewGELUActivation
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from clkit.engine.devices import Device
@@ -75,6 +76,15 @@ class Activations:
         """Numbers that dropout draws for in a forward pass, but for those of adapters and of attention."""
         return sum(self._dropped(block, self._beside(block), batch) for block in self.blocks)
 
+    def written_out(self, batch: Batch) -> int:
+        """Numbers of a forward pass that go through an activation which is written out in Python."""
+        networks = [(owner, layers) for block in self.blocks for owner, layers in self._beside(block).items()]
+        return sum(
+            self.tokens(owner, batch) * max(one.inputs for one in layers)
+            for owner, layers in networks
+            if len(layers) > 1 and self._writes_out(owner)
+        )
+
     def tokens(self, name: str, batch: Batch) -> int:
         """Tokens of all examples that a part of the model reads."""
         answers = batch.answer and re.search(r"(^|\.)decoder\.", name) and not _CROSS.search(name)
@@ -123,8 +133,10 @@ class Activations:
         """Numbers that the activation between the layers of a feed-forward network keeps beside its input."""
         inner = max(one.inputs for one in layers)
         gated = sum(one.outputs for one in layers if one.inputs != inner or one.outputs != self.width) >= 2 * inner
-        written_out = any(type(part).__name__ == "NewGELUActivation" for part in self.part(owner).modules())
-        return self.tokens(owner, batch) * inner * (gated + 3 * written_out)
+        return self.tokens(owner, batch) * inner * (gated + 3 * self._writes_out(owner))
+
+    def _writes_out(self, owner: str) -> bool:
+        return any(isinstance(part, NewGELUActivation) for part in self.part(owner).modules())
 
     def _of_norms(self, block: str, beside: Mapping[str, Sequence[Shape]], batch: Batch, e: int) -> float:
         total = 0.0

@@ -1,10 +1,10 @@
 """The time of a step on this machine.
 
-Linear layers with their adapters, attention and dropout take most of it: they are computed here, forward and backward,
-once of each shape that they have in the model, and counted as often as it has them. What stands between them moves
-numbers of 4 bytes at the rate of copying: `PASSES` times those that the layers give, the logits included, and
-for clipping and AdamW 10 per trained parameter. Each module without others in it calls `CALLS` small operations, which
-matters to small models alone. What strategies compute is not counted.
+Linear layers with their adapters, attention, dropout, and activations that are written out in Python take most of it:
+they are computed here, forward and backward, once of each shape that they have in the model, and counted as often as it
+has them. What stands between them moves numbers at the rate of copying: `PASSES` times those that the layers give, the
+logits included, and for clipping and AdamW 10 of 4 bytes per trained parameter. Each module without others in it calls
+`CALLS` small operations, which matters to small models alone. What strategies compute is not counted.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers.activations import NewGELUActivation
 
 from clkit.engine.activations import Activations, bytes_per_number
 from clkit.models.shapes import Batch, Shape
@@ -26,8 +27,8 @@ from clkit.processes import processes
 from clkit.recipe.recipe import Recipe
 
 #: How often a step passes over what linear layers give, for norms, activations, sums and their gradients; as seen on
-#: one thread of a CPU, for three models (benchmarks/README.md).
-PASSES = 16
+#: one thread of a CPU, for the models of benchmarks/footprint.py.
+PASSES = 10
 #: Operations forward, each with its own backward, that a profile shows for each module.
 CALLS = 10
 #: What is larger is tried at this size: tokens and outputs of a layer, and pairs of tokens in all heads.
@@ -53,12 +54,15 @@ def step_seconds(
     layers = sum(count * _of_layer(shape, tokens, passes, kind) for (shape, tokens), count in sizes.items() if tokens)
     reading = Counter(formula.tokens(block, batch) // batch.examples for block in formula.blocks)
     attention = sum(count * _of_attention(formula, batch, tokens, passes, kind) for tokens, count in reading.items())
-    dropped = passes * formula.dropped(batch) * _of_dropout(kind)
+    dropped = passes * formula.dropped(batch) * _of_numbers(lambda numbers: functional.dropout(numbers, 0.1), kind)
+    activated = passes * formula.written_out(batch) * _of_numbers(NewGELUActivation(), kind)
     given = sum(formula.tokens(one.name, batch) * one.outputs for one in formula.layers if one.name != head)
     moved = PASSES * ((1 + passes) / 2 * given + batch.positions * words)
     of_number = _of_copying(kind["device"])
+    moving = moved * of_number * (0.5 if half else 1)
     called = CALLS * passes * formula.modules * _of_call(kind["device"])
-    return micro_batches * (layers + attention + dropped + moved * of_number + called) + 10 * trained * of_number
+    computed = layers + attention + dropped + activated
+    return micro_batches * (computed + moving + called) + 10 * trained * of_number
 
 
 def _of_layer(shape: Shape, tokens: int, passes: int, kind: dict[str, Any]) -> float:
@@ -99,11 +103,11 @@ def _of_attention(formula: Activations, batch: Batch, tokens: int, passes: int, 
     return _usual(work) * batch.examples / examples
 
 
-def _of_dropout(kind: dict[str, Any]) -> float:
-    """Of a number and its gradient."""
+def _of_numbers(function: Callable[[torch.Tensor], torch.Tensor], kind: dict[str, Any]) -> float:
+    """Of a number that it is computed of, and its gradient."""
     numbers = torch.ones(1_000_000, **kind, requires_grad=True)
     given = torch.ones_like(numbers)
-    return _usual(lambda: torch.autograd.backward(functional.dropout(numbers, 0.1), given)) / numbers.numel()
+    return _usual(lambda: torch.autograd.backward(function(numbers), given)) / numbers.numel()
 
 
 def _of_copying(device: torch.device) -> float:

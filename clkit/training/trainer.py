@@ -124,8 +124,9 @@ class TaskTrainer(Trainer):
         """Take off the model what training left on it, so that it is tested as it will be when it is loaded again.
 
         accelerate leaves its mixed precision around `forward`, and the Trainer hooks on the embeddings, new ones with
-        every task.
+        every task. The optimizer's moments go too: what strategies compute after a task would stand beside them.
         """
+        self.optimizer.state.clear()
         if self.args.torch_compile:
             torch.compiler.reset()
         for left in ("forward", "_original_forward", "_is_accelerate_prepared"):

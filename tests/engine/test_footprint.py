@@ -130,6 +130,19 @@ def test_activations_are_what_autograd_keeps(model: str, tuning: str) -> None:
     assert found == pytest.approx(kept(family, batch), rel=0.15)
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_numbers_of_a_written_out_activation_are_those_that_go_through_it(model: str) -> None:
+    family = MODELS[model]()
+    read: list[int] = []
+    for part in family.model.modules():
+        if type(part).__name__ == "NewGELUActivation":
+            part.register_forward_hook(lambda part, inputs, given: read.append(inputs[0].numel()))
+    batch = Batch(16, 48, 8 if family.name == "seq2seq" else 0, 0)
+    kept(family, batch)
+    assert Activations(family, CPU).written_out(batch) == sum(read)
+    assert bool(read) is (model in {"gpt2", "t5, gated"})
+
+
 @pytest.mark.parametrize(
     "sections",
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -129,7 +130,7 @@ def test_every_label_of_a_causal_model_counts(tmp_path: Path, flat_llama: Path, 
     for example in encode(loaded, task_texts(tasks[0], "train", loaded, recipe).examples):
         ids, labels = (torch.tensor([example[name]]) for name in ("input_ids", "labels"))
         counted = int((labels[:, 1:] != -100).sum())
-        nll += float(loaded.model(input_ids=ids, labels=labels).loss) * counted
+        nll += loaded.model(input_ids=ids, labels=labels).loss.item() * counted
         tokens += counted
     log = train(recipe, tmp_path / "run").log.read()
     assert next(line for line in log if line["event"] == "step")["task_loss"] == pytest.approx(nll / tokens, rel=1e-5)
@@ -149,7 +150,7 @@ class Traces(Strategy):
 
     name: ClassVar[str] = "traces"
     precisions: ClassVar[list[set[torch.dtype]]] = []
-    left: ClassVar[list[tuple[int, bool]]] = []
+    left: ClassVar[list[tuple[int, bool, int]]] = []
 
     def before_task(self, context: Context) -> None:
         self.precisions.append(set())
@@ -159,7 +160,14 @@ class Traces(Strategy):
     def after_task(self, context: Context) -> None:
         self._hook.remove()
         hooks = sum(len(module._forward_hooks) for module in context.model.modules())
-        self.left.append((hooks, "forward" in vars(context.model)))
+        self.left.append((hooks, "forward" in vars(context.model), self._moments(context)))
+
+    def _moments(self, context: Context) -> int:
+        """Numbers that optimizers of the model's parameters hold."""
+        own = {id(one) for one in context.model.parameters()}
+        optimizers = [one for one in gc.get_objects() if issubclass(type(one), torch.optim.Optimizer)]
+        states = [state for one in optimizers for parameter, state in one.state.items() if id(parameter) in own]
+        return sum(held.numel() for state in states for held in state.values() if isinstance(held, torch.Tensor))
 
 
 @pytest.mark.parametrize("method", ["lora", "incremental_lora"])
@@ -177,7 +185,7 @@ def test_training_leaves_nothing_on_the_model(tmp_path: Path, flat_t5: Path, met
         evaluation={"zero_shot": False, "tasks": "final"},
     )
     train(recipe, tmp_path / "run")
-    assert Traces.left == [(0, False)] * 3
+    assert Traces.left == [(0, False, 0)] * 3
     assert Traces.precisions == [{torch.bfloat16}] * 3  # the later tasks too
 
 
