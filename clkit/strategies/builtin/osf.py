@@ -34,23 +34,23 @@ class OSFOptions(LayerOptions):
     """Orthogonal subspace fine-tuning: each layer's largest singular directions are frozen, the rest is trained."""
 
     name: Literal["osf"] = Field(description="Orthogonal subspace fine-tuning.")
+    first_task: Literal["unprotected", "protected"] = Field(
+        "unprotected",
+        description="Whether the first task is already kept from the pre-trained model's directions; `unprotected` "
+        "trains all parameters.",
+    )
     preserved: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.5, description="Share of each layer's singular directions, largest first, frozen in the first protected task."
-    )
-    growth: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0,
-        description="Added to `preserved` with each further task; `preserved` and `growth` both 1/T share a model "
-        "evenly among T tasks.",
     )
     projection: Literal["update", "gradient"] = Field(
         "update",
         description="`update`: what AdamW makes of the projected gradient is projected too, so frozen directions do "
         "not move at all. `gradient`: only the gradient is, as peft does; AdamW leaks into frozen directions.",
     )
-    first_task: Literal["unprotected", "protected"] = Field(
-        "unprotected",
-        description="Whether the first task is already kept from the pre-trained model's directions; `unprotected` "
-        "trains all parameters.",
+    growth: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description="Added to `preserved` with each further task; `preserved` and `growth` both 1/T share a model "
+        "evenly among T tasks.",
     )
 
     def share(self, task_index: int) -> float | None:
