@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ import torch
 from clkit.engine.inspection import LayerMagnitudes, Magnitudes, StageMagnitudes
 from clkit.models.depths import depth_of
 from clkit.models.distributions import chance_overlap, jensen_shannon, overlap, rank_correlation, top_count, top_rows
+from clkit.run.atomic import replacing
 
 if TYPE_CHECKING:
     import pyarrow
@@ -156,15 +156,10 @@ def write_rows(measured: Magnitudes, path: Path) -> None:
         pyarrow.field(column, kinds.get(column, name), metadata={"description": about})
         for column, about in COLUMNS.items()
     )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with parquet.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            for stage in measured.stages:
-                tables = [_rows(measured, stage, layer, schema) for layer in stage.layers]
-                writer.write_table(pyarrow.concat_tables(tables).unify_dictionaries())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, parquet.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for stage in measured.stages:
+            tables = [_rows(measured, stage, layer, schema) for layer in stage.layers]
+            writer.write_table(pyarrow.concat_tables(tables).unify_dictionaries())
 
 
 def _rows(measured: Magnitudes, stage: StageMagnitudes, layer: str, schema: pyarrow.Schema) -> pyarrow.Table:

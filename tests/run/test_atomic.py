@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from clkit.run.atomic import RunLog, write_atomically, write_json
+from clkit.run.atomic import RunLog, replacing, write_atomically, write_json
 
 
 def test_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -22,6 +23,21 @@ def test_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pyte
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_names_the_file_that_was_asked_for_and_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    path.write_text("old", "utf-8")
+
+    def fill_the_disk() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half", "utf-8")
+            raise OSError(errno.ENOSPC, "No space left on device", str(temporary))
+
+    with pytest.raises(OSError, match="No space") as caught:
+        fill_the_disk()
+    assert caught.value.filename == str(path)
+    assert [(one.name, one.read_text("utf-8")) for one in tmp_path.iterdir()] == [("rows.parquet", "old")]
 
 
 def test_bytes_and_text(tmp_path: Path):
