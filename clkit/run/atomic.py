@@ -23,7 +23,8 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        error.filename, error.filename2 = str(path), None  # nobody knows the temporary file
+        error.filename = str(path)  # nobody knows the temporary file
+        del error.filename2
         raise
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -37,6 +37,7 @@ def test_an_error_names_the_file_that_was_asked_for_and_leaves_the_old_one(tmp_p
     with pytest.raises(OSError, match="No space") as caught:
         fill_the_disk()
     assert caught.value.filename == str(path)
+    assert str(caught.value) == f"[Errno {errno.ENOSPC}] No space left on device: '{path}'"
     assert [(one.name, one.read_text("utf-8")) for one in tmp_path.iterdir()] == [("rows.parquet", "old")]
 
 
