@@ -234,7 +234,8 @@ class Run:
 def _made(entry: dict[str, Any], dense: bool) -> Strategy:
     kind = load_strategy(entry["name"])
     strategy = kind(kind.Options.model_validate(entry))
-    strategy.steps = None if dense else Steps(1, 1, "" if not torch.accelerator.is_available() else "this device")
+    # Of two micro-batches, rows are known too late; one is made.
+    strategy.steps = Steps(1 + dense, 1, "" if not torch.accelerator.is_available() else "this device")
     return strategy
 
 

@@ -6,6 +6,7 @@ divided by its sum over the units it is the L1-normalised magnitude n_i of the M
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from torch import nn
 from clkit.errors import ModelError, first_line
 from clkit.models.experts import ExpertWeight, ObservedExperts, Record, Sent
 from clkit.models.family import Batch, Family
+from clkit.models.kernels import kernels, pointers
 from clkit.models.layers import Layer, evaluation_mode
 from clkit.models.precision import precisely
 
@@ -91,9 +93,9 @@ class MagnitudeCollector:
         if self._token_mask is None:
             return output.new_ones(output.shape[:-1], dtype=torch.bool).flatten()
         mask = self._token_mask(name, batch)
-        places = torch.squeeze(output[..., 0]).shape  # a layer may stand in a dimension of one head
-        # Some layers are given all texts' tokens in one row.
-        if places != torch.squeeze(mask).shape and (output.dim() > 2 or len(output) != mask.numel()):
+        places, texts = ([size for size in shape if size > 1] for shape in (output.shape[:-1], mask.shape))
+        # A layer may stand in a dimension of one head; some are given all texts' tokens in one row.
+        if places != texts and (output.dim() > 2 or len(output) != mask.numel()):
             raise ModelError(
                 f"layer {name} gives an output of {_times(output.shape[:-1])} positions where the batch has "
                 f"{_times(mask.shape)}, so which of them are padding is not known; leave it out of `layers`, or "
@@ -151,6 +153,10 @@ def _summed(output: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
     total = torch.float64 if rows.dtype == torch.float64 else torch.float32
     if torch.compiler.is_compiling():  # in one kernel, without a product that could be rounded
         return (rows.to(total).abs() * counted.to(total)[:, None]).sum(0)
+    if rows.dtype == torch.float32 and rows.device.type == "cpu" and (library := kernels()) is not None:
+        rows, tokens, sums = rows.contiguous(), counted.nonzero(), rows.new_zeros(units)
+        library.sum_magnitudes(*pointers(rows, tokens, sums), ctypes.c_int64(len(tokens)), ctypes.c_int64(units))
+        return sums
     # A matrix-vector product reads |h| once; a norm of columns takes longer than the layer's own product. On a CPU
     # |h| is never written out of its cache.
     length = max(1, CACHED // units) if rows.device.type == "cpu" else len(rows)
@@ -221,28 +227,35 @@ def rows_masked(rows: int, threshold: float) -> int:
     return math.floor(threshold * rows + 1e-9)  # 0.29 * 100 is 28.999999999999996
 
 
-def masked_rows(score: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Indices of the rows that are masked: all but the ⌈(1 − T) · d_out⌉ rows with the largest score.
+def divided_rows(scores: Sequence[torch.Tensor], threshold: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The rows of each layer that are kept, ascending, and those that are masked.
 
-    Among equal scores the row that stands first is kept.
-
-    Args:
-        score: magnitude of each row; d_out.
-    """
-    return divided_rows(score, threshold)[1]
-
-
-def divided_rows(score: torch.Tensor, threshold: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The rows that are kept, ascending, and those that are masked (`masked_rows`).
+    All but the ⌈(1 − T) · d_out⌉ rows with the largest score are masked; among equal scores the row that stands first
+    is kept. Layers of as many rows are sorted together: many small sorts take longer.
 
     Args:
-        score: d_out, or experts × d_out, of whose rows, counted through, the share is masked for each expert by itself;
-            all are of an expert that no token was sent to, whose scores are zero.
+        scores: of each layer: d_out, or experts × d_out, of whose rows, counted through, the share is masked for each
+            expert by itself; all are of an expert that no token was sent to, whose scores are zero.
     """
-    order = torch.argsort(score, dim=-1, descending=True, stable=True)
-    kept = score.shape[-1] - rows_masked(score.shape[-1], threshold)
-    if score.dim() == 1:
-        return order[:kept].sort().values, order[kept:]
-    order += torch.arange(0, score.numel(), score.shape[-1], device=order.device)[:, None]
-    used = score.any(dim=-1)
-    return order[used, :kept].flatten().sort().values, torch.cat([order[used, kept:].flatten(), order[~used].flatten()])
+    alike: dict[Any, list[int]] = {}
+    for place, score in enumerate(scores):
+        alike.setdefault((score.shape, score.device), []).append(place)
+    divided: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+    for places in alike.values():
+        together = torch.stack([scores[place] for place in places])
+        order = torch.argsort(together, dim=-1, descending=True, stable=True)
+        count = together.shape[-1] - rows_masked(together.shape[-1], threshold)
+        kept, masked = order[..., :count].sort(dim=-1).values, order[..., count:]
+        pairs: Iterable[tuple[torch.Tensor, torch.Tensor]] = zip(kept, masked, strict=True)
+        if together.dim() > 2:
+            pairs = map(_counted_through, kept, masked, together.any(dim=-1))
+        divided.update(zip(places, pairs, strict=True))
+    return [divided[place] for place in range(len(scores))]
+
+
+def _counted_through(kept: torch.Tensor, masked: torch.Tensor, used: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows of experts, each experts × some, as one row; all of those that are not used are masked."""
+    rows = kept.shape[-1] + masked.shape[-1]
+    first = torch.arange(0, len(used) * rows, rows, device=used.device)[:, None]
+    kept, masked = kept + first, masked + first
+    return kept[used].flatten(), torch.cat([masked[used].flatten(), masked[~used].flatten(), kept[~used].flatten()])

@@ -41,11 +41,12 @@ def _never_early(steps: Steps, hold: int) -> str:
 
 def work(model: nn.Module, sites: Sequence[RowSite], steps: Steps, update: bool, hold: int) -> Iterator[str]:
     """For the plan: which gradients are computed in kept rows only, and why not the others."""
+    whole = Counter(refusals(sites, model).values())
+    some = len(sites) - whole.total()
     if why := _never_early(steps, hold):
         yield f"computes whole gradients and masks them: {why}"
-        return
-    whole = Counter(refusals(sites, model).values())
-    if some := len(sites) - whole.total():
+        whole.clear()
+    elif some:
         but = f", but for one step in {hold:,}" if steps.micro_batches > 1 else ""
         yield f"computes gradients of kept rows only, in {some:,} of {len(sites):,} weights{but}"
     if some and update:
@@ -106,6 +107,8 @@ class RowChoice:
         #: What `divide` gave last.
         self.divided: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._gradients = RowGradients([], whole=False)
+        #: The names of those that nothing keeps from stepping in single rows.
+        self._free: set[str] = set()
         self._steps: Steps | None = None
         #: Those that had no output in the forward passes of this step.
         self._uncalled: list[RowSite] = []
@@ -149,10 +152,14 @@ class RowChoice:
         self._steps = steps
         if self._collector is not None:  # for `refuse_uncalled`
             self._collector.notice(site.weight for site in self._sites)
-        if steps is not None and not _never_early(steps, self._hold):
-            refused = refusals(self._sites, context.model)
-            alone = [site for site in self._sites if site.name not in refused]
-            self._gradients = RowGradients(alone, whole=context.num_processes > 1)
+        if steps is None:
+            return
+        refused = refusals(self._sites, context.model)
+        free = [site for site in self._sites if site.name not in refused]
+        if not _never_early(steps, self._hold):
+            self._gradients = RowGradients(free, whole=context.num_processes > 1)
+        if not steps.whole_gradients:
+            self._free = {site.name for site in free}
 
     def open(self, context: Context, batch: Mapping[str, torch.Tensor]) -> None:
         """A forward pass over ``batch`` begins."""
@@ -182,14 +189,18 @@ class RowChoice:
             self._divide(context)
         return self.divided
 
-    def steps_alone(self, site: RowSite) -> bool:
-        """Whether the optimizer takes the gradient of the site's kept rows for that of its weight."""
-        return site.name in self._gradients and self._steps is not None and not self._steps.whole_gradients
+    def steps_alone(self, site: RowSite, still: bool) -> bool:
+        """Whether the optimizer takes the gradient of the site's kept rows for that of its weight.
+
+        Args:
+            still: the other rows do not move; else nothing is saved where the gradient was whole.
+        """
+        return site.name in self._free and (still or site.name in self._gradients)
 
     def _divide(self, context: Context) -> None:
         if self._is_due(context):
             with torch.no_grad():
-                self.divided = [divided_rows(score, self._threshold) for score in self.scores(context)]
+                self.divided = divided_rows(self.scores(context), self._threshold)
         for site, (kept, _) in zip(self._sites, self.divided, strict=True):
             self._gradients.choose(site.name, kept)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -48,52 +48,56 @@ class RowAdamW(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         loss = super().step(closure)
-        work = [(parameter, group) for group in self.param_groups for parameter in group["params"]]
-        work = [(parameter, group) for parameter, group in work if parameter in self._rows]
-        if work:
-            row_kernel()  # compiled by one thread, not by each
-            with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-                list(threads.map(self._step_rows, *zip(*work, strict=True)))
+        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+            for group in self.param_groups:
+                chosen = [(one, self._rows[one]) for one in group["params"] if one in self._rows]
+                if chosen:
+                    list(threads.map(row_kernel(), self._steps(group, chosen)))
         self._rows.clear()
         return loss
 
-    @torch.no_grad()
-    def _step_rows(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
-        state, chosen = self.state[parameter], self._rows[parameter]
+    def _steps(self, group: dict[str, Any], chosen: Sequence[tuple[nn.Parameter, RowGradient]]) -> Iterator[RowStep]:
+        """Those of a group's weights; what stands in the exponents of all is computed in one go."""
+        due = [self._due(weight, gradient) for weight, gradient in chosen]
+        counts, (beta1, beta2) = [len(one.rows) for one in due], group["betas"]
+        lag, taken = (torch.cat(found).double() for found in zip(*((one.lag, one.taken) for one in due), strict=True))
+        by_row = beta1**lag, beta2**lag, group["lr"] / (1 - beta1**taken), (1 - beta2**taken) ** -0.5
+        split = zip(*(torch.split(found.float(), counts) for found in by_row), strict=True)
+        by = (1 - beta1, 1 - beta2, 1 - group["lr"] * group["weight_decay"], group["eps"])
+        for (weight, gradient), one, own in zip(chosen, due, split, strict=True):
+            state = self.state[weight]
+            changed = weight.detach(), state["exp_avg"], state["exp_avg_sq"]
+            decay1, decay2, sizes, scales = own
+            gradients = gradient.grad.contiguous()
+            yield RowStep(changed, one.rows, one.places, gradients, one.given, decay1, decay2, sizes, scales, by)
+
+    def _due(self, weight: nn.Parameter, gradient: RowGradient) -> _Due:
+        """What is due in a weight, whose state then tells that it is done."""
+        state, count = self.state[weight], len(gradient.rows)
         state.setdefault("step", torch.zeros((), dtype=torch.float32)).add_(1)
-        beta1, beta2 = group["betas"]
-        rows = given = places = torch.arange(len(chosen.rows))
-        if chosen.others == "forgotten":
-            _hold(state, chosen.rows, parameter)
-            rows, lag, taken = chosen.rows, torch.ones(len(rows)).double(), state["steps"].double()
-        else:
-            if "exp_avg" not in state:
-                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-                state["chosen"] = torch.zeros(len(parameter), dtype=torch.float32)
-            if chosen.others == "stay":
-                rows = chosen.rows
-            else:
-                rows = torch.arange(len(parameter))
-                given = torch.full((len(parameter),), -1).index_copy_(0, chosen.rows, given)
-            places = rows
-            lag = (state["step"] - state["chosen"].index_select(0, rows)).double()
-            taken = state["step"].double().expand(len(rows))
-            state["chosen"].index_fill_(0, rows, float(state["step"]))
-        kernel = row_kernel()
-        kernel(
-            RowStep(
-                state=(parameter, state["exp_avg"], state["exp_avg_sq"]),
-                rows=rows,
-                places=places,
-                gradients=chosen.grad.contiguous(),
-                given=given,
-                decay1=(beta1**lag).float(),
-                decay2=(beta2**lag).float(),
-                sizes=(group["lr"] / (1 - beta1**taken)).float(),
-                scales=((1 - beta2**taken) ** -0.5).float(),
-                by=(1 - beta1, 1 - beta2, 1 - group["lr"] * group["weight_decay"], group["eps"]),
-            )
-        )
+        if gradient.others == "forgotten":
+            _hold(state, gradient.rows, weight)
+            return _Due(gradient.rows, torch.arange(count), torch.arange(count), torch.ones(count), state["steps"])
+        if "exp_avg" not in state:
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
+            state["chosen"] = torch.zeros(len(weight), dtype=torch.float32)
+        rows, given = gradient.rows, torch.arange(count)
+        if gradient.others == "move":
+            rows = torch.arange(len(weight))
+            given = torch.full((len(weight),), -1).index_copy_(0, gradient.rows, given)
+        lag = state["step"] - state["chosen"].index_select(0, rows)
+        state["chosen"].index_fill_(0, rows, float(state["step"]))
+        return _Due(rows, rows, given, lag, state["step"].expand(len(rows)))
+
+
+class _Due(NamedTuple):
+    """The rows of a weight that step: see `RowStep`; l of each, and t or n."""
+
+    rows: torch.Tensor
+    places: torch.Tensor
+    given: torch.Tensor
+    lag: torch.Tensor
+    taken: torch.Tensor
 
 
 def _hold(state: dict[str, Any], rows: torch.Tensor, parameter: nn.Parameter) -> None:

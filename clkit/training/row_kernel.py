@@ -1,4 +1,4 @@
-"""The arithmetic of `RowAdamW`: compiled by the machine's own C compiler where there is one, else in torch.
+"""The arithmetic of `RowAdamW`: compiled where that can be (`clkit.models.kernels`), else in torch.
 
 Both compute the same float32 operations in the same order, to the last bit. Compiled, a row is read and written once;
 in torch, rows are copied out, changed in many passes, and copied back.
@@ -7,20 +7,14 @@ in torch, rows are copied out, changed in many passes, and copied back.
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Sequence
-from functools import cache
-from pathlib import Path
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+
+from clkit.models.kernels import kernels, pointers
 
 
 class RowStep(NamedTuple):
@@ -51,77 +45,20 @@ class RowStep(NamedTuple):
 
 RowKernel = Callable[[RowStep], None]
 
-_SOURCE = r"""
-#include <math.h>
-#include <stdint.h>
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
-__attribute__((target_clones("avx512f", "avx2", "default")))
-#endif
-void step_rows(float *restrict weights, float *restrict first, float *restrict second, const int64_t *rows,
-               const int64_t *places, const float *restrict gradients, const int64_t *given, const float *zeros,
-               const float *decay1, const float *decay2, const float *sizes, const float *scales, const float *by,
-               int64_t count, int64_t width) {
-  const float rest1 = by[0], rest2 = by[1], shrink = by[2], eps = by[3];
-  for (int64_t i = 0; i < count; i++) {
-    float *w = weights + rows[i] * width, *m = first + places[i] * width, *v = second + places[i] * width;
-    const float *g = given[i] < 0 ? zeros : gradients + given[i] * width;
-    const float a = decay1[i], b = decay2[i], size = sizes[i], scale = scales[i];
-    for (int64_t j = 0; j < width; j++) {
-      const float mj = m[j] * a + g[j] * rest1;
-      const float vj = v[j] * b + g[j] * g[j] * rest2;
-      m[j] = mj;
-      v[j] = vj;
-      w[j] = w[j] * shrink - mj / (sqrtf(vj) * scale + eps) * size;
-    }
-  }
-}
-"""
-_FLAGS = ("-O3", "-fPIC", "-shared", "-fno-math-errno", "-ffp-contract=off")
 
-
-@cache
 def row_kernel() -> RowKernel:
-    """The compiled one, built when it is first asked for and kept in the user's cache; without a compiler, torch's."""
-    try:
-        function = ctypes.CDLL(str(_library())).step_rows
-    except (OSError, RuntimeError, subprocess.SubprocessError):
-        return step_rows
-    function.restype = None
-
-    def compiled(step: RowStep) -> None:
-        width = step.gradients.shape[1]
-        zeros = torch.zeros(width)
-        by_row = (step.decay1, step.decay2, step.sizes, step.scales)
-        tensors = (*step.state, step.rows, step.places, step.gradients, step.given, zeros, *by_row)
-        pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
-        by = (ctypes.c_float * len(step.by))(*step.by)
-        function(*pointers, by, ctypes.c_int64(len(step.rows)), ctypes.c_int64(width))
-
-    return compiled
+    """The compiled one, or torch's."""
+    library = kernels()
+    return step_rows if library is None else partial(_compiled, library.step_rows)
 
 
-def _library() -> Path:
-    """The compiled file, which is named after its source, so that none is ever older than it.
-
-    Raises:
-        OSError, RuntimeError, SubprocessError: there is no compiler or no home, it fails, or nothing can be written.
-    """
-    name = f"{hashlib.sha256(repr((_SOURCE, _FLAGS, platform.machine(), sys.platform)).encode()).hexdigest()[:16]}.so"
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "clkit")
-    library = folder / name
-    if not library.is_file():
-        compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
-        if compiler is None:
-            raise OSError("no C compiler")
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            source = Path(scratch, "rows.c")
-            source.write_text(_SOURCE, "utf-8")
-            made = Path(scratch, name)
-            command = [compiler, *_FLAGS, str(source), "-o", str(made), "-lm"]
-            subprocess.run(command, check=True, capture_output=True, timeout=60)
-            made.replace(library)  # whole, whoever else compiles it at the same time
-    return library
+def _compiled(function: Any, step: RowStep) -> None:
+    width = step.gradients.shape[1]
+    zeros = torch.zeros(width)
+    by_row = (step.decay1, step.decay2, step.sizes, step.scales)
+    found = pointers(*step.state, step.rows, step.places, step.gradients, step.given, zeros, *by_row)
+    by = (ctypes.c_float * len(step.by))(*step.by)
+    function(*found, by, ctypes.c_int64(len(step.rows)), ctypes.c_int64(width))
 
 
 def step_rows(step: RowStep) -> None:

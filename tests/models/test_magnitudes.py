@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from clkit.errors import ModelError
+from clkit.models import magnitudes
 from clkit.models.magnitudes import MagnitudeCollector, l1_normalised
 
 BATCH = {"attention_mask": torch.tensor([[1, 1], [1, 0]])}
@@ -75,12 +76,18 @@ def test_no_graph_is_kept(layer: nn.Linear) -> None:
     assert not collector.take()["l"].requires_grad
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize(("texts", "units"), [(4, 7), (100, 600)])  # the latter in several blocks, not all whole
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_against_numpy_in_float64(dtype: torch.dtype) -> None:
+def test_against_numpy_in_float64(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, texts: int, units: int, compiled: bool
+) -> None:
+    if not compiled:
+        monkeypatch.setattr(magnitudes, "kernels", lambda: None)
     generator = torch.Generator().manual_seed(1)
-    linear = nn.Linear(5, 7).to(dtype)
-    values = torch.randn(4, 6, 5, generator=generator).to(dtype)
-    mask = torch.rand(4, 6, generator=generator) < 0.6
+    linear = nn.Linear(5, units).to(dtype)
+    values = torch.randn(texts, 6, 5, generator=generator).to(dtype)
+    mask = torch.rand(texts, 6, generator=generator) < 0.6
     collector = MagnitudeCollector({"l": linear}, lambda name, batch: mask)
     with collector.collecting({}):
         output = linear(values)
@@ -88,6 +95,29 @@ def test_against_numpy_in_float64(dtype: torch.dtype) -> None:
     found = collector.take()["l"]
     assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     np.testing.assert_allclose(found.double().numpy(), expected, rtol=1e-6)
+
+
+def test_padding_counts_nothing_whatever_it_holds(layer: nn.Linear) -> None:
+    collector = MagnitudeCollector({"l": layer}, real_tokens)
+    with collector.collecting(BATCH):
+        layer(INPUT.masked_fill(INPUT.abs() > 50, torch.inf))
+    assert collector.take()["l"].tolist() == [12, 60]
+
+
+class Strided(nn.Linear):
+    """Its output lies in memory with the positions before the texts."""
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return super().forward(values).transpose(0, 1).contiguous().transpose(0, 1)
+
+
+def test_an_output_that_is_not_contiguous(layer: nn.Linear) -> None:
+    strided = Strided(2, 2, bias=False)
+    strided.load_state_dict(layer.state_dict())
+    collector = MagnitudeCollector({"l": strided}, real_tokens)
+    with collector.collecting(BATCH):
+        assert not strided(INPUT).is_contiguous()
+    assert collector.take()["l"].tolist() == [12, 60]
 
 
 def test_a_mask_of_another_size_is_an_error_that_names_the_layer(layer: nn.Linear) -> None:

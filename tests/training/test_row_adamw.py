@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from clkit.errors import UsageError
 from clkit.models import rows as rows_of_layers
 from clkit.models.rows import RowGradient
 from clkit.training import row_adamw as optimizers
-from clkit.training import row_kernel as kernels
 from clkit.training.row_adamw import RowAdamW
 from clkit.training.row_kernel import RowStep, row_kernel, step_rows
 from tests.toy import toy_recipe
@@ -143,29 +141,6 @@ def test_compiled_and_in_torch_it_is_the_same_to_the_last_bit() -> None:
         assert torch.equal(one, other)
         rows = compiled.rows if len(one) == 300 else compiled.places
         assert torch.equal((one != before).any(dim=1).nonzero().flatten(), rows.sort().values)
-
-
-def test_without_a_compiler_or_a_folder_to_write_torch_does_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def found() -> Any:
-        row_kernel.cache_clear()
-        return row_kernel()
-
-    def fails(*_: Any, **__: Any) -> None:
-        raise subprocess.CalledProcessError(1, "cc")
-
-    try:
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
-        with monkeypatch.context() as one:
-            one.setattr(kernels.shutil, "which", lambda name: None)
-            assert found() is step_rows
-        with monkeypatch.context() as one:
-            one.setattr(kernels.subprocess, "run", fails)
-            assert found() is step_rows
-        (tmp_path / "file").write_text("")
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-        assert found() is step_rows
-    finally:
-        row_kernel.cache_clear()
 
 
 # --- MIGU with it -------------------------------------------------------------------------------------------------

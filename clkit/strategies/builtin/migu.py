@@ -39,7 +39,7 @@ class MIGU(Strategy):
     masked rows after the step, bit for bit, each with its entry of the bias.
 
     With one micro-batch a step, and where rows are held, they are known before a backward pass, which then computes
-    their gradient alone; and with ``mask: update`` AdamW need not read the others (`RowAdamW`, where the equation
+    their gradient alone; and with ``mask: update`` AdamW need never read the others (`RowAdamW`, where the equation
     stands). Both give the same as whole gradients that are masked, to within rounding. With ``moments: held`` AdamW
     knows of the chosen rows only: moments and bias correction of a row begin when it is chosen, and end when it is not
     (`RowAdamW` has the equation). The weights of these layers need memory for the moments of 1 − T of their rows then.
@@ -130,7 +130,7 @@ class MIGU(Strategy):
     def _mask(self, context: Context, site: layers.RowSite, kept: torch.Tensor, masked: torch.Tensor) -> None:
         assert self._rows is not None
         weight, update = site.weight, self.options.mask == "update"
-        gradient, alone = self._rows.gradient(site), self._rows.steps_alone(site)
+        gradient, alone = self._rows.gradient(site), self._rows.steps_alone(site, still=update)
         if weight.grad is not None and alone:  # a penalty's, or of a step whose rows are known only now
             own = weight.grad.index_select(0, kept)
             gradient, weight.grad = own if gradient is None else gradient.add_(own), None

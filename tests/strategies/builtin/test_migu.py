@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from clkit.errors import ModelError, StrategyError
 from clkit.models.family import Family
 from clkit.models.layers import linear_layers, row_sites, select_layers
-from clkit.models.magnitudes import masked_rows, rows_masked
+from clkit.models.magnitudes import divided_rows, rows_masked
 from clkit.models.sections import FullTuning, LoraTuning, Tuning
 from clkit.strategies.builtin.migu import MIGU
 from clkit.strategies.contract import Context, Steps
@@ -30,17 +30,34 @@ LORA = LoraTuning(method="lora", rank=4, alpha=8.0, dropout=0.0)
 # --- which rows ---------------------------------------------------------------------------------------------------
 
 
+def divided(scores: list[list[float]], threshold: float) -> list[tuple[list[int], list[int]]]:
+    found = divided_rows([torch.tensor(score) for score in scores], threshold)
+    return [(kept.tolist(), sorted(masked.tolist())) for kept, masked in found]
+
+
 def test_the_rows_with_the_largest_score_are_kept() -> None:
-    assert sorted(masked_rows(torch.tensor([5.0, 1.0, 4.0, 2.0, 3.0]), 0.6).tolist()) == [1, 3, 4]
+    assert divided([[5.0, 1.0, 4.0, 2.0, 3.0]], 0.6) == [([0, 2], [1, 3, 4])]
+
+
+def test_layers_of_different_widths_are_divided_each_by_itself() -> None:
+    scores = [[5.0, 1.0, 4.0, 2.0], [1.0, 2.0], [0.0, 0.0, 9.0, 8.0], [2.0, 1.0]]
+    assert divided(scores, 0.5) == [([0, 2], [1, 3]), ([1], [0]), ([2, 3], [0, 1]), ([0], [1])]
+
+
+def test_each_expert_is_divided_by_itself_and_all_of_an_unused_one_is_masked() -> None:
+    experts = torch.tensor([[5.0, 1.0, 4.0, 2.0], [0.0, 0.0, 0.0, 0.0], [1.0, 2.0, 3.0, 4.0]])
+    ((kept, masked),) = divided_rows([experts], 0.5)
+    assert kept.tolist() == [0, 2, 10, 11]
+    assert sorted(masked.tolist()) == [1, 3, 4, 5, 6, 7, 8, 9]
 
 
 def test_among_equal_scores_the_first_rows_are_kept() -> None:
-    assert sorted(masked_rows(torch.ones(10), 0.7).tolist()) == [3, 4, 5, 6, 7, 8, 9]
-    assert sorted(masked_rows(torch.tensor([1.0, 2.0, 2.0, 2.0]), 0.5).tolist()) == [0, 3]
+    assert divided([[1.0] * 10], 0.7) == [([0, 1, 2], [3, 4, 5, 6, 7, 8, 9])]
+    assert divided([[1.0, 2.0, 2.0, 2.0]], 0.5) == [([1, 2], [0, 3])]
 
 
 def test_threshold_zero_masks_nothing() -> None:
-    assert masked_rows(torch.ones(5), 0.0).tolist() == []
+    assert divided([[1.0] * 5], 0.0) == [([0, 1, 2, 3, 4], [])]
 
 
 @given(rows=st.integers(1, 5000), percent=st.integers(0, 99))
