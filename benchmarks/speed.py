@@ -39,6 +39,9 @@ THREADS.add_argument("--threads", type=int, default=None, help="of torch; as man
 if (chosen := THREADS.parse_known_args()[0].threads) is not None:
     os.environ["OMP_NUM_THREADS"] = str(chosen)
 
+import clkit  # noqa: E402, F401  # before torch, whose threads wait as clkit has them wait
+
+# isort: split
 import torch  # noqa: E402
 import transformers  # noqa: E402
 from transformers import (  # noqa: E402
