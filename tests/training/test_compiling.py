@@ -159,7 +159,7 @@ def test_a_compiler_that_fails_is_told_in_one_line(toy: ToyRecipe, monkeypatch: 
 
 @pytest.fixture
 def _liger(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if it were installed, with two architectures, and a GPU were there; the libraries would look for its driver."""
+    """As if it were installed, with two architectures, and a GPU were there; libraries would look for its driver."""
 
     def is_asked_by_clkit() -> bool:
         return str(sys._getframe(1).f_globals["__name__"]).startswith("clkit.")
