@@ -84,6 +84,7 @@ def compare(
 
 def _compared(runs: Iterable[RunFolder], metric: str | None) -> list[Compared]:
     """The finished runs; a remark about each other one."""
+    from clkit.report.general_tables import read_general
     from clkit.report.pairs import Compared
 
     found = []
@@ -92,5 +93,6 @@ def _compared(runs: Iterable[RunFolder], metric: str | None) -> list[Compared]:
         if matrix.in_progress or damage:
             typer.echo(f"warning: {run.path} is left out: {matrix.in_progress or damage[0]}", err=True)
         else:
-            found.append(Compared(str(run.path), run.recipe(), matrix))
+            general = read_general(run, matrix.protocol)
+            found.append(Compared(str(run.path), run.recipe(), matrix, general.final if general else {}))
     return found

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from statistics import fmean
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from rich.console import Group
+from rich.table import Table
 from rich.text import Text
 
 from clkit.errors import RunError
-from clkit.report.tables import show_number, wide_table
+from clkit.report.tables import SeedGroup, plain_table, show_number, wide_table
 from clkit.results.kinds import Protocol
 from clkit.results.scores import LARGEST_LOSS
 from clkit.run.folder import RunFolder
@@ -41,10 +42,13 @@ class GeneralAbility:
     Attributes:
         stages: in order, `zero-shot` first if it was measured.
         change: last stage minus zero-shot; None where one is missing, or where no stage builds on the one before.
+        final: what runs are compared by: the headlines of the last stage whose kind is known (`kind_of`); empty where
+            no stage builds on the one before, or there is one to come.
     """
 
     stages: list[Measured]
     change: dict[str, float | None] | None
+    final: Mapping[str, float | None] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {"stages": [measured._asdict() for measured in self.stages], "change": self.change}
@@ -62,12 +66,15 @@ def read_general(run: RunFolder, protocol: Protocol) -> GeneralAbility | None:
             stages[index] = Measured(name, _with_derived(measured))
     if not stages:
         return None
-    change = None
+    change, final = None, {}
     last = max(stages)
-    if protocol != "per_task" and 0 in stages and last > 0:
-        before = stages[0].values
-        change = {key: _difference(value, before.get(key)) for key, value in stages[last].values.items()}
-    return GeneralAbility(list(stages.values()), change)
+    if protocol != "per_task":
+        values = stages[last].values
+        final = {key: values[key] for key in _shown(values) if key != PERPLEXITY and kind_of(key)}
+        if 0 in stages and last > 0:
+            before = stages[0].values
+            change = {key: _difference(value, before.get(key)) for key, value in values.items()}
+    return GeneralAbility(list(stages.values()), change, final)
 
 
 def _with_derived(measured: Measures) -> dict[str, float | None]:
@@ -79,9 +86,7 @@ def _with_derived(measured: Measures) -> dict[str, float | None]:
             found[PERPLEXITY] = None if value is None else math.exp(min(value, LARGEST_LOSS))
     heads = _headlines(measured)
     if len(heads) > 1 and all(_is_fraction(key) for key in heads):
-        values = [measured[key] for key in heads]
-        known = [value for value in values if value is not None]
-        found[MEAN] = fmean(known) if len(known) == len(values) else None
+        found[MEAN] = _mean([measured[key] for key in heads])
     return found
 
 
@@ -105,6 +110,15 @@ def _metric(key: str) -> str:
 
 def _is_fraction(key: str) -> bool:
     return key == MEAN or _metric(key) in FRACTIONS
+
+
+def kind_of(key: str) -> str | None:
+    """Which metric of a task's scores a measure is shown and compared as; None where nobody knows which way is up."""
+    if _is_fraction(key):
+        return "exact_match"
+    if _metric(key).endswith("perplexity"):
+        return "perplexity"
+    return "loss" if key == LOSS or _metric(key) in LOWER else None
 
 
 def _difference(last: float | None, first: float | None) -> float | None:
@@ -167,3 +181,52 @@ def general_table(general: GeneralAbility, width: int) -> Group:
         apart=int(general.change is not None),
     )
     return Group(Text(f"{general_unit(general)}\n", style="italic"), *tables)
+
+
+def general_runs_table(runs: Mapping[str, GeneralAbility], groups: Sequence[SeedGroup]) -> Table:
+    """What is left in several runs, a row each, and how far that is from before; below those of a group their mean."""
+    keys = list(dict.fromkeys(key for one in runs.values() for key in one.final))
+    table = plain_table()
+    table.title = Text("general ability at the end, and its change; ↓ lower is better", style="italic")
+    table.title_justify = "left"
+    table.add_column("run", overflow="fold", min_width=18)
+    for key in keys:
+        table.add_column(Text(_head(key)), justify="right")
+    group_of = {name: group for group in groups for name in group.runs}
+    in_order = [group_of.get(name) or SeedGroup([name], {}) for name in runs]
+    for group in {id(one): one for one in in_order}.values():
+        if group.metrics:
+            table.add_section()
+        if group.label:
+            table.add_row(Text(group.label, style="italic"))
+        own = {name: runs[name] for name in group.runs if name in runs}
+        for name, one in own.items():
+            table.add_row(Text(name), *(_end(key, one.final.get(key), (one.change or {}).get(key)) for key in keys))
+        if len(own) > 1:
+            _add_means(table, keys, list(own.values()))
+        if group.metrics:
+            table.add_section()
+    return table
+
+
+def _add_means(table: Table, keys: Sequence[str], runs: Sequence[GeneralAbility]) -> None:
+    """The means over seeds, and the standard deviations of what is left; neither where a run has no number."""
+    finals = {key: [one.final.get(key) for one in runs] for key in keys}
+    changes = {key: [(one.change or {}).get(key) for one in runs] for key in keys}
+    table.add_row(
+        Text(f"mean of {len(runs)} seeds"), *(_end(key, _mean(finals[key]), _mean(changes[key])) for key in keys)
+    )
+    spread = (
+        None if None in finals[key] else stdev(value for value in finals[key] if value is not None) for key in keys
+    )
+    table.add_row(Text("± std"), *(_number(key, one) for key, one in zip(keys, spread, strict=True)))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if len(known) == len(values) else None
+
+
+def _end(key: str, value: float | None, change: float | None) -> str:
+    said = _number(key, value)
+    return said if value is None or change is None else f"{said} ({_number(key, change, signed=True)})"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from rich.console import RenderableType
 from rich.text import Text
 
 from clkit.errors import UsageError
+from clkit.report.general_tables import kind_of
 from clkit.report.tables import CUT, paired_table
+from clkit.results.kinds import UNBOUNDED
 from clkit.results.matrix import AccuracyMatrix
 from clkit.results.metrics import limits
 from clkit.results.spread import FEWEST, Paired, holm, paired, smallest_p
@@ -33,11 +37,12 @@ class Shared(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """A run by its name, with its recipe as plain data."""
+    """A run by its name, with its recipe as plain data, and what is left of its general ability."""
 
     name: str
     recipe: Mapping[str, Any]
     matrix: AccuracyMatrix
+    general: Mapping[str, float | None] = MappingProxyType({})
 
     @property
     def shared(self) -> Shared:
@@ -61,7 +66,11 @@ class Method:
 
 
 class Comparison(NamedTuple):
-    """One method against another: the pairs, the runs without a partner, and what came out by each metric."""
+    """One method against another: the pairs, the runs without a partner, and what came out by each metric.
+
+    Attributes:
+        general: by each measure of general ability, when all is learned.
+    """
 
     method: str
     against: str
@@ -69,11 +78,18 @@ class Comparison(NamedTuple):
     pairs: list[tuple[Compared, Compared]]
     alone: list[str]
     metrics: dict[str, Paired]
+    general: dict[str, Paired]
 
     @property
     def scored_by(self) -> str:
         """What the tasks are scored by, in all runs."""
         return self.pairs[0][0].matrix.metric
+
+    def numbers(self) -> Iterator[tuple[str, str, Paired]]:
+        """Each metric and measure that there are numbers of, by its name, with the metric of what it is taken of."""
+        of_tasks = ((name, self.scored_by, metric) for name, metric in self.metrics.items())
+        of_texts = ((name, kind_of(name) or "", measure) for name, measure in self.general.items())
+        return ((name, kind, one) for name, kind, one in (*of_tasks, *of_texts) if one.means)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -83,6 +99,7 @@ class Comparison(NamedTuple):
             "pairs": [{"run": one.name, "against": two.name, **one.shared.to_json()} for one, two in self.pairs],
             "unpaired": self.alone,
             "metrics": {name: metric.to_json() for name, metric in self.metrics.items()},
+            "general": {name: measure.to_json() for name, measure in self.general.items()},
         }
 
 
@@ -127,12 +144,18 @@ def compare(ours: Sequence[Method], against: Method) -> list[Comparison]:
     """
     labels = method_names([*ours, against])
     found = [_compare(method, against, label, labels[-1]) for method, label in zip(ours, labels, strict=False)]
-    names = dict.fromkeys(name for one in found for name in one.metrics)
-    corrected = {name: holm([one.metrics[name].p if name in one.metrics else None for one in found]) for name in names}
+    metrics, general = _corrected([one.metrics for one in found]), _corrected([one.general for one in found])
     return [
-        one._replace(
-            metrics={name: replace(metric, holm=corrected[name][place]) for name, metric in one.metrics.items()}
-        )
+        one._replace(metrics=own, general=measures) for one, own, measures in zip(found, metrics, general, strict=True)
+    ]
+
+
+def _corrected(found: Sequence[dict[str, Paired]]) -> list[dict[str, Paired]]:
+    """Each with Holm's p, over all that are compared by the same metric."""
+    names = dict.fromkeys(name for one in found for name in one)
+    holms = {name: holm([one[name].p if name in one else None for one in found]) for name in names}
+    return [
+        {name: replace(metric, holm=holms[name][place]) for name, metric in one.items()}
         for place, one in enumerate(found)
     ]
 
@@ -156,15 +179,22 @@ def _compare(method: Method, against: Method, label: str, other_label: str) -> C
             f"{pairs[0][0].name} and {pairs[0][1].name}: their recipes say the same, so nothing is compared"
         )
     alone = [run.name for shared, run in method.runs.items() if shared not in against.runs]
-    return Comparison(label, other_label, differ, pairs, alone, _metrics(pairs))
+    return Comparison(label, other_label, differ, pairs, alone, _metrics(pairs), _general(pairs))
 
 
 def comparison_tables(compared: Sequence[Comparison]) -> Iterator[RenderableType]:
     """What a terminal shows: the numbers of each method, where there are any, and over which pairs they are."""
-    numbers = {one.method: {name: one for name, one in one.metrics.items() if one.means} for one in compared}
-    if shown := {method: metrics for method, metrics in numbers.items() if metrics}:
-        yield from (paired_table(shown, compared[0].scored_by), "")
+    if shown := _with_numbers({one.method: one.metrics for one in compared}):
+        yield from (paired_table(shown, lambda name: compared[0].scored_by), "")
+    if shown := _with_numbers({one.method: one.general for one in compared}):
+        table = paired_table(shown, lambda name: kind_of(name) or "", further="")
+        yield from (Text("general ability when all is learned\n", style="italic"), table, "")
     yield from (Text(_about(one)) for one in compared)
+
+
+def _with_numbers(compared: Mapping[str, Mapping[str, Paired]]) -> dict[str, dict[str, Paired]]:
+    numbers = {method: {name: one for name, one in found.items() if one.means} for method, found in compared.items()}
+    return {method: found for method, found in numbers.items() if found}
 
 
 def _about(one: Comparison) -> str:
@@ -176,15 +206,16 @@ def _about(one: Comparison) -> str:
     for shared in sorted((run.shared for run, _ in one.pairs), key=lambda shared: (len(str(shared.seed)), str(shared))):
         seeds.setdefault(", ".join(shared.order), []).append(str(shared.seed))
     said += [f"{order}: seeds {', '.join(found)}" for order, found in seeds.items()]
-    notes = dict.fromkeys(metric.note for metric in one.metrics.values() if metric.note)
+    every = one.metrics | one.general
+    notes = dict.fromkeys(metric.note for metric in every.values() if metric.note)
     for note in notes:
-        without = [name for name, metric in one.metrics.items() if metric.note == note]
-        said.append(f"{note}: no {', '.join(without)}" if len(without) < len(one.metrics) else note)
+        without = [name for name, metric in every.items() if metric.note == note]
+        said.append(f"{note}: no {', '.join(without)}" if len(without) < len(every) else note)
     if n >= FEWEST and smallest_p(n) > 0.05:
         said.append(f"of {n} pairs p is never below {smallest_p(n):.3f}")
     if one.alone:
         said.append(f"without a partner: {', '.join(one.alone)}")
-    if any(metric.interval and metric.interval.cut for metric in one.metrics.values()):
+    if any(metric.interval and metric.interval.cut for metric in every.values()):
         said.append(CUT)
     return "\n  ".join(said)
 
@@ -194,14 +225,26 @@ def _metrics(pairs: Sequence[tuple[Compared, Compared]]) -> dict[str, Paired]:
     computed = [(one.matrix.metrics(), two.matrix.metrics()) for one, two in pairs]
     found = {}
     for name in computed[0][0]:
-        values = [(one[name].value, two[name].value) for one, two in computed]
-        whole = [(first, second) for first, second in values if first is not None and second is not None]
-        if len(whole) == len(pairs):
-            low, high = limits(name, pairs[0][0].matrix.metric)
-            found[name] = paired(whole, high - low)
-        elif whole:
-            found[name] = Paired(len(whole), note=f"missing in {len(pairs) - len(whole)} of {len(pairs)} pairs")
-    return found
+        low, high = limits(name, pairs[0][0].matrix.metric)
+        found[name] = _over([(one[name].value, two[name].value) for one, two in computed], high - low)
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def _general(pairs: Sequence[tuple[Compared, Compared]]) -> dict[str, Paired]:
+    """The same by each measure of general ability."""
+    found = {}
+    for name in dict.fromkeys(name for pair in pairs for run in pair for name in run.general):
+        farthest = math.inf if kind_of(name) in UNBOUNDED else 1.0
+        found[name] = _over([(one.general.get(name), two.general.get(name)) for one, two in pairs], farthest)
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def _over(values: Sequence[tuple[float | None, float | None]], farthest: float) -> Paired | None:
+    """A comparison by these values of the pairs; None where no pair has any."""
+    whole = [(first, second) for first, second in values if first is not None and second is not None]
+    if len(whole) == len(values):
+        return paired(whole, farthest)
+    return Paired(len(whole), note=f"missing in {len(values) - len(whole)} of {len(values)} pairs") if whole else None
 
 
 def _method(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from clkit.errors import ClkitError, RunError
 from clkit.models.objective import HEADS
-from clkit.report.general_tables import GeneralAbility, general_table, read_general
+from clkit.report.general_tables import GeneralAbility, general_runs_table, general_table, read_general
 from clkit.report.matrix_tables import curves_table, matrix_table
 from clkit.report.pairs import Compared, Comparison, against_the_first, comparison_tables
 from clkit.report.tables import (
@@ -85,6 +85,9 @@ class ComparedRuns:
             yield runs_table(metrics, self.means, baselines)
             if further := {name: head for name, head in REFERENCE_HEADS.items() if name in self.runs[0].metrics}:
                 yield from ("", runs_table(metrics, self.means, heads=further))
+            general = {run.name: run.general for run in self.runs if run.general}
+            if any(one.final for one in general.values()):
+                yield from ("", general_runs_table(general, self.means))
             yield from (Text(f"{run.name}: {run.heads}", style="italic") for run in self.runs if run.heads)
         if self.paired:
             yield from ("", *comparison_tables(self.paired))
@@ -136,8 +139,11 @@ def compare_runs(
         except ValueError as error:  # equal recipes, yet other matrices: a file was changed by hand
             raise RunError(f"no mean over {', '.join(matrices)}: {error}") from error
         means.append(SeedGroup(names, metrics, label))
-    several = matrices.items() if len(runs) > 1 else ()
-    finished = [Compared(name, run.recipe(), matrix) for name, (run, matrix) in several if not matrix.in_progress]
+    finished = [
+        Compared(run.name, matrices[run.name][0].recipe(), run.matrix, run.general.final if run.general else {})
+        for run in (runs if len(runs) > 1 else ())
+        if not run.matrix.in_progress
+    ]
     return ComparedRuns(runs, references, means, against_the_first(finished))
 
 
@@ -148,6 +154,8 @@ def _result(folder: RunFolder, matrix: AccuracyMatrix, given: Mapping[str, Row])
     if fwt.note and matrix.zero_shot and not matrix.in_progress and _models_kept(folder):
         metrics["fwt"] = replace(fwt, note=f"{fwt.note}; clkit eval --fill measures it")
     general = read_general(folder, matrix.protocol)
+    if general and matrix.in_progress:
+        general = replace(general, final={})
     return RunResult(
         str(folder.path), matrix, metrics, general, _about_heads(folder), ranked.metrics() if ranked else None
     )

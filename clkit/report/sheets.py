@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
+from statistics import fmean, stdev
 from typing import NamedTuple
 
+from clkit.report.general_tables import kind_of
 from clkit.report.pairs import Comparison
-from clkit.report.runs import ComparedRuns
+from clkit.report.runs import ComparedRuns, RunResult
 from clkit.report.tables import CHANCE, CUT, HEADS, LOWER, MISSING, SIGNED, name_of, show_score
 from clkit.results.kinds import LOWER_IS_BETTER
 from clkit.results.matrix import AccuracyMatrix
@@ -99,40 +101,61 @@ def results_sheet(compared: ComparedRuns) -> Sheet:
     if len(compared.runs) == 1:
         return _matrix_sheet(compared.runs[0].matrix)
     kinds = {run.matrix.metric for run in compared.runs}
+    noun = next(iter(kinds)) if len(kinds) == 1 else "score"
     lines = [*_lines(compared)]
-    names = [name for name in HEADS if any(values[name] for _, _, values in lines)]
-    best = {name: _best(name, kinds, [values[name] for _, n, values in lines if n]) for name in names}
-    noun = kinds.pop() if len(kinds) == 1 else "score"
+    columns = {name: (_head(name, noun), kinds) for name in HEADS}
+    for run in compared.runs:
+        columns |= {key: (f"general {key.replace('_', ' ')}", {kind_of(key) or ""}) for key in _final(run)}
+    columns = {name: column for name, column in columns.items() if any(values.get(name) for _, _, values in lines)}
+    best = {
+        name: _best(name, of, [values.get(name) for _, n, values in lines if n]) for name, (_, of) in columns.items()
+    }
     rows = [
         [
             Cell(label),
             Cell(str(n or "")),
             *(
-                one._replace(best=n > 0 and one.text == best[name]) if (one := values[name]) else Cell(MISSING)
-                for name in names
+                one._replace(best=n > 0 and one.text == best[name]) if (one := values.get(name)) else Cell(MISSING)
+                for name in columns
             ),
         ]
         for label, n, values in lines
     ]
-    heads = ["method", "seeds", *(_head(name, noun) for name in names)]
+    heads = ["method", "seeds", *(head for head, _ in columns.values())]
     return Sheet(heads, rows, f"{noun}{_unit(compared.runs[0].matrix)}; mean ± standard deviation over seeds")
 
 
 def _lines(compared: ComparedRuns) -> Iterator[tuple[str, int, dict[str, Cell | None]]]:
-    """Label, number of seeds (0 of what is only compared with) and metrics of each line."""
-    scored_by = {run.name: run.matrix.metric for run in compared.runs}
+    """Label, number of seeds (0 of what is only compared with), metrics and general ability of each line."""
+    by_name = {run.name: run for run in compared.runs}
     groups = {name: group for group in compared.means for name in group.runs}
     for run in compared.runs:
-        group, kind = groups.get(run.name), scored_by[run.name]
+        group, kind = groups.get(run.name), run.matrix.metric
         if group is None:
-            yield run.name, 1, {name: _cell(name, run.metrics[name].value, None, kind) for name in HEADS}
+            values = {name: _cell(name, run.metrics[name].value, None, kind) for name in HEADS}
+            yield run.name, 1, values | _general([run])
         elif run.name == group.runs[0]:
             label = group.label or f"{run.name} and {len(group.runs) - 1} more"
             found = {name: group.metrics[name] for name in HEADS}
-            yield label, len(group.runs), {name: _cell(name, one.mean, one.std, kind) for name, one in found.items()}
+            values = {name: _cell(name, one.mean, one.std, kind) for name, one in found.items()}
+            yield label, len(group.runs), values | _general([by_name[name] for name in group.runs])
     for one in compared.baselines():
         values = {name: _cell(name, one.metrics[name].value, None, one.scored_by) for name in HEADS}
         yield f"{one.role}: {one.run}", 0, values
+
+
+def _final(run: RunResult) -> Mapping[str, float | None]:
+    return run.general.final if run.general else {}
+
+
+def _general(runs: Sequence[RunResult]) -> dict[str, Cell | None]:
+    """What is left of each measure that all of the runs have."""
+    found = {}
+    for key in _final(runs[0]):
+        values = [value for run in runs if (value := _final(run).get(key)) is not None]
+        if len(values) == len(runs):
+            found[key] = _cell(key, fmean(values), stdev(values) if len(values) > 1 else None, kind_of(key) or "")
+    return found
 
 
 def _cell(name: str, value: float | None, std: float | None, kind: str) -> Cell | None:
@@ -174,18 +197,17 @@ def comparison_sheet(compared: Sequence[Comparison]) -> Sheet:
     rows = [
         [
             Cell(one.method),
-            Cell(_head(name, kind)),
+            Cell(_head(name, of)),
             Cell(str(found.n)),
-            *(Cell(show_score(value, kind, signed=name in SIGNED)) for value in found.means),
-            Cell(show_score(found.mean, kind, signed=True)),
-            *(Cell(show_score(end, kind)) for end in (found.interval or (None, None))[:2]),
+            *(Cell(show_score(value, of, signed=name in SIGNED)) for value in found.means or ()),
+            Cell(show_score(found.mean, of, signed=True)),
+            *(Cell(show_score(end, of)) for end in (found.interval or (None, None))[:2]),
             *(Cell(MISSING if p is None else f"{p:.3f}") for p in (found.p, found.holm)),
         ]
         for one in compared
-        for name, found in one.metrics.items()
-        if found.means
+        for name, of, found in one.numbers()
     ]
     about = f"{kind}; against {compared[0].against}, over pairs of runs; 95 % t-interval, p of a sign-flip test"
-    if any(found.interval and found.interval.cut for one in compared for found in one.metrics.values()):
+    if any(found.interval and found.interval.cut for one in compared for _, _, found in one.numbers()):
         about += f"; {CUT}"
     return Sheet(heads, rows, about, words=2)

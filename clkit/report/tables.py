@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from rich import box
@@ -208,10 +208,17 @@ def runs_table(
     return table
 
 
-def paired_table(compared: Mapping[str, Mapping[str, Paired]], scored_by: str) -> Table:
-    """Methods against the same other one: of each, under its name, a row per metric that there are numbers of."""
+def paired_table(
+    compared: Mapping[str, Mapping[str, Paired]], kind_of: Callable[[str], str], further: str = SIGNS
+) -> Table:
+    """Methods against the same other one: of each, under its name, a row per metric that there are numbers of.
+
+    Args:
+        kind_of: what the scores are that a metric, by its name, is taken of.
+        further: what is said besides where lower scores are better.
+    """
     table = plain_table()
-    _explain(table, [scored_by])
+    _explain(table, (kind_of(name) for metrics in compared.values() for name in metrics), further)
     table.add_column("method", no_wrap=True)
     several = len(compared) > 1
     for head in ("mean", "against", "diff.", "95 % interval", "p", *(["Holm"] if several else [])):
@@ -220,13 +227,14 @@ def paired_table(compared: Mapping[str, Mapping[str, Paired]], scored_by: str) -
         table.add_section()
         table.add_row(Text(method, style="bold"))
         for name, one in metrics.items():
-            means = [_cell(name, value, scored_by) for value in one.means or ()]
-            interval = show_interval(one.interval, scored_by) if one.interval else ""
+            kind = kind_of(name)
+            means = [_cell(name, value, kind) for value in one.means or ()]
+            interval = show_interval(one.interval, kind) if one.interval else ""
             tested = [f"{p:.3f}" for p in (one.p, one.holm if several else None) if p is not None]
-            cells: list[RenderableType] = [*means, show_score(one.mean, scored_by, signed=True), interval, *tested]
+            cells: list[RenderableType] = [*means, show_score(one.mean, kind, signed=True), interval, *tested]
             p = one.holm if several else one.p
             sure = p is not None and p < 0.05
-            table.add_row(Text(f"  {name_of(name, scored_by)}"), *cells, style="bold" if sure else "")
+            table.add_row(Text(f"  {name_of(name, kind)}"), *cells, style="bold" if sure else "")
     return table
 
 

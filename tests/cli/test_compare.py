@@ -240,3 +240,46 @@ def test_a_papers_table_and_methods_named_by_what_differs():
     assert r"migu.threshold 0.9 & BWT & 3 & $-$30.0 & $-$50.0 & +20.0 & 20.0 & 20.0 & 0.250 & 0.500 \\" in output
     with pytest.raises(UsageError, match="--json and --table exclude each other"):
         compare(*runs[0.5], "--against", *runs[0.7], "--table", "latex", "--json")
+
+
+# --- general ability ------------------------------------------------------------------------------------------------
+
+
+def measured_runs(name: str, losses: Sequence[float | None], recipe: str) -> list[str]:
+    """Runs of one task that end with this loss on held-out text and so many percent of a test of lm-eval."""
+    paths = []
+    for seed, loss in enumerate(losses, start=1):
+        run = RunFolder.create(f"runs/{name}-{seed}", f"name: r\nseed: {seed}\n{recipe}", {})
+        matrix = AccuracyMatrix(["a"], [10], zero_shot=[0.0], rows=[[0.5]])
+        for index, stage in enumerate(["zero-shot", "a"]):
+            general = {"held_out_loss": 3.0 if index == 0 else loss, "arc/acc": 0.5 - 0.1 * index}
+            extra = {} if loss is None else {"general": general}
+            row = matrix.rows[0] if index else matrix.zero_shot
+            run.start_stage(index, stage)
+            run.finish_stage(index, stage, {"row": row, "matrix": matrix.header(), **extra})
+        paths.append(str(run.path))
+    return paths
+
+
+def test_what_is_left_of_general_ability_is_compared_too():
+    ours = measured_runs("migu", [3.1, 3.2, 3.3], MIGU)
+    theirs = measured_runs("plain", [3.0, 3.0, 3.3], PLAIN)
+    (one,) = data(*ours, "--against", *theirs)["comparisons"]
+    loss = one["general"]["held_out_loss"]
+    assert loss["mean_difference"] == pytest.approx(0.1)
+    assert loss["interval_95"] == pytest.approx([0.1 - 4.30265 * 0.1 / 3**0.5, 0.1 + 4.30265 * 0.1 / 3**0.5], rel=1e-4)
+    assert loss["p"] == 0.5
+    assert one["general"]["arc/acc"]["mean"] == pytest.approx(0.4)
+    table = compare(*ours, "--against", *theirs).stdout
+    (line,) = (line.split() for line in table.splitlines() if "held_out_loss" in line)
+    assert line == ["held_out_loss", "3.200", "3.100", "+0.100", "-0.148", "to", "0.348", "0.500"]
+    (line,) = (line.split() for line in table.splitlines() if "arc/acc" in line)
+    assert line == ["arc/acc", "40.0", "40.0", "0.0", "0.0", "to", "0.0", "1.000"]
+    assert "loss: lower is better" in table
+    assert "held out loss" in compare(*ours, "--against", *theirs, "--table", "csv").stdout
+
+
+def test_general_ability_that_some_runs_lack_is_not_compared():
+    ours, theirs = measured_runs("migu", [3.1, None, 3.3], MIGU), measured_runs("plain", [3.0, 3.0, 3.3], PLAIN)
+    said = compare(*ours, "--against", *theirs).stdout
+    assert "missing in 1 of 3 pairs: no held_out_loss, arc/acc" in " ".join(said.split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import math
@@ -24,8 +25,8 @@ BEFORE = {"held_out_loss": 2.0, "hellaswag/acc": 0.4, "hellaswag/acc_norm": 0.5,
 AFTER = {"held_out_loss": 2.5, "hellaswag/acc": 0.3, "hellaswag/acc_norm": 0.45, "winogrande/acc": 0.4}
 
 
-def run_with(folder: Path, *measured: dict[str, Any] | None) -> RunFolder:
-    run = RunFolder.create(folder, "name: x\nseed: 1\n", {})
+def run_with(folder: Path, *measured: dict[str, Any] | None, seed: int = 1) -> RunFolder:
+    run = RunFolder.create(folder, f"name: x\nseed: {seed}\n", {})
     matrix = AccuracyMatrix(["a", "b"], metric="exact_match", higher_is_better=True, counts=[1, 1])
     for index, (name, values) in enumerate(zip([ZERO_SHOT, "a", "b"], measured, strict=False)):
         row = None if index == 0 else [0.5, None] if index == 1 else [0.5, 0.5]
@@ -146,8 +147,44 @@ class TestClkitMatrix:
         assert printed.index("learning_accuracy") < printed.index("general ability") < printed.index("change")
         plain = run_with(tmp_path / "plain", None, None, None)
         assert "general" not in self.call(str(plain.path))
-        assert "general ability" not in self.call(str(run.path), str(plain.path))
-        assert self.call(str(run.path), str(plain.path), "--all").count("general ability") == 1
+        assert self.call(str(plain.path), str(plain.path)).count("general") == 0
+
+    def rows(self, *runs: str) -> list[list[str]]:
+        """The words of each line of the table of general ability."""
+        printed = self.call(*runs)
+        return [line.split() for line in printed[printed.index("general ability") :].splitlines()]
+
+    def test_several_runs_stand_side_by_side(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        for seed, loss in enumerate((2.5, 2.4, 2.6), start=1):
+            run_with(Path(f"migu-{seed}"), BEFORE, None, {**AFTER, "held_out_loss": loss}, seed=seed)
+        run_with(Path("plain"), None, None, None)
+        rows = self.rows("migu-1", "migu-2", "migu-3")
+        accuracies = ["45.0", "(-5.0)", "40.0", "(-20.0)", "42.5", "(-12.5)"]
+        assert ["migu-1", "2.500", "(+0.500)", *accuracies] in rows
+        assert ["migu-2", "2.400", "(+0.400)", *accuracies] in rows
+        assert ["mean", "of", "3", "seeds", "2.500", "(+0.500)", *accuracies] in rows
+        assert ["±", "std", "0.100", "0.0", "0.0", "0.0"] in rows
+        assert "plain" not in [word for row in self.rows("migu-1", "plain") for word in row]
+
+    def test_the_table_for_a_paper_has_it_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        for seed, loss in enumerate((2.5, 2.4, 2.6), start=1):
+            run_with(Path(f"migu-{seed}"), BEFORE, None, {**AFTER, "held_out_loss": loss}, seed=seed)
+        head, numbers = csv.reader(
+            self.call("migu-1", "migu-2", "migu-3", "--table", "csv").split("\n\n")[0].splitlines()
+        )
+        found = dict(zip(head, numbers, strict=True))
+        assert (found["general held out loss"], found["general held out loss std"]) == ("2.500", "0.100")
+        assert (found["general hellaswag/acc norm"], found["general mean"]) == ("45.0", "42.5")
+
+    def test_a_run_in_progress_has_no_end(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        run_with(Path("whole"), BEFORE, AFTER, AFTER)
+        run_with(Path("begun"), BEFORE, AFTER, seed=2)
+        rows = self.rows("whole", "begun")
+        assert ["begun", "–", "–", "–", "–"] in rows
+        assert ["mean", "of", "2", "seeds", "–", "–", "–", "–"] in rows
 
     def test_json(self, tmp_path: Path) -> None:
         run = run_with(tmp_path / "run", BEFORE, AFTER, AFTER)

@@ -99,20 +99,19 @@ def _mean(one: Aggregate, scored_by: str, key: str) -> str:
 
 def _tests(one: Comparison) -> Tests:
     rows = []
-    for name, metric in one.metrics.items():
+    for name, kind, metric in one.numbers():
         if metric.means is None or metric.interval is None or metric.p is None:
             continue
-        values = [show_score(value, one.scored_by, signed=name in SIGNED) for value in metric.means]
-        difference = show_score(metric.mean, one.scored_by, signed=True)
-        interval = show_interval(metric.interval, one.scored_by, signed=True)
+        values = [show_score(value, kind, signed=name in SIGNED) for value in metric.means]
+        difference = show_score(metric.mean, kind, signed=True)
+        interval = show_interval(metric.interval, kind, signed=True)
         tested = [f"{p:.3f}" for p in (metric.p, metric.p if metric.holm is None else metric.holm)]
-        label = name_of(name, one.scored_by).replace("_", " ")
-        rows.append([label, *values, difference, interval, *tested])
+        rows.append([name_of(name, kind).replace("_", " "), *values, difference, interval, *tested])
     n = len(one.pairs)
     pairs = "1 pair" if n == 1 else f"{n} pairs"
     about = f"{pairs} of runs with the same seeds and order; they differ in {', '.join(one.differs_in)}."
     if n >= FEWEST and smallest_p(n) > 0.05:
         about += f" Of {n} pairs p is never below {smallest_p(n):.3f}."
-    if any(metric.interval and metric.interval.cut for metric in one.metrics.values()):
+    if any(metric.interval and metric.interval.cut for _, _, metric in one.numbers()):
         about += f" The {CUT}."
     return Tests(f"{one.method} against {one.against}", about, rows)
