@@ -24,6 +24,9 @@ from clkit.run.comparison import as_text, differing_keys, telling_apart
 #: What methods may differ in. In all else of a recipe they must agree, or their runs answer different questions.
 METHOD = ("strategies", "tuning", "training", "general", "evaluation.batch_size", "evaluation.zero_shot")
 
+#: What general ability is measured on; where methods differ in it, it is not compared.
+MEASURED = ("general.texts", "general.lm_eval")
+
 
 class Shared(NamedTuple):
     """What the two runs of a pair have in common."""
@@ -179,7 +182,8 @@ def _compare(method: Method, against: Method, label: str, other_label: str) -> C
             f"{pairs[0][0].name} and {pairs[0][1].name}: their recipes say the same, so nothing is compared"
         )
     alone = [run.name for shared, run in method.runs.items() if shared not in against.runs]
-    return Comparison(label, other_label, differ, pairs, alone, _metrics(pairs), _general(pairs))
+    other_texts = any(key.startswith(MEASURED) for key in differ)
+    return Comparison(label, other_label, differ, pairs, alone, _metrics(pairs), {} if other_texts else _general(pairs))
 
 
 def comparison_tables(compared: Sequence[Comparison]) -> Iterator[RenderableType]:

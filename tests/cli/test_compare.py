@@ -283,3 +283,11 @@ def test_general_ability_that_some_runs_lack_is_not_compared():
     ours, theirs = measured_runs("migu", [3.1, None, 3.3], MIGU), measured_runs("plain", [3.0, 3.0, 3.3], PLAIN)
     said = compare(*ours, "--against", *theirs).stdout
     assert "missing in 1 of 3 pairs: no held_out_loss, arc/acc" in " ".join(said.split())
+
+
+def test_general_ability_on_other_texts_is_not_compared():
+    ours = measured_runs("migu", [3.1, 3.2, 3.3], f"{MIGU}general: {{texts: builtin}}\n")
+    theirs = measured_runs("plain", [3.0, 3.0, 3.3], f"{PLAIN}general: {{texts: mine.txt}}\n")
+    (one,) = data(*ours, "--against", *theirs)["comparisons"]
+    assert one["general"] == {}
+    assert "general.texts" in one["differs_in"]
