@@ -72,7 +72,7 @@ class Comparison(NamedTuple):
     """One method against another: the pairs, the runs without a partner, and what came out by each metric.
 
     Attributes:
-        general: by each measure of general ability, when all is learned.
+        general: by each measure of general ability, when all is learned; empty where it was measured on other texts.
     """
 
     method: str
