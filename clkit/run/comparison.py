@@ -59,11 +59,15 @@ def _shown(value: Any) -> str:
 def open_runs(paths: Iterable[Path], *, depth: int = 3) -> list[RunFolder]:
     """The runs at these paths, each once: a path is a run's, or that of a folder with runs in it or in its folders.
 
+    The log that a sweep keeps beside a run (`seed1.log` of `seed1`), which `seed*` names too, is passed over.
+
     Raises:
         RunError: a path is neither, or a run cannot be opened.
     """
     found: dict[Path, RunFolder] = {}
     for path in paths:
+        if path.name.endswith(".log") and path.is_file() and runs_in(path.with_name(path.name.removesuffix(".log")), 0):
+            continue
         for run in runs_in(path, depth) or [path]:
             found.setdefault(run.resolve(), RunFolder.open(run))
     return list(found.values())

@@ -16,7 +16,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from clkit.cli import compare as verb
-from clkit.errors import UsageError
+from clkit.errors import RunError, UsageError
 from clkit.results.matrix import AccuracyMatrix
 from clkit.run.folder import RunFolder
 from tests.scored import score
@@ -207,6 +207,17 @@ def test_all_paths_after_against_belong_to_it_until_an_option():
         compare(f"--against={theirs[0]}", *theirs[1:], "--", *ours).output
         == compare(*ours, "--against", *theirs).output
     )
+
+
+def test_logs_of_a_sweep_beside_its_runs_are_passed_over():
+    ours, theirs = make_runs("migu", [0.6, 0.8, 0.7], MIGU), make_runs("plain", [0.5, 0.6, 0.4])
+    for log in (logs := [f"{run}.log" for run in (*ours, *theirs)]):
+        Path(log).write_text("")
+    said = compare(*ours, *logs[:3], "--against", *theirs, *logs[3:]).stdout
+    assert said == compare(*ours, "--against", *theirs).stdout
+    Path("runs/alone.log").write_text("")
+    with pytest.raises(RunError, match=r"alone\.log: no such run folder"):
+        compare("runs/alone.log", "--against", *theirs)
 
 
 @pytest.mark.parametrize("arguments", ["'compare', 'runs', '--against', *plain", "'matrix', 'runs'"])
