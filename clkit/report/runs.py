@@ -48,6 +48,11 @@ class RunResult(NamedTuple):
     heads: str | None
     ranked: dict[str, Metric] | None
 
+    @property
+    def final(self) -> Mapping[str, float | None]:
+        """What is left of its general ability."""
+        return self.general.final if self.general else {}
+
 
 @dataclass(frozen=True)
 class ComparedRuns:
@@ -140,7 +145,7 @@ def compare_runs(
             raise RunError(f"no mean over {', '.join(matrices)}: {error}") from error
         means.append(SeedGroup(names, metrics, label))
     finished = [
-        Compared(run.name, matrices[run.name][0].recipe(), run.matrix, run.general.final if run.general else {})
+        Compared(run.name, matrices[run.name][0].recipe(), run.matrix, run.final)
         for run in (runs if len(runs) > 1 else ())
         if not run.matrix.in_progress
     ]

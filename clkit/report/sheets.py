@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from io import StringIO
 from statistics import fmean, stdev
 from typing import NamedTuple
@@ -105,7 +105,7 @@ def results_sheet(compared: ComparedRuns) -> Sheet:
     lines = [*_lines(compared)]
     columns = {name: (_head(name, noun), kinds) for name in HEADS}
     for run in compared.runs:
-        columns |= {key: (f"general {key.replace('_', ' ')}", {kind_of(key) or ""}) for key in _final(run)}
+        columns |= {key: (f"general {key.replace('_', ' ')}", {kind_of(key) or ""}) for key in run.final}
     columns = {name: column for name, column in columns.items() if any(values.get(name) for _, _, values in lines)}
     best = {
         name: _best(name, of, [values.get(name) for _, n, values in lines if n]) for name, (_, of) in columns.items()
@@ -144,15 +144,11 @@ def _lines(compared: ComparedRuns) -> Iterator[tuple[str, int, dict[str, Cell | 
         yield f"{one.role}: {one.run}", 0, values
 
 
-def _final(run: RunResult) -> Mapping[str, float | None]:
-    return run.general.final if run.general else {}
-
-
 def _general(runs: Sequence[RunResult]) -> dict[str, Cell | None]:
     """What is left of each measure that all of the runs have."""
     found = {}
-    for key in _final(runs[0]):
-        values = [value for run in runs if (value := _final(run).get(key)) is not None]
+    for key in runs[0].final:
+        values = [value for run in runs if (value := run.final.get(key)) is not None]
         if len(values) == len(runs):
             found[key] = _cell(key, fmean(values), stdev(values) if len(values) > 1 else None, kind_of(key) or "")
     return found

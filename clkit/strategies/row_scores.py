@@ -43,16 +43,15 @@ def work(model: nn.Module, sites: Sequence[RowSite], steps: Steps, update: bool,
     """For the plan: which gradients are computed in kept rows only, and why not the others."""
     whole = Counter(refusals(sites, model).values())
     some = len(sites) - whole.total()
-    if why := _never_early(steps, hold):
-        yield f"computes whole gradients and masks them: {why}"
-        whole.clear()
+    if late := _never_early(steps, hold):
+        yield f"computes whole gradients and masks them: {late}"
     elif some:
         but = f", but for one step in {hold:,}" if steps.micro_batches > 1 else ""
         yield f"computes gradients of kept rows only, in {some:,} of {len(sites):,} weights{but}"
     if some and update:
         why = steps.whole_gradients
         yield f"the optimizer goes over whole weights: {why}" if why else "the optimizer leaves masked rows alone"
-    for why, count in whole.items():
+    for why, count in () if late else whole.items():
         yield f"computes whole gradients and masks them, in {count:,} of {len(sites):,} weights: {why}"
 
 

@@ -147,7 +147,10 @@ class TestClkitMatrix:
         assert printed.index("learning_accuracy") < printed.index("general ability") < printed.index("change")
         plain = run_with(tmp_path / "plain", None, None, None)
         assert "general" not in self.call(str(plain.path))
-        assert self.call(str(plain.path), str(plain.path)).count("general") == 0
+        assert "general" not in self.call(str(plain.path), str(plain.path))
+        own = "general ability, which no task taught"
+        assert own not in self.call(str(run.path), str(plain.path))
+        assert self.call(str(run.path), str(plain.path), "--all").count(own) == 1
 
     def rows(self, *runs: str) -> list[list[str]]:
         """The words of each line of the table of general ability."""
