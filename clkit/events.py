@@ -78,8 +78,8 @@ class Plan:
     footprint: Footprint | None = None
 
     def outline(self) -> dict[str, Any]:
-        """What a run's log keeps of it: no texts, and nothing that only a person reads."""
-        kept = ("name", "protocol", "metric", "tasks", "steps", "tested", "measured", "finished")
+        """What a run's log keeps of it: no samples, and nothing that only a person reads."""
+        kept = ("name", "protocol", "metric", "tasks", "steps", "tested", "measured", "finished", "remarks")
         return {name: getattr(self, name) for name in kept}
 
 

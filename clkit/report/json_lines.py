@@ -31,8 +31,6 @@ class JsonLines(Course):
     def started(self, plan: Plan) -> None:
         super().started(plan)
         self.tell("planned", **plan.outline())
-        for remark in plan.remarks:
-            self.noted(remark)
 
     def skipped(self, task: str) -> None:
         self.tell("skipped", stage=task)

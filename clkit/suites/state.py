@@ -51,6 +51,12 @@ def state_of(path: Path) -> RunState:
     return RunState("running" if running else "begun", finished)
 
 
+def remarks_of(path: Path) -> list[str]:
+    """What was remarked on when the run of a folder was last begun or gone on with."""
+    begun = [line for line in RunFolder(path).log.read() if line.get("event") == "planned"]
+    return [*begun[-1].get("remarks", ())] if begun else []
+
+
 def _seconds(run: RunFolder) -> float:
     """What the stages of a run took."""
     payloads = (stage.payload for stage in run.stages())

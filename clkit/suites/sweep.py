@@ -12,7 +12,7 @@ from clkit.suites.engine import Engine
 from clkit.suites.job import Job
 from clkit.suites.planning import PlannedRun, PlannedSuite, Rates
 from clkit.suites.rates import Choice, choose_rates
-from clkit.suites.state import refuse_others, state_of
+from clkit.suites.state import refuse_others, remarks_of, state_of
 
 
 class Failed(NamedTuple):
@@ -103,7 +103,12 @@ def _carry_out(runs: Sequence[PlannedRun], folder: Path, engine: Engine, listene
     listener.started(runs, len(due))
     jobs = {job_of(run, folder): run for run in due}
     failed = []
+    told = set[str]()
     for job, failure in engine.carry_out(list(jobs)) if jobs else ():
+        for remark in remarks_of(job.run):
+            if remark not in told:  # most are the same for all runs
+                told.add(remark)
+                listener.noted(f"{jobs[job].place}: {remark}")
         if failure is not None:
             failed.append(Failed(jobs[job], job.log, failure))
         listener.ended(jobs[job], failed[-1] if failure is not None else None)

@@ -21,6 +21,7 @@ class Scripted(Engine):
     def __init__(self, script: Script) -> None:
         super().__init__(None, EngineOptions())
         self.script = script
+        self.remarks: Callable[[Recipe], list[str]] = lambda recipe: []
         self.carried_out: list[Path] = []
 
     def side_by_side(self, jobs: int) -> int:
@@ -37,5 +38,6 @@ class Scripted(Engine):
                 continue
             learned, kept = scores
             run = RunFolder.create(job.run, recipe_yaml(recipe), {})
+            run.log.append({"event": "planned", "remarks": self.remarks(recipe)})
             score(run, AccuracyMatrix(["a", "b"], [9, 9], rows=[[learned, None], [kept, learned]]))
             yield Ended(job)

@@ -34,8 +34,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 class Heard(SweepListener):
     def __init__(self) -> None:
+        self.remarks: list[str] = []
         self.due: list[int] = []
         self.choices: dict[str, Choice | None] = {}
+
+    def noted(self, remark: str) -> None:
+        self.remarks.append(remark)
 
     def started(self, runs: object, due: int) -> None:
         self.due.append(due)
@@ -77,6 +81,14 @@ def test_a_failure_stops_no_other_and_is_tried_again() -> None:
     log = Path("runs/plain/seed1.log").resolve()
     assert failed == Failed(outcome.runs[0], log, "error: it was written so")
     assert swept(well)[1] == ["plain/seed1"]
+
+
+def test_what_runs_remark_on_is_told_once_and_not_in_their_logs_alone() -> None:
+    Path("mine.yaml").write_text(SUITE, "utf-8")
+    engine, heard = Scripted(well), Heard()
+    engine.remarks = lambda recipe: ["all prompts are cut", *(["masks nothing"] if recipe.strategies else [])]
+    sweep(PlannedSuite.load("mine.yaml"), Path("runs"), engine, heard)
+    assert heard.remarks == ["plain/seed1: all prompts are cut", "masked/seed1: masks nothing"]
 
 
 def test_runs_of_another_recipe_are_refused_before_any_is_begun() -> None:
