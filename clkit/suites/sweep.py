@@ -103,15 +103,17 @@ def _carry_out(runs: Sequence[PlannedRun], folder: Path, engine: Engine, listene
     listener.started(runs, len(due))
     jobs = {job_of(run, folder): run for run in due}
     failed = []
-    told = set[str]()
+    told: dict[str, list[str]] = {}
     for job, failure in engine.carry_out(list(jobs)) if jobs else ():
-        for remark in remarks_of(job.run):
-            if remark not in told:  # most are the same for all runs
-                told.add(remark)
-                listener.noted(f"{jobs[job].place}: {remark}")
+        run = jobs[job]
+        if not told.get(run.method):  # its other seeds say the same, or other counts of it
+            said = {remark for remarks in told.values() for remark in remarks}
+            told[run.method] = remarks_of(job.run)
+            for remark in (remark for remark in told[run.method] if remark not in said):
+                listener.noted(f"{run.place}: {remark}")
         if failure is not None:
-            failed.append(Failed(jobs[job], job.log, failure))
-        listener.ended(jobs[job], failed[-1] if failure is not None else None)
+            failed.append(Failed(run, job.log, failure))
+        listener.ended(run, failed[-1] if failure is not None else None)
     return failed
 
 

@@ -86,9 +86,15 @@ def test_a_failure_stops_no_other_and_is_tried_again() -> None:
 def test_what_runs_remark_on_is_told_once_and_not_in_their_logs_alone() -> None:
     Path("mine.yaml").write_text(SUITE, "utf-8")
     engine, heard = Scripted(well), Heard()
-    engine.remarks = lambda recipe: ["all prompts are cut", *(["masks nothing"] if recipe.strategies else [])]
+    engine.remarks = lambda recipe: (
+        ["all prompts are cut", *(["masks nothing"] if recipe.strategies else [f"{recipe.seed} rows"])]
+    )
     sweep(PlannedSuite.load("mine.yaml"), Path("runs"), engine, heard)
-    assert heard.remarks == ["plain/seed1: all prompts are cut", "masked/seed1: masks nothing"]
+    assert heard.remarks == [
+        "plain/seed1: all prompts are cut",
+        "plain/seed1: 1 rows",
+        "masked/seed1: masks nothing",
+    ]
 
 
 def test_runs_of_another_recipe_are_refused_before_any_is_begun() -> None:
