@@ -13,8 +13,8 @@ PACKAGE = Path(clkit.__file__).parent
 
 #: From the ground up. A file may import from its own room and from those before it.
 ROOMS = (
-    *("redaction", "lazy", "errors", "section", "draws", "processes", "results", "events", "run", "tasks", "models"),
-    *("strategies", "testing", "general", "training", "recipe", "suites", "engine", "report", "cli"),
+    *("redaction", "lazy", "errors", "wording", "section", "draws", "processes", "results", "events", "run", "tasks"),
+    *("models", "strategies", "testing", "general", "training", "recipe", "suites", "engine", "report", "cli"),
 )
 #: The doors: what the outside world comes in by.
 DOORS = {"clkit", "clkit.__main__"}

@@ -22,10 +22,10 @@ from clkit.run.folder import RunFolder, Stage
 from clkit.run.layout import MEASURED, PREDICTIONS, ZERO_SHOT
 from clkit.run.scores import read_records
 from clkit.run.seal import MODEL_PARTS
-from clkit.section import did_you_mean
 from clkit.tasks.sections import TaskRecipe
 from clkit.tasks.task import Task
 from clkit.testing.examiner import Examiner
+from clkit.wording import did_you_mean
 
 
 @repeatable_and_quiet()

@@ -26,10 +26,10 @@ from clkit.run.atomic import write_atomically
 from clkit.run.exports import check_export, exported
 from clkit.run.folder import RunFolder
 from clkit.run.scores import read_scores
-from clkit.section import did_you_mean
 from clkit.tasks.inputs import asked, given
 from clkit.tasks.prompts import Prompt, build_prompt
 from clkit.tasks.task import Task
+from clkit.wording import did_you_mean
 
 #: Stands for an input in the examples: no text of the data leaves the run.
 TEXT = "The text goes here."

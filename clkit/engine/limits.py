@@ -27,6 +27,7 @@ from clkit.tasks.conversations import NO_TURNS
 from clkit.tasks.stored import in_batches, token_counts
 from clkit.tasks.task import Split, Task
 from clkit.training.arguments import batch_split
+from clkit.wording import between
 
 #: What `prompt.max_tokens` is at least.
 SHORTEST = 16
@@ -142,12 +143,12 @@ class _Limits:
         allowed = self.recipe.evaluation.max_new_tokens
         needed = [tokens for answers in self._answers() for tokens in self.family.answer_tokens(answers)]
         long = [tokens for tokens in needed if tokens > allowed]
+        longest = max(long, default=0)
         if long and len(long) == len(needed):
             raise DataError(
                 f"evaluation.max_new_tokens: {allowed} tokens hold none of the {self.split} answers of task "
-                f"'{self.task.name}', which take {min(long):,} to {max(long):,}; set it to {max(long)}"
+                f"'{self.task.name}', which take {between(long)}; set it to {longest}"
             )
-        longest = max(long, default=0)
         return len(long), (
             f"have answers longer than evaluation.max_new_tokens ({allowed}), which so cannot be right; the longest "
             f"takes {longest:,}"

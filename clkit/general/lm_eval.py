@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from clkit.errors import ClkitError, DataError, RecipeError, first_line
 from clkit.events import Listener
 from clkit.general.section import LmEvalSection
-from clkit.section import did_you_mean
+from clkit.wording import did_you_mean
 
 if TYPE_CHECKING:
     from clkit.models.family import Family

@@ -22,7 +22,7 @@ from clkit.models.layers import Layer, ranked_layers
 from clkit.models.modalities import beside_text
 from clkit.models.sections import FROM_WEIGHTS, AdapterTuning
 from clkit.models.stored_adapters import stored_weights
-from clkit.section import did_you_mean
+from clkit.wording import did_you_mean
 
 
 def add_adapter(family: Family, tuning: AdapterTuning) -> None:

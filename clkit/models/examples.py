@@ -16,13 +16,13 @@ from clkit.models.lengths import Examples, Lengths
 from clkit.models.objective import Objective, Pretraining
 from clkit.models.registry import known_families
 from clkit.results.answers import Comparison
-from clkit.section import code_points
 from clkit.tasks.blocks import iter_blocks
 from clkit.tasks.conversations import NO_TURNS
 from clkit.tasks.prompts import Limit, build_prompt
 from clkit.tasks.sections import PromptSection
 from clkit.tasks.stored import BATCH, in_batches, stored, string_features, values
 from clkit.tasks.task import Split, Task
+from clkit.wording import code_points
 
 #: Tokens of a block of plain text beside other examples, at most.
 TEXT_TOKENS = 256

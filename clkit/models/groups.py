@@ -16,7 +16,7 @@ from torch import nn
 
 from clkit.errors import ModelError, StrategyError
 from clkit.models.family import Family
-from clkit.section import did_you_mean
+from clkit.wording import did_you_mean
 
 OTHER = "other"
 BLOCKS = ("attention", "feed_forward")

@@ -13,7 +13,8 @@ from clkit.recipe.problems import problem_lines
 from clkit.recipe.schema import linked_schema
 from clkit.recipe.shipped import recipe_path, recipes_folder, suites_folder
 from clkit.recipe.written import COMMAND_LINE, Written, extended, merged, parse
-from clkit.section import Section, did_you_mean, special
+from clkit.section import Section, special
+from clkit.wording import did_you_mean
 
 #: Bytes of a recipe file.
 LARGEST = 1_000_000

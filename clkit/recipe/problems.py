@@ -12,8 +12,8 @@ from pydantic_core import ErrorDetails
 from clkit.errors import UsageError
 from clkit.recipe.schema import JsonSchema, allowed, alternatives, choices, kind, linked_schema, resolved
 from clkit.recipe.written import Written
-from clkit.section import did_you_mean
 from clkit.strategies.registry import load_strategy
+from clkit.wording import did_you_mean
 
 Path = tuple[str | int, ...]
 

@@ -14,7 +14,7 @@ from clkit.models.objective import METRICS_OF, Objective, TextToText
 from clkit.models.sections import FullTuning, ModelSection, Tuning
 from clkit.recipe.loading import load
 from clkit.results.kinds import UNBOUNDED, MetricName, Protocol
-from clkit.section import NOT_THE_RESULT, Section, did_you_mean
+from clkit.section import NOT_THE_RESULT, Section
 from clkit.strategies.registry import check_composition
 from clkit.strategies.section import Strategies
 from clkit.tasks.benchmarks import benchmark_tasks
@@ -22,6 +22,7 @@ from clkit.tasks.sections import BenchmarkSection, DataSection, Name, PromptSect
 from clkit.tasks.source import SourceSection
 from clkit.testing.section import EvaluationSection
 from clkit.training.sections import ROW_OPTIMIZER, SavingSection, TrainingSection
+from clkit.wording import did_you_mean
 
 _READS_PLAIN_TEXT = "objective.kind: pretraining reads plain text; name its column with text"
 

@@ -12,10 +12,10 @@ import clkit.recipe
 from clkit.errors import UsageError
 from clkit.models.embedded import EMBEDDED_MODELS
 from clkit.run.layout import check_target
-from clkit.section import did_you_mean
 from clkit.strategies.options import StrategyOptions
 from clkit.strategies.registry import load_strategy, strategy_names
 from clkit.tasks.benchmarks import benchmarks
+from clkit.wording import did_you_mean
 
 SCHEMA_FILE = "recipe.schema.json"
 

@@ -15,7 +15,7 @@ from clkit.errors import RunError, UsageError, printable
 from clkit.run.filled import read_filled
 from clkit.run.folder import RunFolder, Stage
 from clkit.run.layout import PREDICTIONS
-from clkit.section import did_you_mean
+from clkit.wording import did_you_mean
 
 
 @dataclass

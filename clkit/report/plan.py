@@ -10,6 +10,7 @@ from rich.table import Table
 
 from clkit.errors import printable
 from clkit.events import Footprint, Plan
+from clkit.wording import between
 
 NEWLINE, GAP = "↵", " … "
 _INDENT = 10
@@ -111,7 +112,7 @@ def _labels(counts: Mapping[str, int | None], room: int) -> str:
     )
     if len(listed) <= room:
         return listed
-    return f"{len(counts)}{f', {min(known):,} to {max(known):,} each' if known else ''}: {listed}"
+    return f"{len(counts)}{f', {between(known)} each' if known else ''}: {listed}"
 
 
 def _one_line(text: str) -> str:

@@ -16,7 +16,7 @@ from decimal import Decimal
 from typing import Literal
 
 from clkit.errors import DataError
-from clkit.section import difference, plain
+from clkit.wording import difference, plain
 
 #: Punctuation that is dropped: all of ASCII, but for what makes another number of a number (1.5 and 15, -3 and 3).
 _DROPPED = re.compile(

@@ -17,7 +17,7 @@ from clkit.results.matrix import AccuracyMatrix
 from clkit.run.filled import read_filled
 from clkit.run.layout import MATRIX, METRICS, PREDICTIONS, stage_folders
 from clkit.run.seal import DONE_FILE, Done
-from clkit.section import did_you_mean
+from clkit.wording import did_you_mean
 
 
 class Scores(NamedTuple):

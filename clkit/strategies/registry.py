@@ -13,10 +13,10 @@ from pkgutil import iter_modules
 from typing import Any, get_args
 
 from clkit.errors import UsageError
-from clkit.section import did_you_mean
 from clkit.strategies import builtin
 from clkit.strategies.contract import RESERVED, Strategy
 from clkit.strategies.options import StrategyOptions
+from clkit.wording import did_you_mean
 
 ENTRY_POINTS = "clkit.strategies"
 

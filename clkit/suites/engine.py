@@ -13,9 +13,10 @@ from typing import Any, ClassVar, NamedTuple
 from clkit.errors import UsageError
 from clkit.recipe.loading import overridden, validated
 from clkit.recipe.written import COMMAND_LINE, Written
-from clkit.section import Section, did_you_mean
+from clkit.section import Section
 from clkit.suites import engines
 from clkit.suites.job import Job
+from clkit.wording import did_you_mean
 
 
 class Ended(NamedTuple):

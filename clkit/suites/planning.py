@@ -17,8 +17,9 @@ from clkit.recipe.recipe import Recipe
 from clkit.recipe.shipped import recipe_path, shipped_recipe
 from clkit.recipe.smoke import smoke_recipe
 from clkit.recipe.written import RecipeDumper, Written
-from clkit.section import absolute, did_you_mean
+from clkit.section import absolute
 from clkit.suites.section import VALIDATION, Suite
+from clkit.wording import did_you_mean
 
 Rates = Mapping[str, Sequence[float | None]]
 

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from clkit.section import Section, did_you_mean
+from clkit.section import Section
 from clkit.tasks.sections import Name
+from clkit.wording import did_you_mean
 
 #: Beside the folders of the methods, where the runs lie by which rates are chosen.
 VALIDATION = "validation"

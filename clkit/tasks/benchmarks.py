@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from clkit.section import did_you_mean
 from clkit.tasks.sections import TaskRecipe
 from clkit.tasks.source import SourceSection
 from clkit.tasks.sources.folder import FolderSource
 from clkit.tasks.sources.hub import HubSource
 from clkit.tasks.sources.sample import SampleSource, sample_tasks, tables
+from clkit.wording import did_you_mean
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from clkit.draws import sample, seeded
 from clkit.errors import DataError
 from clkit.results.answers import refuse_equal
-from clkit.section import did_you_mean
 from clkit.tasks.sections import DataSection, TaskRecipe
 from clkit.tasks.source import Rows
 from clkit.tasks.stored import BATCH, stored, string_features
 from clkit.tasks.task import Split, Task
+from clkit.wording import did_you_mean
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from clkit.errors import DataError, first_line
-from clkit.section import did_you_mean, special
+from clkit.section import special
 from clkit.tasks.json_text import JSON, Unread, json_fault
+from clkit.wording import did_you_mean
 
 _COLUMN = re.compile(r"\{([^{}]+)\}")
 

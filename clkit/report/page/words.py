@@ -13,6 +13,7 @@ from clkit.report.pairs import Compared, Comparison, method_names, methods
 from clkit.report.runs import RunResult
 from clkit.report.tables import noun_of, show_interval, show_number, show_score
 from clkit.results.matrix import AccuracyMatrix
+from clkit.wording import between
 
 NUMBERS = "no one two three four five six seven eight nine ten eleven twelve".split()  # noqa: SIM905
 
@@ -174,12 +175,10 @@ def _uncertain(matrix: AccuracyMatrix) -> Iterator[str]:
     """How far a share of so few right answers may lie from that of all such examples."""
     if not _is_share(matrix):
         return
-    fewest, most = min(matrix.counts), max(matrix.counts)
-    tested = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
-    half = 100 * 1.96 * math.sqrt(0.25 / fewest)
+    half = 100 * 1.96 * math.sqrt(0.25 / min(matrix.counts))
     yield (
-        f"Each task is tested on {tested} examples, so a single score may lie up to {half:.0f} points from that on "
-        "all such examples (95 %)."
+        f"Each task is tested on {between(matrix.counts)} examples, so a single score may lie up to {half:.0f} points "
+        "from that on all such examples (95 %)."
     )
 
 

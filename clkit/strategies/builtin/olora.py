@@ -13,9 +13,10 @@ from pydantic import Field
 
 from clkit.errors import StrategyError
 from clkit.lazy import LazyModule
-from clkit.section import Section, did_you_mean
+from clkit.section import Section
 from clkit.strategies.contract import Context, Strategy
 from clkit.strategies.options import StrategyOptions
+from clkit.wording import did_you_mean
 
 if TYPE_CHECKING:
     import torch

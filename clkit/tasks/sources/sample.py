@@ -20,9 +20,9 @@ import yaml
 from pydantic import Field
 
 from clkit.errors import DataError
-from clkit.section import did_you_mean
 from clkit.tasks.records import Records
 from clkit.tasks.source import Source, SourceSection, Wanted
+from clkit.wording import did_you_mean
 
 # The loader in C is ten times faster, and most builds of PyYAML have it.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
