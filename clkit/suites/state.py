@@ -53,8 +53,9 @@ def state_of(path: Path) -> RunState:
 
 def remarks_of(path: Path) -> list[str]:
     """What was remarked on when the run of a folder was last begun or gone on with."""
-    begun = [line for line in RunFolder(path).log.read() if line.get("event") == "planned"]
-    return [*begun[-1].get("remarks", ())] if begun else []
+    begun = [line.get("remarks") for line in RunFolder(path).log.read() if line.get("event") == "planned"]
+    told = begun[-1] if begun else None
+    return [*map(str, told)] if isinstance(told, list) else []  # the log may be of an earlier version, or damaged
 
 
 def _seconds(run: RunFolder) -> float:
