@@ -8,6 +8,7 @@ from typing import Any
 
 from clkit.section import Section
 from clkit.tasks.sections import NAME_PATTERN
+from clkit.wording import between
 
 JsonSchema = dict[str, Any]
 
@@ -123,5 +124,5 @@ def _range(schema: JsonSchema) -> str:
 def _length(schema: JsonSchema) -> str:
     fewest, most = schema.get("minItems", 0), schema.get("maxItems")
     if most is not None:
-        return f" of {fewest} entries" if fewest == most else f" of {fewest} to {most} entries"
+        return f" of {between((fewest, most))} entries"
     return f" of at least {fewest} {'entry' if fewest == 1 else 'entries'}" if fewest else ""

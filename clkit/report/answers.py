@@ -15,7 +15,7 @@ from clkit.errors import RunError, UsageError, printable
 from clkit.run.filled import read_filled
 from clkit.run.folder import RunFolder, Stage
 from clkit.run.layout import PREDICTIONS
-from clkit.wording import did_you_mean
+from clkit.wording import between, did_you_mean
 
 
 @dataclass
@@ -130,7 +130,7 @@ def chosen(
     if stage is None:
         stage = max(stages)
     if stage not in stages:
-        raise UsageError(f"--stage {stage}: {run.path} has stages {min(stages)} to {max(stages)}")
+        raise UsageError(f"--stage {stage}: {run.path} has stages {between(stages)}")
     if forgotten and stage != max(stages):
         raise UsageError("--forgotten is about the last stage; leave out --stage")
     name = stages[stage]
