@@ -1,4 +1,4 @@
-"""Words of messages: what a misspelt word may mean, in what texts differ that read alike, and numbers as a range."""
+"""Words of messages: what a misspelt word may mean, in what texts differ that read alike, ranges and counts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ def between(numbers: Collection[int]) -> str:
     """``"3 to 12"``, from the least to the most of some numbers, or ``"3"`` where all are the same."""
     least, most = min(numbers), max(numbers)
     return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """``"2 train, 131 test"`` of counts by name; nothing where all are 0."""
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -1,8 +1,8 @@
-"""Words of messages: what a misspelt word may mean, and in what texts differ that read alike."""
+"""Words of messages: what a misspelt word may mean, in what texts differ that read alike, ranges and counts."""
 
 from __future__ import annotations
 
-from clkit.wording import between, did_you_mean, difference
+from clkit.wording import between, counted, did_you_mean, difference
 
 
 def test_a_close_word_is_asked_for_and_no_other() -> None:
@@ -20,3 +20,8 @@ def test_texts_that_read_alike_differ_in_code_points() -> None:
 def test_a_range_of_one_number_is_that_number() -> None:
     assert between([3, 12, 5]) == "3 to 12"
     assert between([1000, 1000]) == "1,000"
+
+
+def test_counts_of_nothing_are_left_out() -> None:
+    assert counted({"train": 1200, "validation": 0, "test": 1}) == "1,200 train, 1 test"
+    assert counted({"train": 0}) == ""

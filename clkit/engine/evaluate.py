@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clkit.engine.fingerprints import changes, model_read, refuse_changes, task_read
 from clkit.engine.limits import checked_texts
-from clkit.engine.prepare import load_learner
+from clkit.engine.prepare import left_out, load_learner
 from clkit.engine.protocols import lineage, planned_stages
 from clkit.engine.surroundings import repeatable_and_quiet
 from clkit.errors import RunError, UsageError
@@ -79,6 +79,8 @@ def evaluate(
     family = load_learned(folder, own, stages)
     family.converse(recipe.prompt.chat_template)
     examined = [without_unusable(task, family, recipe) for task in examined]
+    for remark in left_out(examined):
+        listener.noted(remark)
     texts = {}
     for task in examined:
         texts[task.name], remarks = checked_texts(family, recipe, task, recipe.evaluation.split, tested=True)

@@ -40,6 +40,7 @@ from clkit.tasks.task import Split, Task
 from clkit.testing.section import EvaluationSection
 from clkit.training.arguments import check_training, chosen_precision, task_steps
 from clkit.training.state import kept_by, load_strategies
+from clkit.wording import between, counted
 
 #: Optimizer steps; a stage of fewer gets a remark.
 FEW_STEPS = 10
@@ -156,6 +157,7 @@ class Prepared:
             model=describe(self.family),
             remarks=[
                 *self._remarks,
+                *left_out(self.tasks),
                 *without_effect(self.recipe, self.tasks),
                 *self._slow_attention(),
                 *few_steps({stage.name: steps[stage.name] for stage in to_come}),
@@ -232,15 +234,21 @@ def without_effect(recipe: Recipe, tasks: Sequence[Task]) -> Iterator[str]:
         yield f"training.matmul: '{matmul}' has no effect on this machine ({device.type})"
 
 
+def left_out(tasks: Sequence[Task]) -> Iterator[str]:
+    """A remark on each task of which rows were left out."""
+    for task in tasks:
+        if rows := counted(task.dropped):
+            yield f"{task.name}: rows left out, without a gold label unless said otherwise: {rows}"
+
+
 def few_steps(steps: Mapping[str, int]) -> Iterator[str]:
     """A remark on the stages whose optimizer steps are too few to learn anything."""
     few = {name: count for name, count in steps.items() if count < FEW_STEPS}
     if few:
         whose = ", ".join(few) if len(few) <= 4 else f"{len(few)} of {len(steps)} tasks"
-        counts = " to ".join(map(str, sorted({min(few.values()), max(few.values())})))
         yield (
-            f"{whose}: too few optimizer steps to learn much ({counts}); more training.epochs, more rows or a smaller "
-            "training.batch_size make more"
+            f"{whose}: too few optimizer steps to learn much ({between(few.values())}); more training.epochs, more "
+            "rows or a smaller training.batch_size make more"
         )
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from clkit.errors import printable
 from clkit.events import Footprint, Plan
-from clkit.wording import between
+from clkit.wording import between, counted
 
 NEWLINE, GAP = "↵", " … "
 _INDENT = 10
@@ -75,7 +75,7 @@ def print_plan(console: Console, plan: Plan) -> None:
     for name, (train, test), dropped in zip(plan.tasks, plan.examples, plan.dropped, strict=True):
         steps = "finished" if name in plan.finished else f"{plan.steps[name]:,}" if name in plan.steps else "–"
         known = "gone" if train is None else f"{train:,}"
-        table.add_row(name, known, f"{test:,}", steps, dropped_rows(dropped) or "–")
+        table.add_row(name, known, f"{test:,}", steps, counted(dropped) or "–")
     for stage in plan.steps.keys() - set(plan.tasks):  # one that learns all tasks
         train, test = (sum(size or 0 for size in sizes) for sizes in zip(*plan.examples, strict=True))
         table.add_row(stage, f"{train:,}", f"{test:,}", f"{plan.steps[stage]:,}", "–")
@@ -131,8 +131,3 @@ def _shortened(text: str, room: int) -> str:
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
-
-
-def dropped_rows(dropped: Mapping[str, int]) -> str:
-    """How many rows were left out, without a gold label or unusable, by split; nothing where none was."""
-    return ", ".join(f"{count:,} {split}" for split, count in dropped.items() if count)

@@ -16,7 +16,7 @@ from clkit.events import Listener, Plan
 from clkit.report.course import Course
 from clkit.report.general_tables import general_text
 from clkit.report.matrix_tables import matrix_table
-from clkit.report.plan import dropped_rows, going_on, model_line
+from clkit.report.plan import going_on, model_line
 from clkit.report.tables import show_score
 from clkit.results.kinds import UNBOUNDED
 from clkit.run.layout import ZERO_SHOT
@@ -123,9 +123,6 @@ class RunProgress(Course):
         self.noted(model_line(plan))
         for remark in (*going_on(plan), *plan.remarks):
             self.noted(remark)
-        for task, dropped in zip(plan.tasks, plan.dropped, strict=True):
-            if dropped_rows(dropped):
-                self.noted(f"{task}: rows left out, without a gold label or unusable: {dropped_rows(dropped)}")
 
     def skipped(self, task: str) -> None:
         self.noted(f"{task}: finished before")

@@ -14,13 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from clkit.report.progress import duration
-from clkit.report.tables import MISSING, SIGNED, plain_table, show_score
+from clkit.report.tables import HEADS, MISSING, SIGNED, noun_of, plain_table, show_score
 from clkit.suites.planning import PlannedRun
 from clkit.suites.rates import Choice
 from clkit.suites.state import RunState, state_of
 from clkit.suites.sweep import Failed, SweepListener
 
-SHOWN = {"average_accuracy": "average", "bwt": "BWT", "learning_accuracy": "learning"}
+SHOWN = ("average_accuracy", "bwt", "learning_accuracy")
 
 
 def sweep_table(runs: Sequence[PlannedRun], states: Mapping[Path, RunState], failed: Sequence[str]) -> Table:
@@ -36,7 +36,9 @@ def sweep_table(runs: Sequence[PlannedRun], states: Mapping[Path, RunState], fai
     table = plain_table()
     table.add_column("method", overflow="fold")
     rated = any(rate is not None for _, rate in groups)
-    for head in (*(["rate"] if rated else []), "runs", *SHOWN.values()):
+    kinds = list({run.recipe.metric for run in runs})
+    noun = noun_of(kinds[0]) if len(kinds) == 1 else "score"
+    for head in (*(["rate"] if rated else []), "runs", *(HEADS[name].format(noun=noun) for name in SHOWN)):
         table.add_column(head, justify="right", no_wrap=True)
     for (method, rate), own in groups.items():
         found = [states[run.place] for run in own]
@@ -114,7 +116,9 @@ class SweepProgress(SweepListener):
             return
         if not choice.tried:  # it has one rate
             return
-        tried = ", ".join(f"{rate:g}: {100 * one.average:.1f}" for rate, one in sorted(choice.tried.items()))
+        tried = ", ".join(
+            f"{rate:g}: {show_score(one.average, one.metric)}" for rate, one in sorted(choice.tried.items())
+        )
         end = f"; a {choice.beyond} one may be better, and was not tried" if choice.beyond else ""
         self.noted(f"{method}: rate {choice.rate:g} (validation: {tried}){end}")
 

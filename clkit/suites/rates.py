@@ -7,16 +7,27 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
+from clkit.results.kinds import LOWER_IS_BETTER
 from clkit.results.matrix import AccuracyMatrix
 from clkit.suites.planning import PlannedSuite
 from clkit.suites.state import state_of
 
 
 class Tried(NamedTuple):
-    """What a learning rate came to on the validation split, on average over its seeds; the higher the better."""
+    """What a learning rate came to on the validation split, on average over its seeds.
+
+    Attributes:
+        metric: what tasks are scored by.
+    """
 
     average: float
     learned: float
+    metric: str
+
+    @property
+    def merit(self) -> float:
+        """The higher the better."""
+        return -self.average if self.metric in LOWER_IS_BETTER else self.average
 
 
 class Choice(NamedTuple):
@@ -63,15 +74,15 @@ def _tried(matrices: list[AccuracyMatrix]) -> Tried:
     def mean(metric: str) -> float:
         values = [one.metrics()[metric].value for one in matrices]
         numbers = [value for value in values if value is not None]
-        sign = 1 if matrices[0].higher_is_better else -1
-        return sign * fmean(numbers) if numbers else float("-inf")
+        return fmean(numbers) if numbers else worst
 
-    return Tried(mean("average_accuracy"), mean("learning_accuracy"))
+    worst = float("-inf") if matrices[0].higher_is_better else float("inf")
+    return Tried(mean("average_accuracy"), mean("learning_accuracy"), matrices[0].metric)
 
 
 def _best(tried: Mapping[float, Tried]) -> float:
     """The rate with the best average; of equal ones the lowest."""
-    return max(sorted(tried), key=lambda rate: tried[rate].average)
+    return max(sorted(tried), key=lambda rate: tried[rate].merit)
 
 
 def _nearest(tried: Mapping[float, Tried], goal: float) -> float:

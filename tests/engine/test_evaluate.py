@@ -52,6 +52,18 @@ def test_what_the_run_itself_tested_needs_no_model(
         evaluate(run, anew=False)
 
 
+def test_rows_without_a_gold_label_are_told_of(tmp_path: Path, flat_t5: Path) -> None:
+    recipe = toy_recipe(tmp_path, flat_t5, training={"epochs": 1.0})
+    with (tmp_path / "first-test.jsonl").open("a") as rows:
+        rows.write('{"text": "w3", "label": null}\n')
+    told = "first: rows left out, without a gold label unless said otherwise: 1 test"
+    trained, tested = Heard(), Heard()
+    run = train(recipe, tmp_path / "run", listener=trained)
+    assert told in next(line["remarks"] for line in run.log.read() if line["event"] == "planned")
+    evaluate(run, listener=tested)
+    assert told in tested.remarks
+
+
 class Stops(Listener):
     """Stops the run before the last task is tested, and remembers the tests that were begun."""
 

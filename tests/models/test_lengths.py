@@ -74,6 +74,7 @@ def test_dropped_examples_are_counted_and_no_test_loses_any(tmp_path: Path, toy_
     assert any(
         "1 of 2 test examples (50.0%) have prompts longer than prompt.max_tokens (20)" in one for one in plan.remarks
     )
+    assert "t: rows left out, without a gold label unless said otherwise: 3 too long train" in plan.remarks
     with pytest.raises(DataError, match=r"^task 't': all 4 training examples are longer than prompt\.max_answer"):
         prepare(recipe(tmp_path, toy_llama, max_answer_tokens=2, on_too_long="drop"))
 

@@ -53,13 +53,12 @@ def test_plain_lines_have_everything_and_no_escape_codes() -> None:
     lines = out.getvalue().splitlines()
     assert "\x1b" not in out.getvalue()
     assert lines[0] == "toy: 2 tasks, seq2seq model, 200 parameters, 50 trained (25.0%); ewc keeps 1.6 MB"
-    assert lines[1] == "second: rows left out, without a gold label or unusable: 131 test"
-    assert lines[2] == "zero-shot: first 0.0  (0:03)"
-    assert lines[3] == "task 1 of 2, first: 4 steps"
-    assert lines[4].startswith("first step 4/4  task_loss 0.5  migu_masked_share 0.7  ")
-    assert lines[5] == "after first: first 87.5  (1:05)"
-    assert lines[6] == "second: finished before"
-    assert len(lines) == 7
+    assert lines[1] == "zero-shot: first 0.0  (0:03)"
+    assert lines[2] == "task 1 of 2, first: 4 steps"
+    assert lines[3].startswith("first step 4/4  task_loss 0.5  migu_masked_share 0.7  ")
+    assert lines[4] == "after first: first 87.5  (1:05)"
+    assert lines[5] == "second: finished before"
+    assert len(lines) == 6
 
 
 def test_the_validation_loss_stands_beside_the_terms() -> None:

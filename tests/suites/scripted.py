@@ -7,6 +7,7 @@ from pathlib import Path
 
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.written import recipe_yaml
+from clkit.results.kinds import LOWER_IS_BETTER
 from clkit.results.matrix import AccuracyMatrix
 from clkit.run.folder import RunFolder
 from clkit.suites.engine import Ended, Engine, EngineOptions
@@ -39,5 +40,6 @@ class Scripted(Engine):
             learned, kept = scores
             run = RunFolder.create(job.run, recipe_yaml(recipe), {})
             run.log.append({"event": "planned", "remarks": self.remarks(recipe)})
-            score(run, AccuracyMatrix(["a", "b"], [9, 9], rows=[[learned, None], [kept, learned]]))
+            rows, better = [[learned, None], [kept, learned]], recipe.metric not in LOWER_IS_BETTER
+            score(run, AccuracyMatrix(["a", "b"], [9, 9], recipe.metric, higher_is_better=better, rows=rows))
             yield Ended(job)

@@ -179,6 +179,15 @@ def test_all_rates_are_points_of_a_curve() -> None:
     assert carried_out[0] == "plain/rate0.0001-seed1"
 
 
+def test_of_losses_the_lowest_is_best() -> None:
+    def loss(recipe: Recipe) -> tuple[float, float]:
+        return {1e-4: (0.5, 0.9), 1e-3: (0.4, 0.5), 1e-2: (0.3, 2.0)}[recipe.training.learning_rate]
+
+    outcome, _ = swept(loss, RATED.replace("set: {", "set: {evaluation.metric: loss, "))
+    assert [choice.rate for choice in outcome.rates.values()] == [1e-3, 1e-3]
+    assert [one.average for one in outcome.rates["plain"].tried.values()] == pytest.approx([0.7, 0.45, 1.15])
+
+
 def test_without_all_its_validation_runs_a_method_is_not_tested() -> None:
     heard = Heard()
 
