@@ -61,13 +61,14 @@ def _about(recipe: Recipe) -> dict[str, Any]:
 
 
 def _about_suite(planned: PlannedSuite) -> dict[str, Any]:
-    validation = len(planned.validation_runs())
+    validation = len(planned.validation_runs())  # by which rates are chosen
     return {
         "name": planned.name,
         "methods": [*planned.suite.methods],
-        "runs": f"{planned.number_of_runs}{f', and {validation} by which rates are chosen' if validation else ''}",
+        "runs": planned.number_of_runs,
+        **({"validation_runs": validation} if validation else {}),
     }
 
 
 def _as_text(about: dict[str, Any]) -> dict[str, str]:
-    return {key: ", ".join(value) or "none" if isinstance(value, list) else value for key, value in about.items()}
+    return {key: ", ".join(value) or "none" if isinstance(value, list) else str(value) for key, value in about.items()}

@@ -109,6 +109,9 @@ def _mismatch(details: ErrorDetails, path: Path, schema: JsonSchema, recipe: Wri
     several = len(alternatives(schema)) > 1
     value = recipe.nearest(path).plain() if several else details["input"]
     word = _in_yaml(value)
+    if details["type"] == "string_pattern_mismatch" and details["loc"][-1] == "[key]":
+        fitting = allowed({"type": "string", "pattern": details["ctx"]["pattern"]})
+        return path[:-1], f"the key {word} does not fit (allowed: {fitting})"
     if details["loc"][-1] == "[key]":
         wrong = "is not one of the choices" if isinstance(details["input"], str) else "is not text; put it in quotes"
         return path[:-1], f"the key {word} {wrong}"

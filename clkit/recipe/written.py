@@ -77,7 +77,8 @@ for _tag, _pattern, _first in _CORE_SCHEMA:
     for _dialect in (RecipeLoader, RecipeDumper):
         _dialect.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 RecipeLoader.add_constructor("tag:yaml.org,2002:int", _integer)
-RecipeDumper.add_representer(str, _text)
+# Text of a file is `WrittenIn` it, which only a section turns into plain text; a suite's changes are of none.
+RecipeDumper.add_multi_representer(str, _text)
 
 
 COMMAND_LINE = "command line"

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from clkit.errors import RecipeError, UsageError
 from clkit.recipe.inputs import model_problems, other_problems
@@ -16,8 +13,16 @@ from clkit.recipe.loading import changed, is_suite, overridden, read_recipe, val
 from clkit.recipe.recipe import Recipe
 from clkit.recipe.shipped import recipe_path, shipped_recipe
 from clkit.recipe.smoke import smoke_recipe
-from clkit.recipe.written import RecipeDumper, Written
-from clkit.section import absolute
+from clkit.recipe.written import Written
+from clkit.suites.changes import (
+    as_yaml,
+    assignments,
+    in_layers,
+    refuse_overruled,
+    refuse_unknown_methods,
+    texts,
+    with_paths,
+)
 from clkit.suites.section import VALIDATION, Suite
 from clkit.wording import did_you_mean
 
@@ -74,6 +79,7 @@ class PlannedSuite:
         written = read_recipe(recipe_path(source, kind="suite"))
         if not is_suite(written):
             raise UsageError(f"'{source}' is no suite, which has `methods`; one run is `clkit train {source}`")
+        refuse_unknown_methods(written, overrides)
         written = overridden(written, overrides)
         planned = cls(validated(Suite, written), written, smoke, tuple(only))
         for name in only:
@@ -95,12 +101,20 @@ class PlannedSuite:
         Raises:
             RecipeError: with one line per problem.
         """
+        refuse_overruled(self.suite, self.written)
         twins: dict[str, PlannedRun] = {}
         runs = self.runs(self.rates_to_try())
+        if self.chooses_rates:
+            for run in runs:
+                if run.recipe.evaluation.split == VALIDATION:
+                    raise RecipeError(
+                        f"{self._place_of(run.method)}: methods.{run.method}: is tested on the validation split, by "
+                        "which its rate is chosen; set evaluation.split to test, or rates.choose to all"
+                    )
         for run in [] if self.smoke else runs:
             same = twins.setdefault(run.recipe.model_copy(update={"name": ""}).model_dump_json(), run)
             if same is not run:
-                place = self.written.nearest(["methods", run.method]).place
+                place = self._place_of(run.method)
                 raise RecipeError(f"{place}: methods.{run.method}: its runs are those of '{same.method}' once more")
         self.validation_runs()
 
@@ -184,9 +198,9 @@ class PlannedSuite:
             "seed": ("seeds", seed),
             "evaluation.split": ("rates", split if split == VALIDATION else None),
         }
-        changes = _in_layers(
-            dict(_assignments(self.written.step("set"))),
-            dict(_assignments(self.written.nearest(["methods", method]).step("set"))),
+        changes = in_layers(
+            dict(assignments(self.written.step("set"))),
+            dict(assignments(self._of_method(method).step("set"))),
             {
                 key: Written(value, self.written.nearest([by]).place)
                 for key, (by, value) in given.items()
@@ -195,11 +209,17 @@ class PlannedSuite:
         )
         source = self._recipe(method)
         recipe = validated(Recipe, changed(self._read(source), changes.items()))
-        paths = {value for value in _texts(recipe.model_dump()) if value.startswith("/")}
-        overrides = [f"{key}={_as_yaml(_with_paths(value, paths))}" for key, value in changes.items()]
+        paths = {value for value in texts(recipe.model_dump()) if value.startswith("/")}
+        overrides = [f"{key}={as_yaml(with_paths(value, paths))}" for key, value in changes.items()]
         named = source.stem if shipped_recipe(source.stem) == source else str(source)
         arguments = ("train", named, *overrides, *(["--smoke"] if self.smoke else []))
         return PlannedRun(method, place, smoke_recipe(recipe) if self.smoke else recipe, arguments, rate)
+
+    def _of_method(self, method: str) -> Written:
+        return self.written.nearest(["methods", method])
+
+    def _place_of(self, method: str) -> str:
+        return self._of_method(method).place
 
     def _recipe(self, method: str) -> Path:
         """The file of a method's recipe."""
@@ -238,58 +258,3 @@ def _what_is_read(recipe: Recipe) -> str:
 _READ_NOTHING = {"name", "seed", "protocol", "strategies", "tuning", "evaluation", "saving"}
 #: Sections of a recipe of which no model is asked.
 _NOT_THE_MODELS = {"name", "seed", "benchmark", "tasks", "data", "evaluation", "saving"}
-#: A value of the first key begins the sections anew that follow it.
-_BEGUN_ANEW = {"tuning.method": ("tuning",), "tasks": ("benchmark",), "benchmark.name": ("tasks", "benchmark")}
-
-
-def _in_layers(*layers: Mapping[str, Written]) -> dict[str, Written]:
-    """Changes to a recipe, layer upon layer, as if each were made by a recipe that extends the one below."""
-    changes: dict[str, Written] = {}
-    for layer in layers:
-        replaced = (*layer, *(section for key in layer for section in _BEGUN_ANEW.get(key, ())))
-        kept = (key for key in changes if not any(f"{key}.".startswith(f"{section}.") for section in replaced))
-        changes = {**{key: changes[key] for key in kept}, **layer}
-    return changes
-
-
-def _assignments(section: Written | None, prefix: str = "") -> Iterator[tuple[str, Written]]:
-    """Each value of a section with its key as an override spells it: dots between sections."""
-    if section is None or not isinstance(section.value, dict):
-        return
-    for key, entry in section.value.items():
-        if isinstance(entry.value, dict) and entry.value:
-            yield from _assignments(entry, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", entry
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Every text in lists and mappings."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for entry in value.values() if isinstance(value, dict) else value:
-            yield from _texts(entry)
-
-
-def _with_paths(value: Written, paths: set[str]) -> Any:
-    """Plain data in which every path is absolute, for a command that does not know the folder of the suite's file.
-
-    Args:
-        paths: those that the recipe came to have.
-    """
-    if isinstance(value.value, dict):
-        return {key: _with_paths(entry, paths) for key, entry in value.value.items()}
-    if isinstance(value.value, list):
-        return [_with_paths(entry, paths) for entry in value.value]
-    if isinstance(value.value, str) and value.value and (path := absolute(value.value)) in paths:
-        return path
-    return str(value.value) if isinstance(value.value, str) else value.value
-
-
-def _as_yaml(value: Any) -> str:
-    """A value as an override has it."""
-    written: str = yaml.dump(
-        [value], Dumper=RecipeDumper, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**9
-    )
-    return written.strip()[1:-1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -34,9 +34,11 @@ class RatesSection(Section):
     like: Name | None = Field(None, description="The method that the others learn as well as (`equal_learning`).")
 
     @model_validator(mode="after")
-    def _names_the_other_method(self) -> Self:
+    def _has_what_its_rule_needs(self) -> Self:
         if (self.choose == "equal_learning") != (self.like is not None):
             raise ValueError("like: names the method that the others learn as well as, with choose: equal_learning")
+        if self.choose == "all" and self.seeds:
+            raise ValueError("seeds: are of runs by which rates are chosen, and choose: all chooses none; remove them")
         return self
 
 
@@ -70,9 +72,13 @@ class Suite(Section):
         return self
 
     def _contradictions(self) -> Iterator[str]:
-        for key, values in (("seeds", self.seeds), ("orders", self.orders or [])):
+        rates = self.rates or RatesSection(values=[1.0])
+        listed: dict[str, Sequence[float]] = {"seeds": self.seeds, "orders": self.orders or []}
+        listed |= {"rates.values": rates.values, "rates.seeds": rates.seeds}
+        listed |= {f"methods.{name}.rates": method.rates or [] for name, method in self.methods.items()}
+        for key, values in listed.items():
             if len(set(values)) < len(values):
-                yield f"{key}: {_most(values)} stands twice; each needs a run of its own"
+                yield f"{key}: {_most(values):g} stands twice; each needs a run of its own"
         if len({name.casefold() for name in self.methods}) < len(self.methods):
             yield "methods: two names differ in case only, and so would their folders; choose another name"
         if VALIDATION in self.methods:
@@ -86,5 +92,5 @@ class Suite(Section):
             yield f"rates.like: no method named '{self.rates.like}'{hint} (methods: {', '.join(self.methods)})"
 
 
-def _most(values: list[int]) -> int:
+def _most(values: Sequence[float]) -> float:
     return Counter(values).most_common(1)[0][0]

@@ -10,7 +10,8 @@ import pytest
 from clkit.cli.show import show
 from clkit.errors import RecipeError, UsageError
 from clkit.recipe.recipe import Recipe
-from clkit.recipe.shipped import recipes_folder
+from clkit.recipe.shipped import recipes_folder, shipped_suites
+from clkit.suites.planning import PlannedSuite
 from tests.cli.verbs import call
 
 
@@ -34,6 +35,15 @@ def test_resolved_with_an_override_it_loads_as_the_same_recipe(tmp_path: Path) -
     assert Recipe.load(tmp_path / "full.yaml") == expected
     as_json = json.loads(call(show, "t5_order5", "strategies.migu.threshold=0.5", "--resolved", "--json").stdout)
     assert as_json == expected.model_dump()
+
+
+@pytest.mark.parametrize("name", shipped_suites())
+def test_a_suite_resolved_is_the_same_suite(name: str, tmp_path: Path) -> None:
+    shown = call(show, name, "seeds=[7]", "--resolved")
+    assert shown.exit_code == 0
+    suite = PlannedSuite.load(name, ["seeds=[7]"]).suite
+    (tmp_path / "full.yaml").write_text(shown.stdout, "utf-8")
+    assert PlannedSuite.load(tmp_path / "full.yaml").suite == suite
 
 
 @pytest.mark.parametrize(

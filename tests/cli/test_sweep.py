@@ -54,7 +54,7 @@ def test_one_run_fails_and_the_other_is_finished(suite: Path) -> None:
     assert f"log: {log})" in str(result.exception)
     assert "it was written so" in log.read_text()
     assert "plain/seed1: finished; 1 to go" in result.stderr or "plain/seed1: finished; that was" in result.stderr
-    assert [line.split()[:2] for line in result.stdout.splitlines()[2:]] == [["plain", "1/1"], ["broken", "0/1,"]]
+    assert [line.split()[:2] for line in result.stdout.splitlines()[3:]] == [["plain", "1/1"], ["broken", "0/1,"]]
     run = RunFolder.open("runs/mine/plain/seed1")
     assert run.recipe() == {**Recipe.load("toy.yaml", ["name=plain", "seed=1"]).model_dump()}
 
@@ -75,9 +75,9 @@ def test_validate_counts_the_runs(suite: Path) -> None:
     lines = call(validate, str(suite), "seeds=[1,2]").stdout.splitlines()
     assert lines == ["name: mine", "methods: plain, broken", "runs: 4"]
     rates = "rates={values: [1e-3, 1e-2]}"
-    assert call(validate, str(suite), "set.data.validation_share=0.2", rates).stdout.splitlines()[-1] == (
-        "runs: 2, and 4 by which rates are chosen"
-    )
+    chosen = [str(suite), "set.data.validation_share=0.2", rates]
+    assert call(validate, *chosen).stdout.splitlines()[-2:] == ["runs: 2", "validation_runs: 4"]
+    assert json.loads(call(validate, *chosen, "--json").stdout)["runs"] == 2
     unsplit = call(validate, str(suite), rates)
     assert unsplit.exit_code == 2
     assert "needs data.validation_share above 0" in unsplit.stdout

@@ -150,7 +150,11 @@ def test_a_smoke_is_one_small_run_of_each_method() -> None:
         ("quickstart", "quikstart", "mine.yaml:2: recipe: no recipe 'quikstart', did you mean 'quickstart'?"),
         ("plain:", "validation:", "mine.yaml:8: methods.validation: is the folder of the runs by which"),
         ("plain:", "Masked:", "mine.yaml:7: methods: two names differ in case only"),
-        ("plain:", "a/b:", "mine.yaml:7: methods: the key 'a/b' is not one of the choices"),
+        (
+            "plain:",
+            "a/b:",
+            "mine.yaml:7: methods: the key 'a/b' does not fit (allowed: letters, digits, dots, dashes and underscores,",
+        ),
         (
             "strategies.migu.mask: update, tuning: {method: lora, rank: 2}",
             "strategies: []",
@@ -162,6 +166,36 @@ def test_a_smoke_is_one_small_run_of_each_method() -> None:
             "methods.plain.rates: needs `rates`, which says how one of them",
         ),
         ("seeds:", "orders: [4]\nseeds:", "mine.yaml:6: benchmark.order: 'sample' has no order 4"),
+        (
+            "seeds:",
+            "rates: {values: [1e-3, 0.001]}\nseeds:",
+            "mine.yaml:6: rates.values: 0.001 stands twice; each needs",
+        ),
+        (
+            "seeds:",
+            "rates: {values: [1e-3], choose: all, seeds: [7]}\nseeds:",
+            "mine.yaml:6: rates.seeds: are of runs by which rates are chosen, and choose: all chooses none",
+        ),
+        (
+            "seeds:",
+            "  training.learning_rate: 1\nrates: {values: [1e-3]}\nseeds:",
+            "mine.yaml:6: set.training.learning_rate: has no effect, since `rates` gives it; remove it",
+        ),
+        (
+            "{strategies: []}",
+            "{strategies: [], seed: 9}",
+            "mine.yaml:8: methods.plain.set.seed: has no effect, since `seeds` gives it; remove it",
+        ),
+        (
+            "seeds:",
+            "  benchmark.order: 2\norders: [1, 2]\nseeds:",
+            "mine.yaml:6: set.benchmark.order: has no effect, since `orders` gives it; remove it",
+        ),
+        (
+            "seeds:",
+            "  data.validation_share: 0.1\n  evaluation.split: validation\nrates: {values: [1e-3, 1e-2]}\nseeds:",
+            "mine.yaml:11: methods.plain: is tested on the validation split, by which its rate is chosen; set",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_where_it_stands(old: str, new: str, message: str) -> None:
@@ -169,6 +203,17 @@ def test_what_is_wrong_is_told_where_it_stands(old: str, new: str, message: str)
     with pytest.raises(RecipeError) as caught:
         planned(SUITE.replace(old, new))
     assert message in caught.value.problems[0]
+
+
+def test_an_override_changes_a_method_that_there_is_or_gives_a_whole_one() -> None:
+    with pytest.raises(RecipeError) as caught:
+        planned(SUITE, "methods.plan.set.training.epochs=3")
+    assert caught.value.problems == [
+        "command line: methods.plan.set.training.epochs: the suite has no method named 'plan', did you mean 'plain'? "
+        "(it has: plain, masked)"
+    ]
+    own = planned(SUITE, "methods.own={set: {training.epochs: 3}}", "methods.own.set.training.epochs=4")
+    assert [run.recipe.training.epochs for run in runs(own)][:3] == [2, 2, 4]
 
 
 def test_a_recipe_is_no_suite() -> None:

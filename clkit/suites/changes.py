@@ -1,0 +1,111 @@
+"""What a suite changes in the recipe of its runs: layer upon layer, and written as overrides of `clkit train`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from clkit.errors import RecipeError
+from clkit.recipe.written import COMMAND_LINE, RecipeDumper, Written
+from clkit.section import absolute
+from clkit.suites.section import Suite
+from clkit.wording import did_you_mean
+
+#: A value of the first key begins the sections anew that follow it.
+_BEGUN_ANEW = {"tuning.method": ("tuning",), "tasks": ("benchmark",), "benchmark.name": ("tasks", "benchmark")}
+
+
+def in_layers(*layers: Mapping[str, Written]) -> dict[str, Written]:
+    """Changes to a recipe, layer upon layer, as if each were made by a recipe that extends the one below."""
+    changes: dict[str, Written] = {}
+    for layer in layers:
+        replaced = (*layer, *(section for key in layer for section in _BEGUN_ANEW.get(key, ())))
+        kept = (key for key in changes if not any(f"{key}.".startswith(f"{section}.") for section in replaced))
+        changes = {**{key: changes[key] for key in kept}, **layer}
+    return changes
+
+
+def assignments(section: Written | None, prefix: str = "") -> Iterator[tuple[str, Written]]:
+    """Each value of a section with its key as an override spells it: dots between sections."""
+    if section is None or not isinstance(section.value, dict):
+        return
+    for key, entry in section.value.items():
+        if isinstance(entry.value, dict) and entry.value:
+            yield from assignments(entry, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", entry
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Every text in lists and mappings."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for entry in value.values() if isinstance(value, dict) else value:
+            yield from texts(entry)
+
+
+def with_paths(value: Written, paths: set[str]) -> Any:
+    """Plain data in which every path is absolute, for a command that does not know the folder of the suite's file.
+
+    Args:
+        paths: those that the recipe came to have.
+    """
+    if isinstance(value.value, dict):
+        return {key: with_paths(entry, paths) for key, entry in value.value.items()}
+    if isinstance(value.value, list):
+        return [with_paths(entry, paths) for entry in value.value]
+    if isinstance(value.value, str) and value.value and (path := absolute(value.value)) in paths:
+        return path
+    return str(value.value) if isinstance(value.value, str) else value.value
+
+
+def as_yaml(value: Any) -> str:
+    """A value as an override has it."""
+    written: str = yaml.dump(
+        [value], Dumper=RecipeDumper, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**9
+    )
+    return written.strip()[1:-1]
+
+
+def refuse_overruled(suite: Suite, written: Written) -> None:
+    """Refuse changes that come to nothing, since a key of the suite's own makes them.
+
+    Raises:
+        RecipeError: with one line per change.
+    """
+    overruling = {"seed": "seeds", "name": "methods"}
+    overruling |= {"benchmark.order": "orders"} if suite.orders else {}
+    overruling |= {"training.learning_rate": "rates"} if suite.rates else {}
+    sections = {"set": written.step("set")}
+    sections |= {f"methods.{name}.set": written.nearest(["methods", name]).step("set") for name in suite.methods}
+    problems = [
+        f"{entry.place}: {section}.{key}: has no effect, since `{overruling[key]}` gives it; remove it"
+        for section, changes in sections.items()
+        for key, entry in assignments(changes)
+        if key in overruling
+    ]
+    if problems:
+        raise RecipeError(*problems)
+
+
+def refuse_unknown_methods(suite: Written, overrides: Sequence[str]) -> None:
+    """Refuse a change to a method that the suite does not have; a whole method may be new (``methods.own={...}``).
+
+    Raises:
+        RecipeError: there is one.
+    """
+    keys = [override.partition("=")[0] for override in overrides]
+    own = suite.value["methods"].value
+    new = [key.removeprefix("methods.") for key in keys if key.startswith("methods.") and key.count(".") == 1]
+    known = [*(own if isinstance(own, dict) else ()), *new]
+    for key in keys:
+        name = key.removeprefix("methods.")
+        if key.startswith("methods.") and not any(f"{name}.".startswith(f"{one}.") for one in known):
+            name = name.partition(".")[0]
+            raise RecipeError(
+                f"{COMMAND_LINE}: {key}: the suite has no method named '{name}'{did_you_mean(name, known)} (it has: "
+                f"{', '.join(known)})"
+            )
