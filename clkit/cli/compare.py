@@ -49,9 +49,10 @@ def compare(
     import json
 
     from clkit.errors import UsageError
+    from clkit.report.comparison_tables import comparison_tables
     from clkit.report.console import make_console
     from clkit.report.pairs import compare as compare_methods
-    from clkit.report.pairs import comparison_tables, methods
+    from clkit.report.pairs import methods
     from clkit.report.sheets import comparison_sheet, rendered
     from clkit.run.comparison import differing_keys, open_runs
 
@@ -75,6 +76,9 @@ def compare(
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
     if as_table:
+        for one in compared:
+            if one.alone:
+                typer.echo(f"note: {one.method}: without a partner: {', '.join(one.alone)}", err=True)
         typer.echo(rendered(comparison_sheet(compared), as_table), nl=False)
         return
     console = make_console()
@@ -94,5 +98,5 @@ def _compared(runs: Iterable[RunFolder], metric: str | None) -> list[Compared]:
             typer.echo(f"warning: {run.path} is left out: {matrix.in_progress or damage[0]}", err=True)
         else:
             general = read_general(run, matrix.protocol)
-            found.append(Compared(str(run.path), run.recipe(), matrix, general.final if general else {}))
+            found.append(Compared(str(run.path), run.recipe(), matrix, general.final if general else {}, run.read()))
     return found

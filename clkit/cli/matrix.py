@@ -56,6 +56,8 @@ def matrix(
         return
     references = open_references((RunFolder.open(path) for path in reference or []), metric)
     compared = compare_runs(matrices, references)
+    for remark in compared.remarks:
+        typer.echo(f"note: {remark}", err=True)
     for baseline in references:
         _warn_of_differences(baseline, folders)
     if as_json:

@@ -94,7 +94,7 @@ def _test_data(
     run: RunFolder, own: Recipe, recipe: Recipe, chosen: Mapping[str, TaskRecipe]
 ) -> tuple[list[Task], list[str]]:
     """The tasks of a recipe that are tested, and a remark on all that is not what the run was tested on."""
-    read = run.environment().get("read", {})
+    read = run.read()
     labels = {name: read.get(f"tasks.{name}.labels") for name in chosen}
     tasks = load_tasks(recipe, labels, [*chosen.values()])
     same = [task for task in tasks if recipe.data == own.data and chosen[task.name] in own.task_recipes()]
@@ -142,7 +142,7 @@ def load_stage(
 
 def load_learned(run: RunFolder, own: Recipe, stages: Sequence[Path]) -> Family:
     """The model that went through these stages, the folders that `learned_stages` gave: it has checked every byte."""
-    read = run.environment().get("read", {})
+    read = run.read()
     labels = {task.name: read.get(f"tasks.{task.name}.labels") for task in own.task_recipes()}
     family = load_learner(own, {name: known for name, known in labels.items() if known is not None}, stages)
     learned = {planned.name: planned.learned for planned in planned_stages(own)}

@@ -120,7 +120,7 @@ def export(
     learned = tuple(name for one in names for name in planned[one])
     chosen = _chosen_head(recipe, learned, task)
     repository = Repository.reserve(push, public=public) if push is not None else None
-    read = run.environment().get("read", {})
+    read = run.read()
     recipes = [one for one in recipe.task_recipes() if one.name in chosen]
     tasks = [asked(one, read.get(f"tasks.{one.name}.labels"), given([])) for one in recipes]
     family = load_learned(run, recipe, stages)

@@ -168,7 +168,7 @@ def refuse_changes(run: RunFolder, recipe: Recipe, now: Read, *, accept: bool, o
     Raises:
         UsageError: something is not, and was not accepted.
     """
-    before = run.environment().get("read") or {}
+    before = run.read()
     known = {key.rpartition(".")[0] for key in before}  # what is read for the first time is a new task's
     now = {key: value for key, value in now.items() if key.rpartition(".")[0] in known}
     found = [f"{key} ({where})" for key, where in changes(before, now, recipe, only)]
@@ -190,7 +190,7 @@ def _way_back(before: Read, found: Sequence[str]) -> str:
 def examine_read(run: RunFolder) -> Iterator[Checked]:
     """Compare what a run read with what its recipe names now. What can no longer be read does the run no harm."""
     try:
-        recipe, before = Recipe.load(run.recipe_path), run.environment().get("read", {})
+        recipe, before = Recipe.load(run.recipe_path), run.read()
     except ClkitError:  # the doctor says so himself
         return
 

@@ -97,7 +97,7 @@ def kept_records(run: RunFolder, tested: Tested) -> Iterable[Mapping[str, Any]]:
 
 
 def _find(run: RunFolder, recipe: Recipe, task: str, when: str) -> Kept:
-    labels = run.environment().get("read", {}).get(f"tasks.{task}.labels", ())
+    labels = run.read().get(f"tasks.{task}.labels", ())
 
     def of_others(record: Mapping[str, Any]) -> Mapping[str, Any]:
         return without_texts(record, labels) if record["task"] == task else record

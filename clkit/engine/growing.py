@@ -80,7 +80,7 @@ def refuse_changed_recipe(run: RunFolder, recipe: Recipe, *, measured: bool = Fa
     new = named[len(known) :] if named[: len(known)] == known else []
     spelt_out = bool(new) or began_with.task_recipes() == recipe.task_recipes()
     keys = differing_keys(*(_without(one, new, spelt_out) for one in (began_with, recipe)))
-    commit = (run.environment().get("read") or {}).get("model.commit")
+    commit = run.read().get("model.commit")
     pinned = {"model.revision"} if commit and recipe.model.revision == commit else set()  # where the branch stood
     decisive = [key for key in keys if Recipe.decides_result(key) and key not in pinned]
     if decisive:

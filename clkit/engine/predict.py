@@ -22,7 +22,7 @@ from clkit.testing.examiner import Examiner
 
 def _labels(run: RunFolder, task: TaskRecipe) -> Sequence[str]:
     """The labels of a task of the run: the recipe's, or those that its data had."""
-    labels: Sequence[str] | None = task.labels or run.environment().get("read", {}).get(f"tasks.{task.name}.labels")
+    labels: Sequence[str] | None = task.labels or run.read().get(f"tasks.{task.name}.labels")
     if labels is None:
         raise RunError(f"{run.env_path} does not tell the labels of task '{task.name}'; see `clkit doctor {run.path}`")
     return labels

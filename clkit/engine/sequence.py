@@ -122,7 +122,7 @@ def _look(recipe: Recipe, earlier: RunFolder | None, listener: Listener, *, acce
         for number in earlier.log.unreadable():
             listener.noted(f"{earlier.log.path}:{number}: no JSON object (cut short by a crash?); the line is removed")
     finished = {stage.name: stage.payload.get("examples", 0) for stage in done if stage.index > 0}
-    read = earlier.environment().get("read") or {}
+    read = earlier.read()
     prepared = prepare(recipe, Earlier(loaded, finished, new, read))
     accepted = refuse_changes(earlier, recipe, prepared.read, accept=accept)
     for remark in accepted:

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from rich.console import RenderableType
-from rich.text import Text
-
 from clkit.errors import UsageError
 from clkit.report.general_tables import kind_of
-from clkit.report.tables import CUT, paired_table
 from clkit.results.kinds import UNBOUNDED
 from clkit.results.matrix import AccuracyMatrix
 from clkit.results.metrics import limits
-from clkit.results.spread import FEWEST, Paired, holm, paired, smallest_p
-from clkit.run.comparison import as_text, differing_keys, telling_apart
+from clkit.results.spread import FEWEST, Paired, holm, paired
+from clkit.run.comparison import as_text, differing_keys, read_otherwise, telling_apart
 
 #: What methods may differ in. In all else of a recipe they must agree, or their runs answer different questions.
 METHOD = ("strategies", "tuning", "training", "general", "evaluation.batch_size", "evaluation.zero_shot")
@@ -40,12 +35,13 @@ class Shared(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """A run by its name, with its recipe as plain data, and what is left of its general ability."""
+    """A run by its name, with its recipe as plain data, what is left of its general ability, and what it read."""
 
     name: str
     recipe: Mapping[str, Any]
     matrix: AccuracyMatrix
     general: Mapping[str, float | None] = MappingProxyType({})
+    read: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def shared(self) -> Shared:
@@ -72,6 +68,7 @@ class Comparison(NamedTuple):
     """One method against another: the pairs, the runs without a partner, and what came out by each metric.
 
     Attributes:
+        alone: the runs of either side without a partner.
         general: by each measure of general ability, when all is learned; empty where it was measured on other texts.
     """
 
@@ -129,14 +126,21 @@ def unfair(one: Method, other: Method) -> list[str]:
     return [key for key in keys if not any(key == part or key.startswith(f"{part}.") for part in METHOD)]
 
 
-def against_the_first(runs: Iterable[Compared]) -> list[Comparison]:
-    """The runs' methods against the first of them, where that is fair and there are `FEWEST` pairs; else nothing."""
-    with suppress(UsageError):
+def against_the_first(runs: Iterable[Compared]) -> tuple[list[Comparison], list[str]]:
+    """The runs' methods against the first of them, each that has `FEWEST` pairs, and why of those some are not."""
+    try:
         found = methods(runs)
-        fair = [one for one in found[1:] if not unfair(one, found[0])]
-        enough = [one for one in fair if len(one.runs.keys() & found[0].runs.keys()) >= FEWEST]
-        return compare(enough, found[0]) if enough else []
-    return []
+    except UsageError as error:
+        return [], [f"no methods are compared: {error}"]
+    fair, remarks = [], []
+    for one in found[1:]:
+        if len(one.runs.keys() & found[0].runs.keys()) >= FEWEST:
+            try:
+                _refuse_unfair(one, found[0])
+                fair.append(one)
+            except UsageError as error:
+                remarks.append(f"not compared: {error}")
+    return (compare(fair, found[0]) if fair else []), remarks
 
 
 def compare(ours: Sequence[Method], against: Method) -> list[Comparison]:
@@ -164,12 +168,34 @@ def _corrected(found: Sequence[dict[str, Paired]]) -> list[dict[str, Paired]]:
 
 
 def _compare(method: Method, against: Method, label: str, other_label: str) -> Comparison:
+    _refuse_unfair(method, against)
+    pairs = _pairs(method, against)
+    differ = differing_keys(against.recipe, method.recipe)
+    alone = [run.name for one, other in ((method, against), (against, method)) for run in _without_partner(one, other)]
+    other_texts = any(key.startswith(MEASURED) for key in differ)
+    return Comparison(label, other_label, differ, pairs, alone, _metrics(pairs), {} if other_texts else _general(pairs))
+
+
+def _pairs(method: Method, against: Method) -> list[tuple[Compared, Compared]]:
+    return [(run, against.runs[shared]) for shared, run in method.runs.items() if shared in against.runs]
+
+
+def _without_partner(one: Method, other: Method) -> list[Compared]:
+    return [run for shared, run in one.runs.items() if shared not in other.runs]
+
+
+def _refuse_unfair(method: Method, against: Method) -> None:
+    """Make sure that it is the method alone that makes a difference.
+
+    Raises:
+        UsageError: it is not, or there is no pair.
+    """
     if wrong := unfair(method, against):
         raise UsageError(
             f"{method.names[0]} and {against.names[0]} differ in {', '.join(wrong)}: no fair pair; compare runs that "
             "differ in strategies, tuning and training only"
         )
-    pairs = [(run, against.runs[shared]) for shared, run in method.runs.items() if shared in against.runs]
+    pairs = _pairs(method, against)
     if not pairs:
         raise UsageError(f"{_seeds(method)} and {_seeds(against)}: no pair has the same seed, data.seed and order")
     for one, two in pairs:
@@ -177,51 +203,15 @@ def _compare(method: Method, against: Method, label: str, other_label: str) -> C
             raise UsageError(
                 f"{one.name} and {two.name}: no fair pair, for they were tested on {_tested(one)} and {_tested(two)}"
             )
-    if not (differ := differing_keys(against.recipe, method.recipe)):
+        if keys := read_otherwise(one.read, two.read, "train", "validation", "test"):
+            raise UsageError(
+                f"{one.name} and {two.name}: no fair pair, for what they read was changed in between: "
+                f"{', '.join(keys[:3])}{', ...' if keys[3:] else ''}; train one of them again, or leave it out"
+            )
+    if not differing_keys(against.recipe, method.recipe):
         raise UsageError(
             f"{pairs[0][0].name} and {pairs[0][1].name}: their recipes say the same, so nothing is compared"
         )
-    alone = [run.name for shared, run in method.runs.items() if shared not in against.runs]
-    other_texts = any(key.startswith(MEASURED) for key in differ)
-    return Comparison(label, other_label, differ, pairs, alone, _metrics(pairs), {} if other_texts else _general(pairs))
-
-
-def comparison_tables(compared: Sequence[Comparison]) -> Iterator[RenderableType]:
-    """What a terminal shows: the numbers of each method, where there are any, and over which pairs they are."""
-    if shown := _with_numbers({one.method: one.metrics for one in compared}):
-        yield from (paired_table(shown, lambda name: compared[0].scored_by), "")
-    if shown := _with_numbers({one.method: one.general for one in compared}):
-        table = paired_table(shown, lambda name: kind_of(name) or "", further="")
-        yield from (Text("general ability when all is learned\n", style="italic"), table, "")
-    yield from (Text(_about(one)) for one in compared)
-
-
-def _with_numbers(compared: Mapping[str, Mapping[str, Paired]]) -> dict[str, dict[str, Paired]]:
-    numbers = {method: {name: one for name, one in found.items() if one.means} for method, found in compared.items()}
-    return {method: found for method, found in numbers.items() if found}
-
-
-def _about(one: Comparison) -> str:
-    """Which pairs a comparison is over, and what must be known to read it."""
-    n = len(one.pairs)
-    pairs = "1 pair" if n == 1 else f"{n} pairs"
-    said = [f"{one.method} against {one.against}: {pairs}; they differ in {', '.join(one.differs_in)}"]
-    seeds: dict[str, list[str]] = {}
-    for shared in sorted((run.shared for run, _ in one.pairs), key=lambda shared: (len(str(shared.seed)), str(shared))):
-        seeds.setdefault(", ".join(shared.order), []).append(str(shared.seed))
-    said += [f"{order}: seeds {', '.join(found)}" for order, found in seeds.items()]
-    every = one.metrics | one.general
-    notes = dict.fromkeys(metric.note for metric in every.values() if metric.note)
-    for note in notes:
-        without = [name for name, metric in every.items() if metric.note == note]
-        said.append(f"{note}: no {', '.join(without)}" if len(without) < len(every) else note)
-    if n >= FEWEST and smallest_p(n) > 0.05:
-        said.append(f"of {n} pairs p is never below {smallest_p(n):.3f}")
-    if one.alone:
-        said.append(f"without a partner: {', '.join(one.alone)}")
-    if any(metric.interval and metric.interval.cut for metric in every.values()):
-        said.append(CUT)
-    return "\n  ".join(said)
 
 
 def _metrics(pairs: Sequence[tuple[Compared, Compared]]) -> dict[str, Paired]:
@@ -272,7 +262,7 @@ def _section(recipe: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def method_names(compared: Sequence[Method]) -> list[str]:
     """A name for each method: its recipes', its strategies', what it differs in, or else its first run's."""
-    said = telling_apart([method.recipe for method in compared])
+    said = telling_apart([{"name": _recipe_name(method), **method.recipe} for method in compared])
     for labels in ([*map(_recipe_name, compared)], [*map(_strategies, compared)], said):
         if all(labels) and len(set(labels)) == len(labels):
             return labels

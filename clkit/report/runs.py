@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from rich.console import RenderableType
@@ -11,9 +12,10 @@ from rich.text import Text
 
 from clkit.errors import ClkitError, RunError
 from clkit.models.objective import HEADS
+from clkit.report.comparison_tables import comparison_tables
 from clkit.report.general_tables import GeneralAbility, general_runs_table, general_table, read_general
 from clkit.report.matrix_tables import curves_table, matrix_table
-from clkit.report.pairs import Compared, Comparison, against_the_first, comparison_tables
+from clkit.report.pairs import Compared, Comparison, against_the_first
 from clkit.report.tables import (
     CHANCE,
     REFERENCE_HEADS,
@@ -29,7 +31,7 @@ from clkit.results.matrix import AccuracyMatrix
 from clkit.results.metrics import Metric, split_forgetting
 from clkit.results.spread import Aggregate, aggregate
 from clkit.run.baselines import Reference, reference_rows
-from clkit.run.comparison import seed_groups, telling_apart
+from clkit.run.comparison import seed_groups, telling_apart, tested_otherwise
 from clkit.run.folder import RunFolder
 
 
@@ -56,12 +58,17 @@ class RunResult(NamedTuple):
 
 @dataclass(frozen=True)
 class ComparedRuns:
-    """Runs side by side."""
+    """Runs side by side.
+
+    Attributes:
+        remarks: why there is no mean over runs, or no comparison, that one may look for, and what makes one doubtful.
+    """
 
     runs: list[RunResult]
     references: Sequence[Reference]
     means: list[SeedGroup]
     paired: list[Comparison]
+    remarks: list[str]
 
     def tables(self, width: int, *, every_matrix: bool) -> Iterator[RenderableType]:
         """What a terminal shows of them, one below the other, in at most ``width`` characters where that can be."""
@@ -117,6 +124,7 @@ class ComparedRuns:
                 {"label": group.label, "runs": group.runs, "metrics": _as_json(group.metrics)} for group in self.means
             ],
             "comparisons": [one.to_json() for one in self.paired],
+            "remarks": self.remarks,
         }
 
 
@@ -134,8 +142,9 @@ def compare_runs(
     """
     given = {name: reference_rows(references, matrix, name) for name, (_, matrix) in matrices.items()}
     runs = [_result(folder, matrix, given[name]) for name, (folder, matrix) in matrices.items()]
+    whole = {name: folder for name, (folder, matrix) in matrices.items() if not matrix.in_progress}
     means = []
-    groups = seed_groups(folder for folder, _ in matrices.values()) if len(runs) > 1 else []
+    groups, twice = seed_groups(whole.values()) if len(runs) > 1 else ([], [])
     labels = telling_apart([{**group[0].recipe(), "seed": None} for group in groups])
     for group, label in zip(groups, labels, strict=True):
         names = [str(folder.path) for folder in group]
@@ -145,11 +154,27 @@ def compare_runs(
             raise RunError(f"no mean over {', '.join(matrices)}: {error}") from error
         means.append(SeedGroup(names, metrics, label))
     finished = [
-        Compared(run.name, matrices[run.name][0].recipe(), run.matrix, run.final)
+        Compared(run.name, whole[run.name].recipe(), run.matrix, run.final, whole[run.name].read())
         for run in (runs if len(runs) > 1 else ())
-        if not run.matrix.in_progress
+        if run.name in whole
     ]
-    return ComparedRuns(runs, references, means, against_the_first(finished))
+    paired, remarks = against_the_first(finished)
+    again = [
+        f"{', '.join(str(run.path) for run in group)}: no mean, for they are of one recipe, and a seed is there twice"
+        for group in twice
+    ]
+    return ComparedRuns(runs, references, means, paired, [*again, *_tested_otherwise(groups), *remarks])
+
+
+def _tested_otherwise(groups: Sequence[Sequence[RunFolder]]) -> Iterator[str]:
+    """A remark on each run that was not tested on what the first of its group was."""
+    for first, *others in groups:
+        for other in others:
+            if keys := tested_otherwise(first, other):
+                yield (
+                    f"{other.path} and {first.path}: what they read was changed in between ({', '.join(keys)}): "
+                    "their mean is over scores that do not compare"
+                )
 
 
 def _result(folder: RunFolder, matrix: AccuracyMatrix, given: Mapping[str, Row]) -> RunResult:
@@ -185,14 +210,21 @@ def _rescored(folder: RunFolder, matrix: AccuracyMatrix, metric: str) -> Accurac
 
 
 def _chance(matrices: Sequence[AccuracyMatrix]) -> Iterator[RunMetrics]:
-    """What guesses would score on average, where that is the same for all runs."""
+    """What guesses would score on average, where all runs are tested alike; each seed draws its own training labels."""
     first = matrices[0]
-    if any((one.guesses, one.counts) != (first.guesses, first.counts) for one in matrices):
+    if any((one.metric, _counts(one)) != (first.metric, _counts(first)) for one in matrices):
         return
-    for guess, row in first.guesses.items():
-        if None not in row:
+    for guess in first.guesses:
+        rows = [dict(zip(one.tasks, one.guesses.get(guess, []), strict=False)) for one in matrices]
+        scores = [[score for one in rows if (score := one.get(task)) is not None] for task in first.tasks]
+        if all(len(of_task) == len(rows) for of_task in scores):
+            row: Row = [fmean(of_task) for of_task in scores]
             guessed = AccuracyMatrix(first.tasks, first.counts, first.metric, zero_shot=row, protocol="zero_shot")
             yield RunMetrics(CHANCE[guess], guessed.metrics(), first.metric, "chance")
+
+
+def _counts(matrix: AccuracyMatrix) -> dict[str, int]:
+    return dict(zip(matrix.tasks, matrix.counts, strict=True))
 
 
 def _about_heads(folder: RunFolder) -> str | None:

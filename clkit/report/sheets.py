@@ -107,8 +107,10 @@ def results_sheet(compared: ComparedRuns) -> Sheet:
     for run in compared.runs:
         columns |= {key: (f"general {key.replace('_', ' ')}", {kind_of(key) or ""}) for key in run.final}
     columns = {name: column for name, column in columns.items() if any(values.get(name) for _, _, values in lines)}
+    alike = len({frozenset(zip(run.matrix.tasks, run.matrix.counts, strict=True)) for run in compared.runs}) == 1
     best = {
-        name: _best(name, of, [values.get(name) for _, n, values in lines if n]) for name, (_, of) in columns.items()
+        name: _best(name, of, [values.get(name) for _, n, values in lines if n]) if alike else None
+        for name, (_, of) in columns.items()
     }
     rows = [
         [
@@ -129,7 +131,7 @@ def _lines(compared: ComparedRuns) -> Iterator[tuple[str, int, dict[str, Cell | 
     """Label, number of seeds (0 of what is only compared with), metrics and general ability of each line."""
     by_name = {run.name: run for run in compared.runs}
     groups = {name: group for group in compared.means for name in group.runs}
-    for run in compared.runs:
+    for run in (one for one in compared.runs if not one.matrix.in_progress):
         group, kind = groups.get(run.name), run.matrix.metric
         if group is None:
             values = {name: _cell(name, run.metrics[name].value, None, kind) for name in HEADS}

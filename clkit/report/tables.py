@@ -219,7 +219,7 @@ def paired_table(
     """
     table = plain_table()
     _explain(table, (kind_of(name) for metrics in compared.values() for name in metrics), further)
-    table.add_column("method", no_wrap=True)
+    table.add_column("method", overflow="fold")  # the one that gives way where a label is long
     several = len(compared) > 1
     for head in ("mean", "against", "diff.", "95 % interval", "p", *(["Holm"] if several else [])):
         table.add_column(head, justify="right", no_wrap=True)

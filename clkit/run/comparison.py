@@ -1,4 +1,4 @@
-"""Which keys two recipes differ in, and which runs are repetitions of each other.
+"""Which keys two recipes differ in, which runs are repetitions of each other, and whether they read the same.
 
 A key that one recipe lacks and the other leaves off (null, false) is no difference: an earlier clkit did not know it.
 """
@@ -11,7 +11,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from clkit.errors import RunError
 from clkit.run.folder import RunFolder
+from clkit.run.layout import is_run, stage_folders
 from clkit.run.recipe_text import parse_recipe
 
 
@@ -30,7 +32,23 @@ def differing_keys(old: Any, new: Any) -> list[str]:
 
 
 def telling_apart(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What each recipe says at the keys in which they differ: as few of them as tell all recipes apart."""
+    """What each recipe says at the keys in which they differ: as few of them as tell all recipes apart.
+
+    Their names come first, as the methods of a suite have their own; what has a name to itself needs no more.
+    """
+    alike: dict[Any, list[int]] = {}
+    for place, recipe in enumerate(recipes):
+        alike.setdefault(recipe.get("name"), []).append(place)
+    if len(alike) == 1 or not all(alike):
+        return _telling_apart(recipes)
+    told = [str(recipe["name"]) for recipe in recipes]
+    for places in alike.values():
+        for place, further in zip(places, _telling_apart([recipes[place] for place in places]), strict=True):
+            told[place] += f", {further}" if further else ""
+    return told
+
+
+def _telling_apart(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
     values: list[dict[str, str]] = [{} for _ in recipes]
     for (one, old), (two, new) in combinations(enumerate(recipes), 2):
         for key, was, became in _differences("", old, new):
@@ -43,8 +61,14 @@ def telling_apart(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
     for key in dict.fromkeys(key for found in values for key in found):
         if told([*chosen, key]) > told(chosen):
             chosen.append(key)
-    names = {key: "" if key == "name" else f"{key.removeprefix('strategies.')} " for key in chosen}
-    return [", ".join(names[key] + found[key] for key in chosen if key in found) for found in values]
+    return [
+        ", ".join(
+            f"{key.removeprefix('strategies.').removeprefix('training.')} {found[key]}"
+            for key in chosen
+            if key in found
+        )
+        for found in values
+    ]
 
 
 def _shown(value: Any) -> str:
@@ -56,36 +80,67 @@ def _shown(value: Any) -> str:
     return "none" if value in (None, []) else str(value)[:40]
 
 
+def read_otherwise(one: Mapping[str, Any], other: Mapping[str, Any], *splits: str) -> list[str]:
+    """The keys of what two runs read under one name and that was not the same: of their models, and of these splits.
+
+    Args:
+        one, other: their fingerprints (`RunFolder.read`); what only one of them read is no difference.
+    """
+    ends = tuple(f".{split}" for split in splits)
+    return [
+        key
+        for key in one
+        if key in other
+        and one[key] != other[key]
+        and (key.startswith("model.") or (key.startswith("tasks.") and key.endswith(ends)))
+    ]
+
+
+def tested_otherwise(run: RunFolder, other: RunFolder) -> list[str]:
+    """The keys of what a run was tested on, or learned from as a model, and another found changed (`read_otherwise`).
+
+    Raises:
+        RunError: a recipe or `env.json` cannot be read.
+    """
+    evaluation = run.recipe().get("evaluation")
+    split = evaluation.get("split", "test") if isinstance(evaluation, dict) else "test"
+    return read_otherwise(run.read(), other.read(), str(split))
+
+
 def open_runs(paths: Iterable[Path], *, depth: int = 3) -> list[RunFolder]:
     """The runs at these paths, each once: a path is a run's, or that of a folder with runs in it or in its folders.
 
     The log that a sweep keeps beside a run (`seed1.log` of `seed1`), which `seed*` names too, is passed over.
 
     Raises:
-        RunError: a path is neither, or a run cannot be opened.
+        RunError: a path is neither, a run cannot be opened, or there is none.
     """
     found: dict[Path, RunFolder] = {}
+    logs = []
     for path in paths:
-        if path.name.endswith(".log") and path.is_file() and runs_in(path.with_name(path.name.removesuffix(".log")), 0):
+        if path.name.endswith(".log") and path.is_file():
+            logs.append(path)
             continue
         for run in runs_in(path, depth) or [path]:
             found.setdefault(run.resolve(), RunFolder.open(run))
+    if logs and not found:
+        raise RunError(f"{logs[0]}: is the log of a run, and no run folder")
     return list(found.values())
 
 
 def runs_in(path: Path, depth: int = 3) -> list[Path]:
-    """The folders of the runs at a path, or in its folders down to that depth."""
-    if RunFolder(path).recipe_path.is_file():
+    """The folders of the runs at a path, or in its folders down to that depth; damaged ones too, to be told of."""
+    if RunFolder(path).recipe_path.is_file() or (is_run(path) and stage_folders(path)):
         return [path]
     if not depth or not path.is_dir():
         return []
     return [run for below in sorted(path.iterdir()) for run in runs_in(below, depth - 1)]
 
 
-def seed_groups(runs: Iterable[RunFolder]) -> list[list[RunFolder]]:
-    """Groups of two or more runs whose recipes are equal but for the seed, and whose seeds all differ.
+def seed_groups(runs: Iterable[RunFolder]) -> tuple[list[list[RunFolder]], list[list[RunFolder]]]:
+    """Groups of two or more runs whose recipes are equal but for the seed, and those of them in which a seed is twice.
 
-    The same seed twice is no second draw, and a mean over it would look surer than it is: such a group is left out.
+    The same seed twice is no second draw, and a mean over it would look surer than it is.
 
     Raises:
         RunError: a recipe cannot be read.
@@ -95,11 +150,12 @@ def seed_groups(runs: Iterable[RunFolder]) -> list[list[RunFolder]]:
         recipe = run.recipe()
         seed = recipe.pop("seed", None)
         groups.setdefault(as_text(recipe), []).append((seed, run))
-    return [
-        [run for _, run in group]
-        for group in groups.values()
-        if len({str(seed) for seed, _ in group}) == len(group) > 1
-    ]
+    several: tuple[list[list[RunFolder]], list[list[RunFolder]]] = ([], [])
+    for group in groups.values():
+        if len(group) > 1:
+            twice = len({str(seed) for seed, _ in group}) < len(group)
+            several[twice].append([run for _, run in group])
+    return several
 
 
 def as_text(recipe: Any) -> str:

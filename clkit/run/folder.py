@@ -166,6 +166,15 @@ class RunFolder:
         environment = {**self.environment(), "recipe_sha256": sha256, **values}
         write_json(self.env_path, {key: value for key, value in environment.items() if key != GROWING})
 
+    def read(self) -> dict[str, Any]:
+        """Fingerprints of what the run read, by its key (`clkit.engine.fingerprints`); nothing of an early version's.
+
+        Raises:
+            RunError: `env.json` is damaged.
+        """
+        found = self.environment().get("read")
+        return found if isinstance(found, dict) else {}
+
     def environment(self) -> dict[str, Any]:
         """What `env.json` holds.
 

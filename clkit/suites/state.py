@@ -68,8 +68,10 @@ def refuse_others(folder: Path, runs: Iterable[PlannedRun]) -> None:
     """Make sure that what lies in the folders of these runs is of their recipes.
 
     Raises:
-        UsageError: a run is of another recipe.
+        UsageError: a run is of another recipe, or the folder is none.
     """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--runs {folder}: is not a folder; name another")
     for run in runs:
         begun, wanted = RunFolder(folder / run.place), recipe_yaml(run.recipe)
         if not begun.recipe_path.is_file() or (written := begun.recipe_yaml()) == wanted:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from clkit.errors import InterruptionError
+from clkit.recipe.recipe import Recipe
+from clkit.run.comparison import tested_otherwise
+from clkit.run.folder import RunFolder
 from clkit.run.lock import locked
 from clkit.suites.engine import Engine
 from clkit.suites.job import Job
@@ -114,7 +117,30 @@ def _carry_out(runs: Sequence[PlannedRun], folder: Path, engine: Engine, listene
         if failure is not None:
             failed.append(Failed(run, job.log, failure))
         listener.ended(run, failed[-1] if failure is not None else None)
+        if failure is None and (changed := _of_changed_data(run, runs, folder)):
+            listener.noted(changed)
     return failed
+
+
+def _of_changed_data(run: PlannedRun, runs: Sequence[PlannedRun], folder: Path) -> str | None:
+    """A remark on a run that found other data than the first one that is finished, and should have found the same."""
+    inputs = _inputs(run.recipe)
+    alike = (one for one in runs if one is not run and _inputs(one.recipe) == inputs)
+    first = next((one for one in alike if state_of(folder / one.place).state == "finished"), None)
+    if first is None:
+        return None
+    keys = tested_otherwise(RunFolder(folder / first.place), RunFolder(folder / run.place))
+    if not keys:
+        return None
+    return (
+        f"{run.place} and {first.place}: what they read was changed in between ({', '.join(keys)}), so they do not "
+        "compare; put it back, remove the runs that read something else, and sweep again"
+    )
+
+
+def _inputs(recipe: Recipe) -> tuple[Any, ...]:
+    """What a recipe reads, in whatever order."""
+    return recipe.model, recipe.data, {task.name: task.source for task in recipe.task_recipes()}
 
 
 def job_of(run: PlannedRun, folder: Path) -> Job:

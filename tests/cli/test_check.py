@@ -114,6 +114,16 @@ def test_rules_that_say_nothing(run: str, arguments: tuple[str, ...], message: s
     assert message in str(failed)
 
 
+def test_runs_that_were_tested_on_other_data(run: str, tmp_path: Path) -> None:
+    other = make_run(tmp_path / "other", seed=2)
+    for path, version in ((run, "1"), (other, "2")):
+        RunFolder(Path(path)).note_in_environment(read={"tasks.a.test": f"4 examples, {version}"})
+    for arguments in ((run, "--against", other), (run, other, "--max-forgetting", "20")):
+        error = call(check, *arguments).exception
+        assert isinstance(error, UsageError)
+        assert "what they read was changed in between (tasks.a.test), so their scores do not compare" in str(error)
+
+
 def test_runs_that_are_no_repetitions(run: str, tmp_path: Path) -> None:
     other = RunFolder.create(tmp_path / "other", "name: z\nseed: 2\n", {})
     assert "differ in name" in str(call(check, run, str(other.path), "--min-average", "1").exception)

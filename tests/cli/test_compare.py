@@ -131,10 +131,14 @@ def test_orders_pair_too_and_what_has_no_partner_is_named():
         make_run("migu", 7, 0.6, MIGU),
     ]
     other = [make_run("plain-b", 1, 0.5, PLAIN, ("b", "a")), make_run("plain", 1, 0.5)]
+    other += [make_run("plain", 9, 0.5)]
     (found,) = data(*one, "--against", *other)["comparisons"]
     pairs = {(pair["run"], pair["against"]) for pair in found["pairs"]}
     assert pairs == {("runs/migu-1", "runs/plain-1"), ("runs/migu-b-1", "runs/plain-b-1")}
-    assert found["unpaired"] == ["runs/migu-7"]
+    assert found["unpaired"] == ["runs/migu-7", "runs/plain-9"]
+    assert "without a partner: runs/migu-7, runs/plain-9" in compare(*one, "--against", *other).stdout
+    said = compare(*one, "--against", *other, "--table", "csv").stderr
+    assert said == "note: migu: without a partner: runs/migu-7, runs/plain-9\n"
 
 
 @pytest.mark.parametrize(
@@ -215,9 +219,37 @@ def test_logs_of_a_sweep_beside_its_runs_are_passed_over():
         Path(log).write_text("")
     said = compare(*ours, *logs[:3], "--against", *theirs, *logs[3:]).stdout
     assert said == compare(*ours, "--against", *theirs).stdout
-    Path("runs/alone.log").write_text("")
-    with pytest.raises(RunError, match=r"alone\.log: no such run folder"):
+    Path("runs/alone.log").write_text("")  # of a run that was stopped before it had a folder
+    assert compare(*ours, "runs/alone.log", "--against", *theirs, "runs/alone.log").stdout == said
+    with pytest.raises(RunError, match=r"alone\.log: is the log of a run, and no run folder"):
         compare("runs/alone.log", "--against", *theirs)
+
+
+def test_runs_that_read_other_data_are_no_fair_pair():
+    def read(run: str, **found: str) -> None:
+        RunFolder(Path(run)).note_in_environment(read={f"tasks.a.{split}": value for split, value in found.items()})
+
+    ours, theirs = make_runs("migu", [0.6, 0.8, 0.7], MIGU), make_runs("plain", [0.5, 0.6, 0.4])
+    for run in (*ours, *theirs):
+        read(run, train=f"8 examples, {run[-1]}", test="4 examples, 1")
+    assert len(data(*ours, "--against", *theirs)["comparisons"][0]["pairs"]) == 3
+    read(ours[2], train="8 examples, 3", test="4 examples, 2")
+    with pytest.raises(
+        UsageError, match=r"migu-3 and .*plain-3: no fair pair, for what they read was changed .*a\.test"
+    ):
+        compare(*ours, "--against", *theirs)
+    assert len(data(*ours[:2], "--against", *theirs)["comparisons"][0]["pairs"]) == 2
+    read(ours[2], train="8 examples, 4", test="4 examples, 1")
+    with pytest.raises(UsageError, match=r"was changed in between: tasks\.a\.train; train one"):
+        compare(*ours, "--against", *theirs)
+
+
+def test_a_long_label_costs_no_number():
+    both = [make_runs(f"migu-{t}", [0.6, 0.8, 0.7], MIGU.replace("0.7", f"0.{t}")) for t in (5, 6)]
+    rates = make_runs("slow", [0.6, 0.8, 0.7], MIGU.replace("0.001", "0.0001"))
+    shown = compare(*both[0], *both[1], *rates, "--against", *make_runs("plain", [0.5, 0.6, 0.4])).stdout
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("arguments", ["'compare', 'runs', '--against', *plain", "'matrix', 'runs'"])

@@ -130,7 +130,37 @@ def test_groups_of_three_seeds_are_compared_by_their_pairs():
     assert found["metrics"]["bwt"]["mean_difference"] == pytest.approx(0.2)
     assert json.loads(call(*plain, *replay[:2], "--json").output)["comparisons"] == []
     unfair = [make_run(seed, name="z", recipe="protocol: multi_task\n") for seed in (1, 2, 3)]
-    assert json.loads(call(*plain, *unfair, "--json").output)["comparisons"] == []
+    said = call(*plain, *replay, *unfair, "--json")
+    found = json.loads(said.stdout)
+    assert [one["method"] for one in found["comparisons"]] == ["y"]
+    (remark,) = found["remarks"]
+    assert remark.startswith("not compared: runs/z-1 and runs/x-1 differ in protocol: no fair pair; ")
+    assert said.stderr == f"note: {remark}\n"
+
+
+def test_a_mean_over_runs_that_read_other_data_is_remarked_on():
+    runs = [make_run(seed) for seed in (1, 2, 3)]
+    for run, version in zip(runs, "112", strict=True):
+        read = {"tasks.a.test": f"4 examples, {version}", "tasks.a.train": f"8 examples, {run[-1]}"}
+        RunFolder(Path(run)).note_in_environment(read=read)
+    (remark,) = json.loads(call(*runs, "--json").stdout)["remarks"]
+    assert remark.startswith("runs/x-3 and runs/x-1: what they read was changed in between (tasks.a.test): their mean")
+
+
+def test_a_seed_that_is_there_twice_has_no_mean_and_that_is_said():
+    shutil.copytree(make_run(1), "runs/again")
+    said = call("runs", make_run(2))
+    assert "mean of" not in said.stdout
+    assert (
+        "runs/again, runs/x-1, runs/x-2: no mean, for they are of one recipe, and a seed is there twice" in said.stderr
+    )
+
+
+def test_an_unfinished_run_takes_nothing_from_the_mean_of_the_others():
+    runs = [make_run(1), make_run(2), make_run(3, learned=1)]
+    assert "mean of 2 seeds" in call(*runs).stdout
+    table = [*csv.reader(io.StringIO(call(*runs, "--table", "csv").stdout))]
+    assert [row[1] for row in table] == ["seeds", "2"]
 
 
 def test_chance_stands_below_and_a_task_below_it_is_remarked_on():
@@ -138,7 +168,8 @@ def test_chance_stands_below_and_a_task_below_it_is_remarked_on():
     for seed in (1, 2):
         folder = RunFolder.create(f"runs/x-{seed}", f"name: x\nseed: {seed}\n", {})
         rows = [[1.0, None], [0.5, 0.75]]
-        matrix = AccuracyMatrix(tasks=["a", "b"], counts=[4, 4], rows=rows, chance={"exact_match": guesses})
+        drawn = guesses | {"majority": [0.625 + 0.05 * (seed - 1), 0.8]}
+        matrix = AccuracyMatrix(tasks=["a", "b"], counts=[4, 4], rows=rows, chance={"exact_match": drawn})
         score(folder, matrix)
     remark = (
         "runs/x-1: 'b' was learned to 75.0 %, below the 80.0 % of always answering its most frequent training label"
@@ -148,7 +179,8 @@ def test_chance_stands_below_and_a_task_below_it_is_remarked_on():
     assert remark in output
     assert "chance 37.5 average accuracy of uniform guesses" in output
     both = " ".join(call("runs").output.split())
-    assert "chance: most frequent label 71.2" in both
+    assert "chance: uniform guesses 37.5" in both
+    assert "chance: most frequent label 72.5" in both  # on average: seeds draw other training labels
     assert remark in both
     assert remark.replace("x-1", "x-2") in both
     assert json.loads(call("runs/x-1", "--json").output)["runs"][0]["below_majority"] == ["b"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clkit.errors import RunError
-from clkit.run.comparison import compare_recipes, seed_groups, telling_apart
+from clkit.run.comparison import compare_recipes, open_runs, read_otherwise, seed_groups, telling_apart
 from clkit.run.folder import RunFolder
 
 
@@ -56,8 +56,10 @@ def test_recipes_are_told_apart_by_as_few_keys_as_that_takes():
         "strategies migu, migu.threshold 0.9",
     ]
     assert telling_apart([{"name": "a", "x": 1}, {"name": "b", "x": 2}]) == ["a", "b"]
+    one_rate, other_rate = ({"name": "a", "rate": rate} for rate in (0.5, 0.25))
+    assert telling_apart([one_rate, {"name": "b", "rate": 0.25}, other_rate]) == ["a, rate 0.5", "b", "a, rate 0.25"]
     rates = [{"name": "a", "training": {"learning_rate": rate, "epochs": 1 / rate}} for rate in (0.5, 0.25)]
-    assert telling_apart(rates) == ["training.learning_rate 0.5", "training.learning_rate 0.25"]
+    assert telling_apart(rates) == ["learning_rate 0.5", "learning_rate 0.25"]
 
 
 def test_seed_groups(tmp_path: Path):
@@ -67,9 +69,29 @@ def test_seed_groups(tmp_path: Path):
     one, two = make("one", "name: x\nseed: 1\n"), make("two", "name: x\nseed: 2\n")
     other = make("other", "name: y\nseed: 1\n")
     again = make("again", "name: x\nseed: 1\n")
-    assert seed_groups([one, other, two]) == [[one, two]]
+    assert seed_groups([one, other, two]) == ([[one, two]], [])
     later = make("later", "name: x\nseed: 2\npacked: false\n")
-    assert seed_groups([one, later]) == [[one, later]]
-    assert seed_groups([one, make("packed", "name: x\nseed: 2\npacked: true\n")]) == []
-    assert seed_groups([one, again]) == []  # the same seed twice is no second draw
-    assert seed_groups([one]) == []
+    assert seed_groups([one, later]) == ([[one, later]], [])
+    assert seed_groups([one, make("packed", "name: x\nseed: 2\npacked: true\n")]) == ([], [])
+    assert seed_groups([one, two, again]) == ([], [[one, two, again]])  # the same seed twice is no second draw
+    assert seed_groups([one]) == ([], [])
+
+
+def test_what_two_runs_read_under_one_name():
+    one = {"model.config.json": "1", "tasks.a.test": "2", "tasks.a.train": "3", "strategies.replay.train": "4"}
+    other = {"model.config.json": "9", "tasks.a.test": "9", "tasks.a.train": "9", "tasks.b.test": "9"}
+    other["strategies.replay.train"] = "9"
+    assert read_otherwise(one, other, "test") == ["model.config.json", "tasks.a.test"]
+    assert read_otherwise(one, other, "train", "test") == ["model.config.json", "tasks.a.test", "tasks.a.train"]
+    assert read_otherwise(one, {}, "test") == read_otherwise(one, one, "test") == []
+
+
+def test_a_damaged_run_is_found_and_told_of(tmp_path: Path):
+    for name in ("whole", "damaged"):
+        run = RunFolder.create(tmp_path / name, "name: x\n", {})
+        run.stage_folder(1, "a").mkdir(parents=True)
+    (tmp_path / "mine").mkdir()
+    assert [run.path.name for run in open_runs([tmp_path / "whole"])] == ["whole"]
+    (tmp_path / "damaged" / "recipe.yaml").unlink()
+    with pytest.raises(RunError, match=r"damaged is no run folder: recipe\.yaml missing"):
+        open_runs([tmp_path])

@@ -23,6 +23,7 @@ class Scripted(Engine):
         super().__init__(None, EngineOptions())
         self.script = script
         self.remarks: Callable[[Recipe], list[str]] = lambda recipe: []
+        self.read: Callable[[Recipe], dict[str, str]] = lambda recipe: {}
         self.carried_out: list[Path] = []
 
     def side_by_side(self, jobs: int) -> int:
@@ -38,7 +39,7 @@ class Scripted(Engine):
                 yield Ended(job, "error: it was written so")
                 continue
             learned, kept = scores
-            run = RunFolder.create(job.run, recipe_yaml(recipe), {})
+            run = RunFolder.create(job.run, recipe_yaml(recipe), {"read": self.read(recipe)})
             run.log.append({"event": "planned", "remarks": self.remarks(recipe)})
             rows, better = [[learned, None], [kept, learned]], recipe.metric not in LOWER_IS_BETTER
             score(run, AccuracyMatrix(["a", "b"], [9, 9], recipe.metric, higher_is_better=better, rows=rows))

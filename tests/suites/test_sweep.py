@@ -97,6 +97,18 @@ def test_what_runs_remark_on_is_told_once_and_not_in_their_logs_alone() -> None:
     ]
 
 
+def test_a_run_that_found_other_data_is_told_of() -> None:
+    Path("mine.yaml").write_text(SUITE, "utf-8")
+    engine, heard = Scripted(well), Heard()
+    engine.read = lambda recipe: {
+        "tasks.a.train": f"drawn by {recipe.seed}",
+        "tasks.a.test": "new" if recipe.seed == 2 and recipe.strategies else "old",
+    }
+    sweep(PlannedSuite.load("mine.yaml"), Path("runs"), engine, heard)
+    (remark,) = heard.remarks
+    assert remark.startswith("masked/seed2 and plain/seed1: what they read was changed in between (tasks.a.test), so")
+
+
 def test_runs_of_another_recipe_are_refused_before_any_is_begun() -> None:
     swept(well)
     with pytest.raises(

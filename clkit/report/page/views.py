@@ -132,6 +132,7 @@ def gather(folders: Sequence[RunFolder], references: Sequence[Reference], metric
         matrices[str(folder.path)] = (folder, matrix)
         remarks += [*damage, *notes]
     compared = compare_runs(matrices, references)
+    remarks += compared.remarks
     names = run_names([folder for folder, _ in matrices.values()])
     share = max(1, EXAMPLES // len(names))
     runs = [

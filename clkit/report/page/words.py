@@ -244,9 +244,9 @@ def _tested(one: Comparison) -> str:
         return f"{one.method} against {one.against}: {metric.note if metric and metric.note else 'no average'}."
     difference = show_score(metric.mean, one.scored_by, signed=True)
     interval = show_interval(metric.interval, one.scored_by, signed=True)
-    p = metric.p if metric.holm is None else metric.holm
+    p, corrected = (metric.p, "") if metric.holm is None else (metric.holm, " after Holm's correction")
     sure = "more than chance explains" if p < 0.05 else "this may still be chance"
     return (
         f"{one.method} ends {difference} from {one.against} on average, over {metric.n} pairs of runs (95 % interval "
-        f"{interval}, p = {p:.3f}): {sure}."
+        f"{interval}, p = {p:.3f}{corrected}): {sure}."
     )
