@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from clkit.errors import UsageError
 from clkit.results.kinds import Protocol, Row
 from clkit.results.matrix import AccuracyMatrix
-from clkit.run.comparison import compare_recipes
+from clkit.run.comparison import compare_recipes, tested_otherwise
 from clkit.run.folder import RunFolder
 
 #: What a finished run of each protocol is, as an argument of `AccuracyMatrix.metrics`, and how it is called.
@@ -66,8 +66,9 @@ class Reference:
         return [scores[task] for task in other.tasks]
 
     def differences(self, other: RunFolder) -> list[str]:
-        """The keys in which its recipe differs from another run's so that a comparison may not be fair."""
-        return [key for key in compare_recipes(self.run.recipe_yaml(), other.recipe_yaml()) if COMPARED.match(key)]
+        """The keys in which its recipe, or what it read, differs from another run's: a comparison may not be fair."""
+        keys = compare_recipes(self.run.recipe_yaml(), other.recipe_yaml())
+        return [key for key in keys if COMPARED.match(key)] or tested_otherwise(other, self.run)
 
 
 def open_references(runs: Iterable[RunFolder], metric: str | None = None) -> list[Reference]:

@@ -365,6 +365,13 @@ def test_a_reference_that_was_made_otherwise_is_warned_of():
     )
 
 
+def test_a_reference_that_was_tested_on_other_data_is_warned_of():
+    run, option = make_run(1), references("multi_task")
+    for path, version in ((run, "1"), (option[-1], "2")):
+        RunFolder(Path(path)).note_in_environment(read={"tasks.a.test": f"4 examples, {version}"})
+    assert " differ in tasks.a.test: the comparison may not be fair\n" in call(run, *option).stderr
+
+
 @pytest.mark.parametrize("protocol", ["per_task", "multi_task", "zero_shot"])
 def test_a_baseline_by_itself(protocol: str):
     output = call(make_baseline(protocol)).output
