@@ -5,11 +5,15 @@ Here are the arguments that several verbs share.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from clkit.run.folder import RunFolder
 
 RecipeName = Annotated[str, typer.Argument(help="A recipe's path or the name of a shipped one (`clkit ls recipes`).")]
 Overrides = Annotated[
@@ -32,6 +36,16 @@ def refuse_contradictions(*, resume: bool, overwrite: bool, accept_changes: bool
         raise UsageError("--resume and --overwrite exclude each other: go on with the run, or replace it")
     if accept_changes and not resume:
         raise UsageError("--accept-changes is for --resume: a new run reads what is there")
+
+
+def opened(paths: Iterable[Path]) -> list[RunFolder]:
+    """The runs at these paths, with a warning about each in a folder of runs that cannot be opened."""
+    from clkit.run.comparison import open_runs
+
+    found, remarks = open_runs(paths)
+    for remark in remarks:
+        typer.echo(f"warning: {remark}", err=True)
+    return found
 
 
 class TableForm(StrEnum):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from clkit.cli import AsTable, Metric
+from clkit.cli import AsTable, Metric, opened
 
 if TYPE_CHECKING:
     from clkit.report.pairs import Compared
@@ -54,14 +54,14 @@ def compare(
     from clkit.report.pairs import compare as compare_methods
     from clkit.report.pairs import methods
     from clkit.report.sheets import comparison_sheet, rendered
-    from clkit.run.comparison import differing_keys, open_runs
+    from clkit.run.comparison import differing_keys
 
     if as_json and as_table:
         raise UsageError("--json and --table exclude each other")
-    others = open_runs(against)
+    others = opened(against)
     theirs = methods(_compared(others, metric))
     left = {run.path.resolve() for run in others}
-    ours = methods(_compared((run for run in open_runs(runs) if run.path.resolve() not in left), metric))
+    ours = methods(_compared((run for run in opened(runs) if run.path.resolve() not in left), metric))
     if not ours or not theirs:
         raise UsageError("no finished run to compare: all are in progress, or stand on the side of --against")
     if len(theirs) > 1:

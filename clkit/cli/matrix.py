@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clkit.cli import AsTable, Metric, References, Runs
+from clkit.cli import AsTable, Metric, References, Runs, opened
 
 if TYPE_CHECKING:
     from clkit.results.matrix import AccuracyMatrix
@@ -39,7 +39,6 @@ def matrix(
     from clkit.report.runs import compare_runs
     from clkit.report.sheets import rendered, results_sheet
     from clkit.run.baselines import open_references
-    from clkit.run.comparison import open_runs
     from clkit.run.folder import RunFolder
 
     if as_json + as_csv + (as_table is not None) > 1:
@@ -48,8 +47,8 @@ def matrix(
         raise UsageError("--all is for the terminal; --json and --csv always hold every matrix")
     if reference and as_csv:
         raise UsageError("--reference is for metrics, and --csv holds scores only; use --json")
-    opened = _with_scores(open_runs(runs)) if runs else [RunFolder.newest()]
-    folders = {str(folder.path): folder for folder in opened}
+    found = _with_scores(opened(runs)) if runs else [RunFolder.newest()]
+    folders = {str(folder.path): folder for folder in found}
     matrices = {name: (folder, _read(folder, metric)) for name, folder in folders.items()}
     if as_csv:
         _print_csv((name, one) for name, (_, one) in matrices.items())

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clkit.cli import Metric, References, Runs
+from clkit.cli import Metric, References, Runs, opened
 
 
 def report(
@@ -23,14 +23,13 @@ def report(
     """
     from clkit.report.page.report import Report
     from clkit.run.baselines import open_references
-    from clkit.run.comparison import open_runs
     from clkit.run.folder import RunFolder
     from clkit.run.layout import check_target
 
     check_target(out, "--out", replace=force)
-    opened = open_runs(runs) if runs else [RunFolder.newest()]
+    folders = opened(runs) if runs else [RunFolder.newest()]
     references = open_references((RunFolder.open(path) for path in reference or []), metric)
-    made = Report.of(opened, references=references, metric=metric)
+    made = Report.of(folders, references=references, metric=metric)
     for remark in made.remarks:
         typer.echo(f"warning: {remark}", err=True)
     made.save(out, replace=force)

@@ -35,7 +35,7 @@ def show(
         raise UsageError(f"'{overrides[0]}' changes the recipe, but the file is shown as it is; add --resolved")
     if resolved:
         either = load_either(recipe, overrides or [])
-        loaded = either.suite if isinstance(either, PlannedSuite) else either
+        loaded = either.resolved() if isinstance(either, PlannedSuite) else either
         text = json.dumps(loaded.model_dump(), indent=2, ensure_ascii=False) if as_json else recipe_yaml(loaded)
     elif as_json:
         text = json.dumps(read_file(recipe_path(recipe)).plain(), indent=2, ensure_ascii=False)

@@ -79,7 +79,7 @@ def evaluate(
     family = load_learned(folder, own, stages)
     family.converse(recipe.prompt.chat_template)
     examined = [without_unusable(task, family, recipe) for task in examined]
-    for remark in left_out(examined):
+    for remark in left_out(examined, recipe.evaluation.split):
         listener.noted(remark)
     texts = {}
     for task in examined:

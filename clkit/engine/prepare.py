@@ -234,10 +234,10 @@ def without_effect(recipe: Recipe, tasks: Sequence[Task]) -> Iterator[str]:
         yield f"training.matmul: '{matmul}' has no effect on this machine ({device.type})"
 
 
-def left_out(tasks: Sequence[Task]) -> Iterator[str]:
-    """A remark on each task of which rows were left out."""
+def left_out(tasks: Sequence[Task], split: str = "") -> Iterator[str]:
+    """A remark on each task of which rows were left out, of one split or of any."""
     for task in tasks:
-        if rows := counted(task.dropped):
+        if rows := counted({name: count for name, count in task.dropped.items() if name.endswith(split)}):
             yield f"{task.name}: rows left out, without a gold label unless said otherwise: {rows}"
 
 

@@ -78,6 +78,7 @@ for _tag, _pattern, _first in _CORE_SCHEMA:
         _dialect.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 RecipeLoader.add_constructor("tag:yaml.org,2002:int", _integer)
 # Text of a file is `WrittenIn` it, which only a section turns into plain text; a suite's changes are of none.
+RecipeDumper.add_representer(str, _text)
 RecipeDumper.add_multi_representer(str, _text)
 
 

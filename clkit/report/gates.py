@@ -11,7 +11,7 @@ from clkit.report.general_tables import LOSS, read_general
 from clkit.report.tables import show_number
 from clkit.results.gate import Ruling, judge
 from clkit.results.matrix import AccuracyMatrix
-from clkit.run.comparison import differing_keys, tested_otherwise
+from clkit.run.comparison import differing_keys, read_otherwise, tested_otherwise, tested_split
 from clkit.run.folder import RunFolder
 
 GENERAL_RULE = "general_loss"
@@ -46,7 +46,11 @@ def rulings(
         different = [key for key in differing_keys(runs[0].recipe(), run.recipe()) if key != "seed"]
         if different:
             raise UsageError(f"{runs[0].path} and {run.path} differ in {', '.join(different)}, not in their seed only")
-        _refuse_other_tests(run, runs[0])
+        if keys := read_otherwise(runs[0].read(), run.read(), tested_split(run)):
+            raise UsageError(
+                f"{runs[0].path} and {run.path} are no repetitions: what they read was changed in between "
+                f"({', '.join(keys)}); leave one out"
+            )
     matrices = [run.scores().matrix for run in runs]
     unit = 100 if matrices[0].is_fraction else 1
     found = []
@@ -67,21 +71,17 @@ def _no_worse(run: RunFolder, matrices: Sequence[AccuracyMatrix], against: RunFo
     before = against.scores().matrix
     if (before.tasks, before.metric) != (matrices[0].tasks, matrices[0].metric):
         raise UsageError(f"--against {against.path}: other tasks or another metric than {run.path}")
-    _refuse_other_tests(run, against)
+    if keys := tested_otherwise(run, against):
+        raise UsageError(
+            f"--against {against.path}: was tested on other data than {run.path} ({', '.join(keys)}); name a run that "
+            "was tested on the same"
+        )
     better = matrices[0].higher_is_better
     found = [
         judge("average_accuracy", "at least" if better else "at most", 0.0, matrices, before),
         judge("forgetting", "at most", 0.0, matrices, before),
     ]
     return [replace(ruling, rule=f"{ruling.rule} less that of {against.path}") for ruling in found]
-
-
-def _refuse_other_tests(run: RunFolder, other: RunFolder) -> None:
-    if keys := tested_otherwise(run, other):
-        raise UsageError(
-            f"{run.path} and {other.path}: what they read was changed in between ({', '.join(keys)}), so their scores "
-            "do not compare"
-        )
 
 
 def _general(run: RunFolder, limit: float) -> Ruling:

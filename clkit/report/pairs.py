@@ -19,6 +19,9 @@ from clkit.run.comparison import as_text, differing_keys, read_otherwise, tellin
 #: What methods may differ in. In all else of a recipe they must agree, or their runs answer different questions.
 METHOD = ("strategies", "tuning", "training", "general", "evaluation.batch_size", "evaluation.zero_shot")
 
+#: Of a hub's model, which may move without its weights: it is told, and refuses no pair.
+COMMIT = "model.commit"
+
 #: What general ability is measured on; where methods differ in it, it is not compared.
 MEASURED = ("general.texts", "general.lm_eval")
 
@@ -127,20 +130,33 @@ def unfair(one: Method, other: Method) -> list[str]:
 
 
 def against_the_first(runs: Iterable[Compared]) -> tuple[list[Comparison], list[str]]:
-    """The runs' methods against the first of them, each that has `FEWEST` pairs, and why of those some are not."""
+    """The runs' methods against the first of them, each that has `FEWEST` pairs, and why of those some are not.
+
+    Nothing is said of single runs, which nobody takes for a comparison.
+    """
     try:
         found = methods(runs)
     except UsageError as error:
         return [], [f"no methods are compared: {error}"]
-    fair, remarks = [], []
-    for one in found[1:]:
-        if len(one.runs.keys() & found[0].runs.keys()) >= FEWEST:
-            try:
-                _refuse_unfair(one, found[0])
-                fair.append(one)
-            except UsageError as error:
-                remarks.append(f"not compared: {error}")
-    return (compare(fair, found[0]) if fair else []), remarks
+    if not found:
+        return [], []
+    fair, remarks, few = [], [], []
+    first, names = found[0], method_names(found)
+    for one, name in zip(found[1:], names[1:], strict=True):
+        pairs = len(one.runs.keys() & first.runs.keys())
+        if pairs < FEWEST:
+            few += [f"{name} ({pairs})"] if min(len(one.runs), len(first.runs)) > 1 else []
+            continue
+        try:
+            _refuse_unfair(one, first)
+            fair.append(one)
+        except UsageError as error:
+            remarks.append(f"not compared: {error}")
+    if few:
+        remarks.append(
+            f"not compared: a test takes {FEWEST} pairs of runs, and of {names[0]} there are: {', '.join(few)}"
+        )
+    return (compare(fair, first) if fair else []), remarks
 
 
 def compare(ours: Sequence[Method], against: Method) -> list[Comparison]:
@@ -171,6 +187,7 @@ def _compare(method: Method, against: Method, label: str, other_label: str) -> C
     _refuse_unfair(method, against)
     pairs = _pairs(method, against)
     differ = differing_keys(against.recipe, method.recipe)
+    differ += [COMMIT] if any(COMMIT in _read_otherwise(*pair) for pair in pairs) else []
     alone = [run.name for one, other in ((method, against), (against, method)) for run in _without_partner(one, other)]
     other_texts = any(key.startswith(MEASURED) for key in differ)
     return Comparison(label, other_label, differ, pairs, alone, _metrics(pairs), {} if other_texts else _general(pairs))
@@ -178,6 +195,10 @@ def _compare(method: Method, against: Method, label: str, other_label: str) -> C
 
 def _pairs(method: Method, against: Method) -> list[tuple[Compared, Compared]]:
     return [(run, against.runs[shared]) for shared, run in method.runs.items() if shared in against.runs]
+
+
+def _read_otherwise(one: Compared, two: Compared) -> list[str]:
+    return read_otherwise(one.read, two.read, "train", "validation", "test")
 
 
 def _without_partner(one: Method, other: Method) -> list[Compared]:
@@ -203,7 +224,7 @@ def _refuse_unfair(method: Method, against: Method) -> None:
             raise UsageError(
                 f"{one.name} and {two.name}: no fair pair, for they were tested on {_tested(one)} and {_tested(two)}"
             )
-        if keys := read_otherwise(one.read, two.read, "train", "validation", "test"):
+        if keys := [key for key in _read_otherwise(one, two) if key != COMMIT]:
             raise UsageError(
                 f"{one.name} and {two.name}: no fair pair, for what they read was changed in between: "
                 f"{', '.join(keys[:3])}{', ...' if keys[3:] else ''}; train one of them again, or leave it out"
@@ -262,8 +283,10 @@ def _section(recipe: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def method_names(compared: Sequence[Method]) -> list[str]:
     """A name for each method: its recipes', its strategies', what it differs in, or else its first run's."""
-    said = telling_apart([{"name": _recipe_name(method), **method.recipe} for method in compared])
-    for labels in ([*map(_recipe_name, compared)], [*map(_strategies, compared)], said):
+    names = [*map(_recipe_name, compared)]
+    named = [{"name": name} if all(names) else {} for name in names]
+    said = telling_apart([{**name, **method.recipe} for name, method in zip(named, compared, strict=True)])
+    for labels in (names, [*map(_strategies, compared)], said):
         if all(labels) and len(set(labels)) == len(labels):
             return labels
     return [_runs(method) for method in compared]

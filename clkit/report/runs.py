@@ -31,7 +31,7 @@ from clkit.results.matrix import AccuracyMatrix
 from clkit.results.metrics import Metric, split_forgetting
 from clkit.results.spread import Aggregate, aggregate
 from clkit.run.baselines import Reference, reference_rows
-from clkit.run.comparison import seed_groups, telling_apart, tested_otherwise
+from clkit.run.comparison import read_otherwise, seed_groups, telling_apart, tested_split
 from clkit.run.folder import RunFolder
 
 
@@ -105,7 +105,7 @@ class ComparedRuns:
             yield from ("", *comparison_tables(self.paired))
 
     def baselines(self) -> list[RunMetrics]:
-        """What the runs are compared with: the references, and chance where it is the same for all."""
+        """What the runs are compared with: the references, and what guesses score where all are tested alike."""
         found = [RunMetrics(one.name, one.matrix.metrics(), one.matrix.metric, one.role) for one in self.references]
         return [*found, *_chance([run.matrix for run in self.runs])]
 
@@ -159,18 +159,23 @@ def compare_runs(
         if run.name in whole
     ]
     paired, remarks = against_the_first(finished)
+    unfinished = [
+        f"{run.name}: {run.matrix.in_progress}; it counts in no mean, comparison or --table"
+        for run in (runs if whole else ())
+        if run.matrix.in_progress
+    ]
     again = [
         f"{', '.join(str(run.path) for run in group)}: no mean, for they are of one recipe, and a seed is there twice"
         for group in twice
     ]
-    return ComparedRuns(runs, references, means, paired, [*again, *_tested_otherwise(groups), *remarks])
+    return ComparedRuns(runs, references, means, paired, [*unfinished, *again, *_tested_otherwise(groups), *remarks])
 
 
 def _tested_otherwise(groups: Sequence[Sequence[RunFolder]]) -> Iterator[str]:
     """A remark on each run that was not tested on what the first of its group was."""
     for first, *others in groups:
         for other in others:
-            if keys := tested_otherwise(first, other):
+            if keys := read_otherwise(first.read(), other.read(), tested_split(first)):
                 yield (
                     f"{other.path} and {first.path}: what they read was changed in between ({', '.join(keys)}): "
                     "their mean is over scores that do not compare"

@@ -131,7 +131,7 @@ def _lines(compared: ComparedRuns) -> Iterator[tuple[str, int, dict[str, Cell | 
     """Label, number of seeds (0 of what is only compared with), metrics and general ability of each line."""
     by_name = {run.name: run for run in compared.runs}
     groups = {name: group for group in compared.means for name in group.runs}
-    for run in (one for one in compared.runs if not one.matrix.in_progress):
+    for run in [one for one in compared.runs if not one.matrix.in_progress] or compared.runs:
         group, kind = groups.get(run.name), run.matrix.metric
         if group is None:
             values = {name: _cell(name, run.metrics[name].value, None, kind) for name in HEADS}

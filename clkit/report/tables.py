@@ -70,7 +70,7 @@ class SeedGroup(NamedTuple):
     """Runs that differ in their seed only, by the name they are shown under, and their metrics over the seeds.
 
     Attributes:
-        label: in what they differ from other such runs; empty where there are none.
+        label: their name and what tells them apart from other such runs; empty where there are none.
     """
 
     runs: list[str]

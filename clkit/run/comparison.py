@@ -86,46 +86,60 @@ def read_otherwise(one: Mapping[str, Any], other: Mapping[str, Any], *splits: st
     Args:
         one, other: their fingerprints (`RunFolder.read`); what only one of them read is no difference.
     """
-    ends = tuple(f".{split}" for split in splits)
-    return [
-        key
-        for key in one
-        if key in other
-        and one[key] != other[key]
-        and (key.startswith("model.") or (key.startswith("tasks.") and key.endswith(ends)))
-    ]
+    found = [key for key in one if key.startswith("model.") and key in other and one[key] != other[key]]
+    return found + [key for split in splits for key in _splits_otherwise(one, other, split)]
+
+
+def _splits_otherwise(one: Mapping[str, Any], other: Mapping[str, Any], split: str) -> list[str]:
+    keys = (key for key in one if key.startswith("tasks.") and key.endswith(f".{split}"))
+    return [key for key in keys if key in other and one[key] != other[key]]
 
 
 def tested_otherwise(run: RunFolder, other: RunFolder) -> list[str]:
-    """The keys of what a run was tested on, or learned from as a model, and another found changed (`read_otherwise`).
+    """The keys of the data that a run was tested on and the other found different.
 
     Raises:
         RunError: a recipe or `env.json` cannot be read.
     """
-    evaluation = run.recipe().get("evaluation")
-    split = evaluation.get("split", "test") if isinstance(evaluation, dict) else "test"
-    return read_otherwise(run.read(), other.read(), str(split))
+    return _splits_otherwise(run.read(), other.read(), tested_split(run))
 
 
-def open_runs(paths: Iterable[Path], *, depth: int = 3) -> list[RunFolder]:
-    """The runs at these paths, each once: a path is a run's, or that of a folder with runs in it or in its folders.
-
-    The log that a sweep keeps beside a run (`seed1.log` of `seed1`), which `seed*` names too, is passed over.
+def tested_split(run: RunFolder) -> str:
+    """`test` or `validation`.
 
     Raises:
-        RunError: a path is neither, a run cannot be opened, or there is none.
+        RunError: the recipe cannot be read.
     """
+    evaluation = run.recipe().get("evaluation")
+    return str(evaluation.get("split", "test")) if isinstance(evaluation, dict) else "test"
+
+
+def open_runs(paths: Iterable[Path], *, depth: int = 3) -> tuple[list[RunFolder], list[str]]:
+    """The runs at these paths, each once, and a remark on each in a folder that cannot be opened.
+
+    A path is a run's, or that of a folder with runs in it or in its folders. The log that a sweep keeps beside a run
+    (`seed1.log` of `seed1`), which `seed*` names too, is passed over.
+
+    Raises:
+        RunError: a path is neither, the run that it names cannot be opened, or there is none.
+    """
+    paths = [*paths]
+    folders = [path for path in paths if not (path.name.endswith(".log") and path.is_file())]
+    if paths and not folders:
+        raise RunError(f"{paths[0]}: is the log of a run, and no run folder")
     found: dict[Path, RunFolder] = {}
-    logs = []
-    for path in paths:
-        if path.name.endswith(".log") and path.is_file():
-            logs.append(path)
-            continue
+    damaged: list[RunError] = []
+    for path in folders:
         for run in runs_in(path, depth) or [path]:
-            found.setdefault(run.resolve(), RunFolder.open(run))
-    if logs and not found:
-        raise RunError(f"{logs[0]}: is the log of a run, and no run folder")
-    return list(found.values())
+            try:
+                found.setdefault(run.resolve(), RunFolder.open(run))
+            except RunError as error:
+                if run == path:
+                    raise
+                damaged.append(error)
+    if damaged and not found:
+        raise damaged[0]
+    return list(found.values()), [f"left out: {error}" for error in damaged]
 
 
 def runs_in(path: Path, depth: int = 3) -> list[Path]:

@@ -71,10 +71,12 @@ def as_yaml(value: Any) -> str:
 
 
 def refuse_overruled(suite: Suite, written: Written) -> None:
-    """Refuse changes that come to nothing, since a key of the suite's own makes them.
+    """Refuse what comes to nothing, since another key overrules it that whoever wrote it has before his eyes.
+
+    A file that extends another, or the command line, may overrule what stands there.
 
     Raises:
-        RecipeError: with one line per change.
+        RecipeError: with one line per key.
     """
     overruling = {"seed": "seeds", "name": "methods"}
     overruling |= {"benchmark.order": "orders"} if suite.orders else {}
@@ -82,13 +84,26 @@ def refuse_overruled(suite: Suite, written: Written) -> None:
     sections = {"set": written.step("set")}
     sections |= {f"methods.{name}.set": written.nearest(["methods", name]).step("set") for name in suite.methods}
     problems = [
-        f"{entry.place}: {section}.{key}: has no effect, since `{overruling[key]}` gives it; remove it"
+        f"{entry.place}: {section}.{key}: has no effect, since `{by}` gives it; remove it"
         for section, changes in sections.items()
         for key, entry in assignments(changes)
-        if key in overruling
+        if (by := overruling.get(key)) and _stands_below(entry, written.nearest([by]))
     ]
+    seeds, choose = (written.nearest(["rates", key]) for key in ("seeds", "choose"))
+    if suite.rates and suite.rates.choose == "all" and suite.rates.seeds and _stands_below(seeds, choose):
+        problems.append(f"{seeds.place}: rates.seeds: has no effect, since `choose: all` chooses no rate; remove it")
     if problems:
         raise RecipeError(*problems)
+
+
+def _stands_below(overruled: Written, by: Written) -> bool:
+    """Whether a key stands in the file of the one that overrules it, or on the command line, where nothing may."""
+    return overruled.place == COMMAND_LINE or _file(overruled) == _file(by)
+
+
+def _file(written: Written) -> str:
+    file, _, line = written.place.rpartition(":")
+    return file if line.isdecimal() else written.place
 
 
 def refuse_unknown_methods(suite: Written, overrides: Sequence[str]) -> None:
@@ -99,8 +114,12 @@ def refuse_unknown_methods(suite: Written, overrides: Sequence[str]) -> None:
     """
     keys = [override.partition("=")[0] for override in overrides]
     own = suite.value["methods"].value
-    new = [key.removeprefix("methods.") for key in keys if key.startswith("methods.") and key.count(".") == 1]
-    known = [*(own if isinstance(own, dict) else ()), *new]
+    if "methods" in keys or not isinstance(own, dict):
+        return
+    known = [
+        *own,
+        *(key.removeprefix("methods.") for key in keys if key.startswith("methods.") and key.count(".") == 1),
+    ]
     for key in keys:
         name = key.removeprefix("methods.")
         if key.startswith("methods.") and not any(f"{name}.".startswith(f"{one}.") for one in known):

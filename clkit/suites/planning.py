@@ -14,6 +14,7 @@ from clkit.recipe.recipe import Recipe
 from clkit.recipe.shipped import recipe_path, shipped_recipe
 from clkit.recipe.smoke import smoke_recipe
 from clkit.recipe.written import Written
+from clkit.section import absolute
 from clkit.suites.changes import (
     as_yaml,
     assignments,
@@ -104,19 +105,18 @@ class PlannedSuite:
         refuse_overruled(self.suite, self.written)
         twins: dict[str, PlannedRun] = {}
         runs = self.runs(self.rates_to_try())
-        if self.chooses_rates:
-            for run in runs:
-                if run.recipe.evaluation.split == VALIDATION:
-                    raise RecipeError(
-                        f"{self._place_of(run.method)}: methods.{run.method}: is tested on the validation split, by "
-                        "which its rate is chosen; set evaluation.split to test, or rates.choose to all"
-                    )
+        chosen = {run.method for run in self.validation_runs()}
+        for run in runs:
+            if run.method in chosen and run.recipe.evaluation.split == VALIDATION:
+                raise RecipeError(
+                    f"{self._place_of(run.method)}: methods.{run.method}: is tested on the validation split, by "
+                    "which its rate is chosen; set evaluation.split to test, or rates.choose to all"
+                )
         for run in [] if self.smoke else runs:
             same = twins.setdefault(run.recipe.model_copy(update={"name": ""}).model_dump_json(), run)
             if same is not run:
                 place = self._place_of(run.method)
                 raise RecipeError(f"{place}: methods.{run.method}: its runs are those of '{same.method}' once more")
-        self.validation_runs()
 
     def missing_inputs(self) -> list[str]:
         """One line for each folder or file that a run needs and that is of no use."""
@@ -214,6 +214,13 @@ class PlannedSuite:
         named = source.stem if shipped_recipe(source.stem) == source else str(source)
         arguments = ("train", named, *overrides, *(["--smoke"] if self.smoke else []))
         return PlannedRun(method, place, smoke_recipe(recipe) if self.smoke else recipe, arguments, rate)
+
+    def resolved(self) -> Suite:
+        """The suite with every path absolute, so that it means the same in any folder."""
+        recipes = [run.recipe for run in self.runs(self.rates_to_try())]
+        paths = {text for recipe in recipes for text in texts(recipe.model_dump()) if text.startswith("/")}
+        paths |= {absolute(str(self._recipe(method))) for method in self.suite.methods}
+        return Suite.model_validate(with_paths(self.written, paths))
 
     def _of_method(self, method: str) -> Written:
         return self.written.nearest(["methods", method])

@@ -34,11 +34,9 @@ class RatesSection(Section):
     like: Name | None = Field(None, description="The method that the others learn as well as (`equal_learning`).")
 
     @model_validator(mode="after")
-    def _has_what_its_rule_needs(self) -> Self:
+    def _names_the_other_method(self) -> Self:
         if (self.choose == "equal_learning") != (self.like is not None):
             raise ValueError("like: names the method that the others learn as well as, with choose: equal_learning")
-        if self.choose == "all" and self.seeds:
-            raise ValueError("seeds: are of runs by which rates are chosen, and choose: all chooses none; remove them")
         return self
 
 
@@ -78,7 +76,7 @@ class Suite(Section):
         listed |= {f"methods.{name}.rates": method.rates or [] for name, method in self.methods.items()}
         for key, values in listed.items():
             if len(set(values)) < len(values):
-                yield f"{key}: {_most(values):g} stands twice; each needs a run of its own"
+                yield f"{key}: {_most(values)} stands twice; each needs a run of its own"
         if len({name.casefold() for name in self.methods}) < len(self.methods):
             yield "methods: two names differ in case only, and so would their folders; choose another name"
         if VALIDATION in self.methods:

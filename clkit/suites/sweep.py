@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clkit.errors import InterruptionError
+from clkit.errors import ClkitError, InterruptionError
 from clkit.recipe.recipe import Recipe
-from clkit.run.comparison import tested_otherwise
+from clkit.run.comparison import read_otherwise
 from clkit.run.folder import RunFolder
 from clkit.run.lock import locked
 from clkit.suites.engine import Engine
@@ -122,16 +122,20 @@ def _carry_out(runs: Sequence[PlannedRun], folder: Path, engine: Engine, listene
     return failed
 
 
-def _of_changed_data(run: PlannedRun, runs: Sequence[PlannedRun], folder: Path) -> str | None:
+def _of_changed_data(run: PlannedRun, runs: Sequence[PlannedRun], folder: Path) -> str:
     """A remark on a run that found other data than the first one that is finished, and should have found the same."""
     inputs = _inputs(run.recipe)
     alike = (one for one in runs if one is not run and _inputs(one.recipe) == inputs)
     first = next((one for one in alike if state_of(folder / one.place).state == "finished"), None)
     if first is None:
-        return None
-    keys = tested_otherwise(RunFolder(folder / first.place), RunFolder(folder / run.place))
+        return ""
+    own, other = RunFolder(folder / run.place), RunFolder(folder / first.place)
+    try:
+        keys = read_otherwise(own.read(), other.read(), run.recipe.evaluation.split)
+    except ClkitError:  # a damaged file, which whoever reads the runs is told of
+        return ""
     if not keys:
-        return None
+        return ""
     return (
         f"{run.place} and {first.place}: what they read was changed in between ({', '.join(keys)}), so they do not "
         "compare; put it back, remove the runs that read something else, and sweep again"
@@ -139,8 +143,8 @@ def _of_changed_data(run: PlannedRun, runs: Sequence[PlannedRun], folder: Path) 
 
 
 def _inputs(recipe: Recipe) -> tuple[Any, ...]:
-    """What a recipe reads, in whatever order."""
-    return recipe.model, recipe.data, {task.name: task.source for task in recipe.task_recipes()}
+    """What decides what a recipe reads, in whatever order."""
+    return recipe.model, recipe.data, recipe.objective, {task.name: task for task in recipe.task_recipes()}
 
 
 def job_of(run: PlannedRun, folder: Path) -> Job:

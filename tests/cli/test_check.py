@@ -118,10 +118,15 @@ def test_runs_that_were_tested_on_other_data(run: str, tmp_path: Path) -> None:
     other = make_run(tmp_path / "other", seed=2)
     for path, version in ((run, "1"), (other, "2")):
         RunFolder(Path(path)).note_in_environment(read={"tasks.a.test": f"4 examples, {version}"})
-    for arguments in ((run, "--against", other), (run, other, "--max-forgetting", "20")):
-        error = call(check, *arguments).exception
-        assert isinstance(error, UsageError)
-        assert "what they read was changed in between (tasks.a.test), so their scores do not compare" in str(error)
+    error = call(check, run, "--against", other).exception
+    assert isinstance(error, UsageError)
+    assert f"--against {other}: was tested on other data than {run} (tasks.a.test); name a run" in str(error)
+    error = call(check, run, other, "--max-forgetting", "20").exception
+    assert isinstance(error, UsageError)
+    assert "are no repetitions: what they read was changed in between (tasks.a.test); leave one out" in str(error)
+    for path, version in ((run, "1"), (other, "2")):
+        RunFolder(Path(path)).note_in_environment(read={"tasks.a.test": "4 examples", "model.config.json": version})
+    assert call(check, run, "--against", other).exit_code in (0, 3)  # another model is what one asks about
 
 
 def test_runs_that_are_no_repetitions(run: str, tmp_path: Path) -> None:

@@ -99,13 +99,18 @@ def test_groups_of_seeds_say_what_they_differ_in(monkeypatch: pytest.MonkeyPatch
         "high": "strategies: [{name: migu, threshold: 0.9}]",
     }
     runs = [make_run(seed, name=name, recipe=said, called="x") for name, said in methods.items() for seed in (1, 2)]
-    output = call(*runs).output
+    said = call(*runs)
+    output = said.stdout
     shown = " ".join(output.split())
     for label in ("none", "migu, migu.threshold 0.7", "migu, migu.threshold 0.9"):
         name = {"none": "plain"}.get(label, "low" if "0.7" in label else "high")
         assert shown.count(f"strategies {label} runs/{name}-1 ") == 1, output
     assert max(map(len, output.splitlines())) <= 80
-    labels = [group["label"] for group in json.loads(call(*runs, "--json").output)["aggregates"]]
+    assert said.stderr == (
+        "note: not compared: a test takes 3 pairs of runs, and of strategies none there are: "
+        "strategies migu, migu.threshold 0.7 (2), strategies migu, migu.threshold 0.9 (2)\n"
+    )
+    labels = [group["label"] for group in json.loads(call(*runs, "--json").stdout)["aggregates"]]
     assert labels[1:] == ["strategies migu, migu.threshold 0.7", "strategies migu, migu.threshold 0.9"]
 
 
@@ -128,7 +133,7 @@ def test_groups_of_three_seeds_are_compared_by_their_pairs():
     assert "y against x: 3 pairs; they differ in strategies a, b: seeds 1, 2, 3" in output
     (found,) = json.loads(call("runs", "--json").output)["comparisons"]
     assert found["metrics"]["bwt"]["mean_difference"] == pytest.approx(0.2)
-    assert json.loads(call(*plain, *replay[:2], "--json").output)["comparisons"] == []
+    assert json.loads(call(*plain, *replay[:2], "--json").stdout)["comparisons"] == []
     unfair = [make_run(seed, name="z", recipe="protocol: multi_task\n") for seed in (1, 2, 3)]
     said = call(*plain, *replay, *unfair, "--json")
     found = json.loads(said.stdout)
@@ -200,7 +205,7 @@ def test_a_papers_table_has_a_row_per_method_and_marks_the_best():
     plain = [make_run(seed, final=final) for seed, final in ((1, 0.5), (2, 0.6), (3, 0.4))]
     replay = [make_run(seed, name="y", final=0.75, recipe="strategies: [{name: replay}]\n") for seed in (1, 2)]
     alone = make_run(7, name="z", recipe="strategies: [{name: ewc}]\n")
-    output = call(*plain, *replay, alone, "--table", "markdown").output
+    output = call(*plain, *replay, alone, "--table", "markdown").stdout
     rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in output.splitlines()]
     assert rows[0] == [
         "method",

@@ -46,6 +46,21 @@ def test_a_suite_resolved_is_the_same_suite(name: str, tmp_path: Path) -> None:
     assert PlannedSuite.load(tmp_path / "full.yaml").suite == suite
 
 
+def test_a_resolved_suite_means_the_same_in_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "study" / "data").mkdir(parents=True)
+    (tmp_path / "study" / "mine.yaml").write_text("extends: quickstart\nname: own\n")
+    suite = "name: s\nrecipe: mine.yaml\nset: {benchmark: {name: short_cl, order: 4, folder: data}}\nseeds: [1]\n"
+    (tmp_path / "study" / "suite.yaml").write_text(f"{suite}methods: {{a: {{}}}}\n")
+    shown = call(show, str(tmp_path / "study" / "suite.yaml"), "--resolved").stdout
+    (tmp_path / "full.yaml").write_text(shown, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    runs = [
+        PlannedSuite.load(path).runs({"a": [None]})[0].recipe.model_dump() for path in ("study/suite.yaml", "full.yaml")
+    ]
+    assert runs[0] == runs[1]
+    assert runs[0]["benchmark"]["folder"] == str(tmp_path / "study" / "data")
+
+
 @pytest.mark.parametrize(
     ("arguments", "kind", "expected"),
     [

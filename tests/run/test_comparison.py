@@ -82,7 +82,7 @@ def test_what_two_runs_read_under_one_name():
     other = {"model.config.json": "9", "tasks.a.test": "9", "tasks.a.train": "9", "tasks.b.test": "9"}
     other["strategies.replay.train"] = "9"
     assert read_otherwise(one, other, "test") == ["model.config.json", "tasks.a.test"]
-    assert read_otherwise(one, other, "train", "test") == ["model.config.json", "tasks.a.test", "tasks.a.train"]
+    assert read_otherwise(one, other, "train", "test") == ["model.config.json", "tasks.a.train", "tasks.a.test"]
     assert read_otherwise(one, {}, "test") == read_otherwise(one, one, "test") == []
 
 
@@ -91,7 +91,9 @@ def test_a_damaged_run_is_found_and_told_of(tmp_path: Path):
         run = RunFolder.create(tmp_path / name, "name: x\n", {})
         run.stage_folder(1, "a").mkdir(parents=True)
     (tmp_path / "mine").mkdir()
-    assert [run.path.name for run in open_runs([tmp_path / "whole"])] == ["whole"]
     (tmp_path / "damaged" / "recipe.yaml").unlink()
+    (found,), (remark,) = open_runs([tmp_path])
+    assert found.path.name == "whole"
+    assert remark == f"left out: {tmp_path / 'damaged'} is no run folder: recipe.yaml missing"
     with pytest.raises(RunError, match=r"damaged is no run folder: recipe\.yaml missing"):
-        open_runs([tmp_path])
+        open_runs([tmp_path / "whole", tmp_path / "damaged"])

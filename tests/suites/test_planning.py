@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -174,7 +175,7 @@ def test_a_smoke_is_one_small_run_of_each_method() -> None:
         (
             "seeds:",
             "rates: {values: [1e-3], choose: all, seeds: [7]}\nseeds:",
-            "mine.yaml:6: rates.seeds: are of runs by which rates are chosen, and choose: all chooses none",
+            "mine.yaml:6: rates.seeds: has no effect, since `choose: all` chooses no rate; remove it",
         ),
         (
             "seeds:",
@@ -214,6 +215,39 @@ def test_an_override_changes_a_method_that_there_is_or_gives_a_whole_one() -> No
     ]
     own = planned(SUITE, "methods.own={set: {training.epochs: 3}}", "methods.own.set.training.epochs=4")
     assert [run.recipe.training.epochs for run in runs(own)][:3] == [2, 2, 4]
+    whole = planned(SUITE, "methods={own: {set: {training.epochs: 3}}}", "methods.own.set.training.epochs=5")
+    assert [run.recipe.training.epochs for run in runs(whole)][-1] == 5
+
+
+def test_what_extends_a_suite_or_changes_it_may_overrule_what_stands_there(tmp_path: Path) -> None:
+    text = SUITE.replace("set:", "set:\n  training.learning_rate: 1e-3", 1)
+    text = text.replace("seeds:", "  data.validation_share: 0.1\nseeds:")
+    rates = {run.rate for run in runs(planned(text, "rates={values: [1e-4, 2e-4], choose: all}"))}
+    assert rates == {1e-4, 2e-4}
+    Path("child.yaml").write_text("extends: mine.yaml\nrates: {values: [1e-4], choose: all}\n")
+    assert {run.rate for run in runs(PlannedSuite.load("child.yaml"))} == {1e-4}
+    chosen = SUITE + "rates: {values: [1e-3, 1e-2], seeds: [7]}\n"
+    chosen = chosen.replace("seeds:", "  data.validation_share: 0.1\nseeds:", 1)
+    assert len(runs(planned(chosen, "rates.choose=all"))) == 8
+    with pytest.raises(RecipeError, match=r"command line: set\.seed: has no effect, since `seeds` gives it"):
+        planned(SUITE, "set.seed=9")
+
+
+def launches(file: Path) -> list[str]:
+    """The lines of a file that change a suite."""
+    text = re.sub(r"\\\n#? *", "", file.read_text("utf-8"))
+    return [line for line in re.findall(r"clkit sweep \w+[^`\n]*", text) if "=" in line]
+
+
+EVIDENCE = Path(__file__).parents[2] / "benchmarks" / "README.md"
+LAUNCHES = [line for file in (*shipped_suites().values(), EVIDENCE) for line in launches(file)]
+
+
+@pytest.mark.parametrize("line", [line for line in LAUNCHES if "row_scores" not in line])  # its file is not here
+def test_every_launch_line_of_the_suites_and_of_the_evidence_loads(line: str) -> None:
+    _, _, name, *words = shlex.split(line)
+    only = [word for before, word in pairwise(words) if before == "--only"]
+    assert PlannedSuite.load(name, [word for word in words if re.match(r"[a-z_.]+=", word)], only=only)
 
 
 def test_a_recipe_is_no_suite() -> None:

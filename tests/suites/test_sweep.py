@@ -163,8 +163,8 @@ def test_rates_are_chosen_by_the_average_on_validation_before_anything_is_tested
 
 def test_the_suites_folder_shows_what_is_tested_and_not_what_rates_were_chosen_by() -> None:
     swept(by_rate, RATED)
-    assert sorted(str(run.path) for run in open_runs([Path("runs")])) == sorted(f"runs/{name}" for name in EVERY)
-    assert len(open_runs([Path("runs/validation")])) == 6
+    assert sorted(str(run.path) for run in open_runs([Path("runs")])[0]) == sorted(f"runs/{name}" for name in EVERY)
+    assert len(open_runs([Path("runs/validation")])[0]) == 6
 
 
 def test_at_equal_learning() -> None:

@@ -148,7 +148,8 @@ def gather(folders: Sequence[RunFolder], references: Sequence[Reference], metric
     summary = runs[0].summary
     if several:
         named = zip(names, matrices.values(), strict=True)
-        summary = runs_summary([Compared(name, run.recipe(), matrix) for name, (run, matrix) in named], compared.paired)
+        shown = [Compared(name, run.recipe(), matrix) for name, (run, matrix) in named]
+        summary = runs_summary(shown, compared.paired, compared.remarks)
     kept = _kept_of_runs(runs) if several else []
     drawing = kept_plot(kept, runs[0].result.matrix, "run") if len(kept) > 1 else None
     return Page(title, summary, runs, side_by_side(compared, names) if several else None, kept, drawing, remarks)

@@ -182,11 +182,12 @@ def _uncertain(matrix: AccuracyMatrix) -> Iterator[str]:
     )
 
 
-def runs_summary(compared: Sequence[Compared], paired: Sequence[Comparison]) -> list[str]:
+def runs_summary(compared: Sequence[Compared], paired: Sequence[Comparison], remarks: Sequence[str]) -> list[str]:
     """A few sentences about runs side by side.
 
     Args:
         compared: the runs, by the names that they are shown under.
+        remarks: why methods are not compared, where they might be.
     """
     finished = [run for run in compared if not run.matrix.in_progress]
     said = []
@@ -195,7 +196,7 @@ def runs_summary(compared: Sequence[Compared], paired: Sequence[Comparison]) -> 
     elif len(finished) > 1:
         said += _best(finished)
         said += map(_tested, paired)
-        if not paired:
+        if not paired and not any("compared: " in remark for remark in remarks):
             said.append(
                 "No three pairs of runs share their seeds and order, so no test says whether differences are more "
                 "than chance."
