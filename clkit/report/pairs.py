@@ -153,9 +153,7 @@ def against_the_first(runs: Iterable[Compared]) -> tuple[list[Comparison], list[
         except UsageError as error:
             remarks.append(f"not compared: {error}")
     if few:
-        remarks.append(
-            f"not compared: a test takes {FEWEST} pairs of runs, and of {names[0]} there are: {', '.join(few)}"
-        )
+        remarks.append(f"not compared with {names[0]}, since a test takes {FEWEST} pairs of runs: {', '.join(few)}")
     return (compare(fair, first) if fair else []), remarks
 
 

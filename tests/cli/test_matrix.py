@@ -107,7 +107,7 @@ def test_groups_of_seeds_say_what_they_differ_in(monkeypatch: pytest.MonkeyPatch
         assert shown.count(f"strategies {label} runs/{name}-1 ") == 1, output
     assert max(map(len, output.splitlines())) <= 80
     assert said.stderr == (
-        "note: not compared: a test takes 3 pairs of runs, and of strategies none there are: "
+        "note: not compared with strategies none, since a test takes 3 pairs of runs: "
         "strategies migu, migu.threshold 0.7 (2), strategies migu, migu.threshold 0.9 (2)\n"
     )
     labels = [group["label"] for group in json.loads(call(*runs, "--json").stdout)["aggregates"]]

@@ -196,7 +196,7 @@ def runs_summary(compared: Sequence[Compared], paired: Sequence[Comparison], rem
     elif len(finished) > 1:
         said += _best(finished)
         said += map(_tested, paired)
-        if not paired and not any("compared: " in remark for remark in remarks):
+        if not paired and not any("compared" in remark for remark in remarks):
             said.append(
                 "No three pairs of runs share their seeds and order, so no test says whether differences are more "
                 "than chance."
