@@ -71,7 +71,7 @@ def as_yaml(value: Any) -> str:
 
 
 def refuse_overruled(suite: Suite, written: Written) -> None:
-    """Refuse what comes to nothing, since another key overrules it that whoever wrote it has before his eyes.
+    """Refuse what comes to nothing, since another key overrules it that its writer can see.
 
     A file that extends another, or the command line, may overrule what stands there.
 
