@@ -13,7 +13,7 @@ def between(numbers: Collection[int]) -> str:
     return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
-def counted(counts: Mapping[str, int]) -> str:
+def counts_by_name(counts: Mapping[str, int]) -> str:
     """``"2 train, 131 test"`` of counts by name; nothing where all are 0."""
     return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
 

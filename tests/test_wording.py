@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clkit.wording import between, counted, did_you_mean, difference
+from clkit.wording import between, counts_by_name, did_you_mean, difference
 
 
 def test_a_close_word_is_asked_for_and_no_other() -> None:
@@ -23,5 +23,5 @@ def test_a_range_of_one_number_is_that_number() -> None:
 
 
 def test_counts_of_nothing_are_left_out() -> None:
-    assert counted({"train": 1200, "validation": 0, "test": 1}) == "1,200 train, 1 test"
-    assert counted({"train": 0}) == ""
+    assert counts_by_name({"train": 1200, "validation": 0, "test": 1}) == "1,200 train, 1 test"
+    assert counts_by_name({"train": 0}) == ""

@@ -18,7 +18,7 @@ from clkit.strategies.contract import Strategy
 from clkit.strategies.hooks import call
 from clkit.tasks.loading import load_further
 from clkit.tasks.task import Task
-from clkit.wording import counted
+from clkit.wording import counts_by_name
 
 #: By the strategy's name in the recipe and the key of its options.
 FurtherTasks = Mapping[tuple[str, str], Task]
@@ -73,7 +73,7 @@ def further_examples(recipe: Recipe, tasks: FurtherTasks, family: Family) -> Fur
         except ClkitError as error:
             raise type(error)(f"strategies.{name}.{key}: {error}") from error
         found.setdefault(name, {})[key] = examples
-        dropped = f"; left out: {rows}" if (rows := counted(task.dropped)) else ""
+        dropped = f"; left out: {rows}" if (rows := counts_by_name(task.dropped)) else ""
         remarks += [f"strategies.{name}.{key}: {len(examples):,} examples to draw from{dropped}", *told]
     return FurtherExamples(found, remarks)
 

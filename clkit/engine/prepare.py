@@ -40,7 +40,7 @@ from clkit.tasks.task import Split, Task
 from clkit.testing.section import EvaluationSection
 from clkit.training.arguments import check_training, chosen_precision, task_steps
 from clkit.training.state import kept_by, load_strategies
-from clkit.wording import between, counted
+from clkit.wording import between, counts_by_name
 
 #: Optimizer steps; a stage of fewer gets a remark.
 FEW_STEPS = 10
@@ -237,7 +237,7 @@ def without_effect(recipe: Recipe, tasks: Sequence[Task]) -> Iterator[str]:
 def left_out(tasks: Sequence[Task], split: str = "") -> Iterator[str]:
     """A remark on each task of which rows were left out, of one split or of any."""
     for task in tasks:
-        if rows := counted({name: count for name, count in task.dropped.items() if name.endswith(split)}):
+        if rows := counts_by_name({name: count for name, count in task.dropped.items() if name.endswith(split)}):
             yield f"{task.name}: rows left out, without a gold label unless said otherwise: {rows}"
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from clkit.errors import printable
 from clkit.events import Footprint, Plan
-from clkit.wording import between, counted
+from clkit.wording import between, counts_by_name
 
 NEWLINE, GAP = "↵", " … "
 _INDENT = 10
@@ -75,7 +75,7 @@ def print_plan(console: Console, plan: Plan) -> None:
     for name, (train, test), dropped in zip(plan.tasks, plan.examples, plan.dropped, strict=True):
         steps = "finished" if name in plan.finished else f"{plan.steps[name]:,}" if name in plan.steps else "–"
         known = "gone" if train is None else f"{train:,}"
-        table.add_row(name, known, f"{test:,}", steps, counted(dropped) or "–")
+        table.add_row(name, known, f"{test:,}", steps, counts_by_name(dropped) or "–")
     for stage in plan.steps.keys() - set(plan.tasks):  # one that learns all tasks
         train, test = (sum(size or 0 for size in sizes) for sizes in zip(*plan.examples, strict=True))
         table.add_row(stage, f"{train:,}", f"{test:,}", f"{plan.steps[stage]:,}", "–")

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from clkit.errors import RecipeError
+from clkit.recipe.recipe import Recipe
 from clkit.recipe.written import COMMAND_LINE, RecipeDumper, Written
 from clkit.section import absolute
 from clkit.suites.section import Suite
@@ -38,13 +39,18 @@ def assignments(section: Written | None, prefix: str = "") -> Iterator[tuple[str
             yield f"{prefix}{key}", entry
 
 
-def texts(value: Any) -> Iterator[str]:
+def paths_in(recipe: Recipe) -> set[str]:
+    """What may be paths of a recipe, which has made them absolute."""
+    return {text for text in _texts(recipe.model_dump()) if text.startswith("/")}
+
+
+def _texts(value: Any) -> Iterator[str]:
     """Every text in lists and mappings."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
         for entry in value.values() if isinstance(value, dict) else value:
-            yield from texts(entry)
+            yield from _texts(entry)
 
 
 def with_paths(value: Written, paths: set[str]) -> Any:

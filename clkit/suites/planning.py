@@ -19,9 +19,9 @@ from clkit.suites.changes import (
     as_yaml,
     assignments,
     in_layers,
+    paths_in,
     refuse_overruled,
     refuse_unknown_methods,
-    texts,
     with_paths,
 )
 from clkit.suites.section import VALIDATION, Suite
@@ -209,7 +209,7 @@ class PlannedSuite:
         )
         source = self._recipe(method)
         recipe = validated(Recipe, changed(self._read(source), changes.items()))
-        paths = {value for value in texts(recipe.model_dump()) if value.startswith("/")}
+        paths = paths_in(recipe)
         overrides = [f"{key}={as_yaml(with_paths(value, paths))}" for key, value in changes.items()]
         named = source.stem if shipped_recipe(source.stem) == source else str(source)
         arguments = ("train", named, *overrides, *(["--smoke"] if self.smoke else []))
@@ -217,8 +217,7 @@ class PlannedSuite:
 
     def resolved(self) -> Suite:
         """The suite with every path absolute, so that it means the same in any folder."""
-        recipes = [run.recipe for run in self.runs(self.rates_to_try())]
-        paths = {text for recipe in recipes for text in texts(recipe.model_dump()) if text.startswith("/")}
+        paths = {path for run in self.runs(self.rates_to_try()) for path in paths_in(run.recipe)}
         paths |= {absolute(str(self._recipe(method))) for method in self.suite.methods}
         return Suite.model_validate(with_paths(self.written, paths))
 
