@@ -42,6 +42,24 @@ def write_task(folder: Path, name: str, examples: int = 24) -> dict[str, Any]:
     }
 
 
+def as_conversations(task: dict[str, Any], turns_of: Callable[[int], list[tuple[str, str]]]) -> dict[str, Any]:
+    """The same task, its rows as the last turns of conversations.
+
+    Args:
+        turns_of: role and content of what is said before, by the row's place.
+    """
+    files = {}
+    for split in ("train", "test"):
+        file = Path(task["source"][split])
+        lines = []
+        for place, row in enumerate(map(json.loads, file.read_text("utf-8").splitlines())):
+            said = [*turns_of(place), ("user", row["text"]), ("assistant", row["label"])]
+            lines.append(json.dumps({"messages": [{"role": role, "content": content} for role, content in said]}))
+        files[split] = str(file.with_stem(f"{file.stem}-said"))
+        Path(files[split]).write_text("\n".join(lines) + "\n", "utf-8")
+    return {**task, "source": {**task["source"], **files, "messages": "messages"}}
+
+
 def toy_recipe(folder: Path, model: Path, **changes: Any) -> Recipe:
     """A recipe over both tasks; a mapping among the changes is merged into its section, and None leaves it out."""
     values: dict[str, Any] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from clkit.engine.fingerprints import changes, model_read, refuse_changes, task_read
@@ -103,7 +104,9 @@ def _test_data(
         for task in same
         for key, where in changes(read, task_read(task), recipe, f"tasks.{task.name}.{recipe.evaluation.split}")
     ]
-    return tasks, remarks
+    learned = {task.name for task in tasks if chosen[task.name] in own.task_recipes()}
+    # What another recipe would train on was not seen by this run's models.
+    return [task if task.name in learned else replace(task, train=task.train.select([])) for task in tasks], remarks
 
 
 def _tested_before(run: RunFolder, stage: str | None, examiner: Examiner, tasks: Sequence[str]) -> list[Tested] | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from clkit import __version__
 from clkit.engine.evaluate import learned_stages, load_learned
@@ -25,13 +26,15 @@ from clkit.results.matrix import AccuracyMatrix
 from clkit.run.atomic import write_atomically
 from clkit.run.exports import check_export, exported
 from clkit.run.folder import RunFolder
-from clkit.run.scores import read_scores
+from clkit.run.scores import read_records, read_scores
+from clkit.tasks.conversations import NO_TURNS
 from clkit.tasks.inputs import asked, given
 from clkit.tasks.prompts import Prompt, build_prompt
+from clkit.tasks.sections import TaskRecipe
 from clkit.tasks.task import Task
 from clkit.wording import did_you_mean
 
-#: Stands for an input in the examples: no text of the data leaves the run.
+#: Stands for an input in the examples: no text of the data leaves the run, but for a system turn that all inputs share.
 TEXT = "The text goes here."
 
 
@@ -41,12 +44,14 @@ class Use:
 
     Attributes:
         lines: of Python that print the answer, as `Family.usage` gives them.
+        other_turns: other turns than the prompt's stood before inputs: it was asked in the middle of conversations.
     """
 
     task: str
     labels: Sequence[str] | None
     prompt: Prompt
     lines: list[str]
+    other_turns: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ def export(
     recipes = [one for one in recipe.task_recipes() if one.name in chosen]
     tasks = [asked(one, read.get(f"tasks.{one.name}.labels"), given([])) for one in recipes]
     family = load_learned(run, recipe, stages)
-    uses = _uses(family, tasks, recipe)
+    uses = _uses(family, tasks, recipe, [_before(one, stages) for one in recipes])
     if isinstance(family, Classifying):
         family.keep_only(chosen)
     said = {"clkit": __version__, "recipe": recipe.name, "seed": recipe.seed, "stage": names[-1], "tasks": chosen}
@@ -182,18 +187,42 @@ def _new_tokens(family: Family, task: Task, recipe: Recipe) -> int:
     return family.new_tokens(task, most) if isinstance(family, Generating) else most
 
 
-def _uses(family: Family, tasks: Sequence[Task], recipe: Recipe) -> list[Use]:
+def _uses(family: Family, tasks: Sequence[Task], recipe: Recipe, before: Sequence[_Before]) -> list[Use]:
     if recipe.objective.kind == "pretraining":
         return [Use("any text", None, Prompt("", TEXT, ""), family.usage(TEXT, recipe.evaluation.max_new_tokens))]
-    prompts = [build_prompt(task, TEXT, recipe.prompt) for task in tasks]
+    prompts = [build_prompt(task, TEXT, recipe.prompt, said.shared) for task, said in zip(tasks, before, strict=True)]
     if family.chat is not None:
         framed, _ = family.chat.frame(prompts, [TEXT] * len(prompts), "the examples")
         # White space behind a prompt is of the answer's first token.
         prompts = [Prompt(one.before, one.text, one.after.rstrip(" ")) for one in framed]
     return [
-        Use(task.name, task.labels, prompt, family.usage(str(prompt), _new_tokens(family, task, recipe)))
-        for task, prompt in zip(tasks, prompts, strict=True)
+        Use(task.name, task.labels, prompt, family.usage(str(prompt), _new_tokens(family, task, recipe)), said.more)
+        for task, prompt, said in zip(tasks, prompts, before, strict=True)
     ]
+
+
+class _Before(NamedTuple):
+    """What was said before the inputs of a task.
+
+    Attributes:
+        shared: before all of them, as a JSON list of {role, content}: a system turn, or nothing.
+        more: before some of them, or nobody knows what.
+    """
+
+    shared: str = NO_TURNS
+    more: bool = False
+
+
+def _before(task: TaskRecipe, stages: Sequence[Path]) -> _Before:
+    """As the last of these stages that tested the task has recorded it."""
+    if getattr(task.source, "messages", None) is None:
+        return _Before()
+    tested = next((own for stage in reversed(stages) if (own := read_records(stage).get(task.name))), [])
+    said = {json.dumps(record.get("turns", [])) for record in tested if record.get("text") is not None}
+    shared = said.pop() if len(said) == 1 else None
+    if shared is not None and all(turn["role"] == "system" for turn in json.loads(shared)):
+        return _Before(shared)
+    return _Before(more=True)
 
 
 def _restricted(matrix: AccuracyMatrix, learned: Sequence[str], stages: int) -> AccuracyMatrix:

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from accelerate.utils import reduce
 from datasets import Dataset, concatenate_datasets
 
 from clkit.engine.prepare import Prepared
@@ -30,7 +31,7 @@ from clkit.training.arguments import task_seed, task_steps, training_arguments
 from clkit.training.checkpoints import Checkpoint, CheckpointCallback, CheckpointFolder
 from clkit.training.interruption import Interruption
 from clkit.training.state import load_strategies
-from clkit.training.trainer import TaskTrainer
+from clkit.training.trainer import TaskTrainer, as_tested
 from clkit.training.validation import Validation
 
 
@@ -141,7 +142,11 @@ def _validation(
     every = math.ceil(examples / recipe.training.batch_size) if chosen == "epoch" else chosen
     split = recipe.evaluation.model_copy(update={"split": "validation"})
     examiner = Examiner(prepared.learned(stage), recipe.model_copy(update={"evaluation": split}))
-    measure = partial(examiner.loss, family, stage.learned)
+
+    def measure() -> float:
+        with as_tested(family.model):
+            return examiner.loss(family, stage.learned)
+
     return Validation(recipe.training, every, measure, family.model, listener, gone_on_from)
 
 
@@ -162,6 +167,7 @@ def _context(prepared: Prepared, stage: PlannedStage) -> Context:
         collate=family.collator(),
         process_index=state.process_index,
         num_processes=state.num_processes,
+        sum_over_processes=partial(reduce, reduction="sum"),
     )
 
 
@@ -172,7 +178,7 @@ def _training_data(prepared: Prepared, stage: PlannedStage, context: Context) ->
     context.examples = encode(prepared.family, own)
     dataset = own
     for strategy in prepared.strategies:
-        dataset = call(strategy, "training_data", context, dataset)
+        dataset = call(strategy, "training_data", context, dataset, gives=Dataset)
         if not len(dataset):
             raise StrategyError(f"strategies.{strategy.options.name}: it left no training data of '{stage.name}'")
     return context.examples if dataset is own else encode(prepared.family, dataset)

@@ -160,7 +160,9 @@ class Taken:
     def _of_task(self, recipe: Recipe, place: int) -> dict[str, int]:
         batch = self._batch(recipe, self._longest)
         _, micro_batches = batch_split(recipe.training.batch_size, recipe.training.micro_batch_size, self._device.count)
-        still = [call(one, "still", self._family, place) for one in self._strategies if not self._device.fused]
+        still = [
+            call(one, "still", self._family, place, gives=tuple) for one in self._strategies if not self._device.fused
+        ]
         without_gradient, without_moments = (sum(numbers) for numbers in zip((0, 0), *still, strict=True))
         gradients = 4 * (self._trained - without_gradient)
         activations = self._activations.of(recipe, batch) + self._copies(recipe)
@@ -182,7 +184,7 @@ class Taken:
             "logits": at_loss,
         }
         for strategy in self._strategies if place else ():
-            parts[strategy.options.name] = call(strategy, "memory", self._family, place + 1)
+            parts[strategy.options.name] = call(strategy, "memory", self._family, place + 1, gives=int)
         return parts
 
     def _batch(self, recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> Batch:

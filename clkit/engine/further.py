@@ -99,7 +99,7 @@ def weights(family: Family, strategies: Sequence[Strategy], own: Dataset, name: 
     """
     for strategy in strategies:
         for key, data in strategy.data.items():
-            added = call(strategy, "replayed", [len(own)])
+            added = call(strategy, "replayed", [len(own)], gives=int)
             ours, theirs = (_learned_tokens(family, rows) for rows in (own, data))
             share = added * theirs / (added * theirs + len(own) * ours)
             yield (

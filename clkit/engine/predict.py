@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from clkit.recipe.recipe import Recipe
 from clkit.results.scores import Answers
 from clkit.run.folder import RunFolder
 from clkit.tasks import inputs
+from clkit.tasks.conversations import NO_TURNS
 from clkit.tasks.sections import TaskRecipe
 from clkit.testing.examiner import Examiner
 
@@ -33,6 +34,15 @@ def _as_tested(recipe: Recipe, *, named: bool) -> Recipe:
     evaluation = recipe.evaluation.model_copy(update={"split": "test", "metric": "exact_match"})
     prompt = recipe.prompt.model_copy(update={"task_name": recipe.prompt.task_name and named})
     return recipe.model_copy(update={"evaluation": evaluation, "prompt": prompt})
+
+
+def _without_turns(task: TaskRecipe | None, rows: Dataset) -> Iterator[str]:
+    """A remark on inputs that stand alone where a task's own stand in conversations."""
+    if task is not None and getattr(task.source, "messages", None) and {*rows["turns"]} == {NO_TURNS}:
+        yield (
+            f"task '{task.name}' was learned from conversations, and this is asked without the turns before it; give "
+            "them with --file, in records with `messages`"
+        )
 
 
 def predict(
@@ -82,7 +92,7 @@ def predict(
     family = load_stage(run, recipe, stage, accept_changes=accept_changes, listener=listener)
     asked = inputs.asked(chosen, labels, rows)
     recipe = _as_tested(recipe, named=task is not None)
-    for remark in checked_texts(family, recipe, asked, "test", tested=True)[1]:
+    for remark in [*_without_turns(chosen, rows), *checked_texts(family, recipe, asked, "test", tested=True)[1]]:
         listener.noted(remark)
     examiner = Examiner([asked], recipe)
     answers = examiner.test(family, asked.name, listener)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import nlargest
 from pathlib import Path
@@ -109,7 +109,7 @@ class Prepared:
         steps = {}
         for index, stage in enumerate(self.stages):
             so_far = own[lineage(self.stages, index)]
-            replayed = sum(call(strategy, "replayed", so_far) for strategy in self.strategies)
+            replayed = sum(call(strategy, "replayed", so_far, gives=int) for strategy in self.strategies)
             steps[stage.name] = task_steps(self.recipe, stage.name, own[index] + replayed)
         return steps
 
@@ -122,7 +122,7 @@ class Prepared:
 
     def _remarks_of_strategies(self) -> Iterator[str]:
         for strategy in self.strategies:
-            told = call(strategy, "remarks", self.family, len(self.tasks))
+            told = call(strategy, "remarks", self.family, len(self.tasks), gives=Iterable)
             yield from (f"{strategy.options.name}: {remark}" for remark in told)
 
     def _remarks_of_examples(self, to_come: Sequence[PlannedStage]) -> Iterator[str]:
@@ -137,7 +137,7 @@ class Prepared:
         if len(self.tasks) < 2:
             return {}
         found = {
-            strategy.options.name: call(strategy, "memory", self.family, len(self.tasks))
+            strategy.options.name: call(strategy, "memory", self.family, len(self.tasks), gives=int)
             for strategy in self.strategies
         }
         return {name: size for name, size in found.items() if size}
@@ -227,6 +227,11 @@ def without_effect(recipe: Recipe, tasks: Sequence[Task]) -> Iterator[str]:
             yield f"data.validation_share: {aside:,} training rows are set aside, and nothing is tested on them"
     if recipe.evaluation.split == "validation" and recipe.training.keep == "best":
         yield "training.keep: best chooses by the split that is tested on (evaluation.split), so scores are flattering"
+    if recipe.model.dtype != "float32" and recipe.tuning.method == "incremental_lora" and len(tasks) > 1:
+        yield (
+            f"model.dtype: {recipe.model.dtype}: each finished task's adapter is merged into weights that round it, by "
+            "more the smaller it is beside them; in float32 nothing is lost"
+        )
     if recipe.training.precision == "auto":
         yield f"training.precision: auto is {chosen_precision(recipe.training)} on this machine"
     matmul, device = recipe.training.matmul, processes().device

@@ -63,7 +63,7 @@ class MagnitudeCollector:
 
     def _recorder(self, name: str) -> Callable[[nn.Module, Any, torch.Tensor], None]:
         def record(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
-            if self._batch is None:
+            if self._batch is None or _is_identity(inputs):
                 return
             if self._reads_tokens(name, self._calls[name]):
                 self._add(name, _summed(output, self._counted(name, output, self._batch)))
@@ -144,6 +144,16 @@ class MagnitudeCollector:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
+
+
+def _is_identity(inputs: tuple[torch.Tensor, ...]) -> bool:
+    """Whether a layer is given no tokens but the identity, by which peft's DoRA takes an adapter's product B A."""
+    given = inputs[0] if inputs else None
+    if given is None or given.dim() != 2 or given.shape[0] != given.shape[1]:
+        return False
+    return torch.compiler.is_compiling() or torch.equal(
+        given, torch.eye(len(given), dtype=given.dtype, device=given.device)
+    )
 
 
 def _summed(output: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:

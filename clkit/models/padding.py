@@ -19,6 +19,6 @@ def padded(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> tup
     return filled, mask
 
 
-def positions(mask: torch.Tensor) -> torch.Tensor:
+def places(mask: torch.Tensor) -> torch.Tensor:
     """At which position of its sequence each token stands, where padding stands before it; batch × sequence."""
     return (mask.cumsum(dim=1) - 1).clamp(min=0)

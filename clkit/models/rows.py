@@ -91,7 +91,14 @@ def _refusal(site: RowSite, owners: int) -> str:
         return "they belong to layers of another kind than a plain linear one"
     if site.weight.dtype != torch.float32:
         return "they are not of float32"
+    if _is_hooked(site.weight):
+        return "hooks of another's are on them"
     return "they are tied to other modules'" if owners > 1 else ""
+
+
+def _is_hooked(weight: nn.Parameter) -> bool:
+    """Whether somebody wants its gradient as soon as it is computed, whole."""
+    return bool(weight._backward_hooks or weight._post_accumulate_grad_hooks)
 
 
 class _Layer:
@@ -105,8 +112,9 @@ class _Layer:
         module.forward = self._forward
 
     def _forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        # Another weight may stand there for a while (`torch.func.functional_call`).
-        if not self.active or not torch.is_grad_enabled() or self.module.weight is not self.weight:
+        # Another weight may stand there for a while (`torch.func.functional_call`), or a hook be on it since.
+        own = self.module.weight is self.weight and not self.weight._backward_hooks
+        if not (self.active and own and torch.is_grad_enabled()):
             return nn.Linear.forward(self.module, inputs)  # type: ignore[arg-type]
         output: torch.Tensor = _RowLinear.apply(inputs, self.weight, self.module.bias, self)  # type: ignore[no-untyped-call]
         return output

@@ -35,7 +35,8 @@ class ModelSection(Section):
     dtype: Literal["float32", "bfloat16", "auto"] = Field(
         "float32",
         description="What the weights beside LoRA adapters are held in, which are not trained: `bfloat16` takes half "
-        "the memory; `auto`: what they are stored in. What is trained is in float32.",
+        "the memory; `auto`: what they are stored in. What is trained is in float32; with `incremental_lora`, though, "
+        "each finished task's adapter is rounded to the weights' type when it is merged into them.",
     )
     quantization: Literal["8bit", "4bit"] | None = Field(
         None,
@@ -74,7 +75,7 @@ class ModelSection(Section):
             if tuning.method == "incremental_lora":
                 yield (
                     f"model.quantization: '{self.quantization}' does not fit tuning.method: incremental_lora, which "
-                    "merges each task's adapter into the weights; use lora, or dtype: bfloat16"
+                    "merges each task's adapter into the weights; use lora"
                 )
             if tuning.init in FROM_WEIGHTS:
                 yield (

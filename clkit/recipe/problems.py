@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -137,10 +138,9 @@ def _mismatch(details: ErrorDetails, path: Path, schema: JsonSchema, recipe: Wri
 
 def _is_number(value: Any) -> bool:
     try:
-        float(value if isinstance(value, str) else "")
+        return math.isfinite(float(value if isinstance(value, str) else ""))
     except ValueError:
         return False
-    return True
 
 
 def _missing(details: ErrorDetails, path: Path, schema: JsonSchema, recipe: Written) -> _Message:

@@ -23,6 +23,7 @@ class Example:
     """A test example with what was answered to it.
 
     Attributes:
+        text: the input; of a conversation behind the turns before it.
         place: where it stands in the data; None where the run did not keep it.
         answers: one record per stage that it was tested in, then or later, by the stage's name, in their order.
     """
@@ -65,8 +66,9 @@ def read_examples(run: RunFolder, task: str | None = None) -> list[Example]:
             if "prediction" not in record:
                 raise RunError(f"{run.path}: the run scores likelihoods, so no answer is right or wrong")
             key = record["task"], record["index"]
-            example = found.setdefault(key, Example(*key, record["gold"], record.get("text"), record.get("place")))
-            if example.gold == record["gold"] and example.text == record.get("text"):  # else the data were changed
+            asked = _asked(record)
+            example = found.setdefault(key, Example(*key, record["gold"], asked, record.get("place")))
+            if example.gold == record["gold"] and example.text == asked:  # else the data were changed
                 example.answers[stage.name] = record
     names = dict.fromkeys(name for name, _ in found)
     if task is not None and task not in names:
@@ -78,6 +80,13 @@ def read_examples(run: RunFolder, task: str | None = None) -> list[Example]:
         for key, example in sorted(found.items(), key=lambda pair: _order(pair[0], list(names)))
         if task in (None, key[0])
     ]
+
+
+def _asked(record: Mapping[str, Any]) -> str | None:
+    """The input of a record, behind what was said before; None where it is not kept."""
+    if record.get("text") is None:
+        return None
+    return "".join(f"{turn['role']}: {turn['content']}\n" for turn in record.get("turns") or ()) + str(record["text"])
 
 
 def _order(key: tuple[str, int], names: list[str]) -> tuple[int, int]:

@@ -135,6 +135,9 @@ def _use(exported: Exported, use: Use) -> Iterator[str]:
     yield f"### {use.task}\n"
     if use.labels:
         yield f"Answers: {', '.join(f'`{label}`' for label in use.labels)}\n"
+    if use.other_turns:
+        way = "turns of their own" if exported.recipe.prompt.chat_template else "lines above it, `role: content`"
+        yield f"Its inputs stood in conversations: the turns before `text`, which are left out here, were {way}.\n"
     yield "```python"
     yield from _loading(exported)
     yield ""

@@ -88,7 +88,8 @@ class ComparedRuns:
             elif not several:
                 yield metrics_table(run.metrics, run.matrix.metric, baselines)
                 if run.ranked:
-                    shown = (f"{name} {show_score(one.value, RANKED)}" for name, one in run.ranked.items() if one.value)
+                    known = {name: one.value for name, one in run.ranked.items() if one.value is not None}
+                    shown = (f"{name} {show_score(value, RANKED)}" for name, value in known.items())
                     yield Text(f"the labels ranked (--metric {RANKED}): {', '.join(shown)}", style="italic")
             if run.general is not None and (every_matrix or not several):
                 yield from ("", general_table(run.general, width))

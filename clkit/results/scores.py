@@ -33,7 +33,8 @@ def _records(
 def without_texts(record: Mapping[str, Any], labels: Collection[str]) -> dict[str, Any]:
     """A record without the texts of the data: neither the input, nor what is none of the task's labels."""
     said = {name: record[name] if record[name] in labels else None for name in _QUOTING if name in record}
-    return {**record, **({"text": None} if "text" in record else {}), **said}
+    kept = {name: value for name, value in record.items() if name != "turns"}
+    return {**kept, **({"text": None} if "text" in record else {}), **said}
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Answers:
 
     Attributes:
         labels: the labels that the answers are to be; None where they are free.
-        rows: of each example where it stands in the data and what it says, `place` and `text`, for the records.
+        rows: of each example where it stands in the data and what it says, `place` and `text`, for the records;
+            with `turns`, what was said before it.
         ranked: the likeliest label of each example, where the predictions were generated and these are wanted too.
         by: how they are compared.
         overlap: whether to score how much of the right answer they hold where there are labels too.

@@ -1,1 +1,1 @@
-"""Strategies limit what a model forgets. `base.py` is the contract; each other file is one strategy."""
+"""Strategies limit what a model forgets. `contract.py` is what each keeps to; clkit's own are in `builtin/`."""

@@ -32,7 +32,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from clkit.errors import StrategyError
 from clkit.lazy import LazyModule
 from clkit.strategies.options import StrategyOptions
 
@@ -94,7 +93,7 @@ class Context:
         examples: the task's own training data as the model reads it, before any strategy's `training_data`; None
             until `training_data` is called. ``collate([examples[3], examples[7]])`` makes a batch of two, on the CPU.
         process_index, num_processes: which of how many processes this is; each sees its own share of every batch.
-        sum_over_processes: adds a tensor over all processes (the tensor itself where there is one process).
+        sum_over_processes: adds a tensor, on the process's device, over all processes; in every hook.
         row_gradients: of parameters whose `grad` is None in this step, the gradient of some rows; given in
             `before_step`, where the strategy's `steps` allow it.
         pending: each logged value since the last line of the log, by name. For the engine, which keeps it in
@@ -125,11 +124,11 @@ class Context:
         A tensor of one number is read when the line is written: reading it at once would wait for the accelerator.
 
         Raises:
-            StrategyError: a name is one under which the engine logs.
+            ValueError: a name is one under which the engine logs.
         """
         for name, value in terms.items():
             if name in RESERVED:
-                raise StrategyError(f"context.log: the engine logs '{name}' itself; choose another name")
+                raise ValueError(f"context.log: the engine logs '{name}' itself; choose another name")
             self.record(name, value)
 
     def record(self, name: str, value: float | torch.Tensor) -> None:
@@ -206,14 +205,17 @@ class Strategy:
         return 0
 
     def training_data(self, context: Context, dataset: Dataset) -> Dataset:
-        """What is trained on, from the task's own training data (columns `prompt`, `answer` and `task`)."""
+        """What is trained on (columns `prompt`, `answer`, `task`), from what the strategy before it in the list gave.
+
+        The first one is given the task's own training data.
+        """
         return dataset
 
     def before_training(self, context: Context) -> None:
         """Every strategy's `before_task` is done and the model on its device; its weights are those before the task."""
 
     def before_forward(self, context: Context, batch: Mapping[str, torch.Tensor]) -> None:
-        """Before each micro-batch's forward pass."""
+        """Before each micro-batch's forward pass. One's own belongs in `batch_loss`: here, others watch it."""
 
     def after_forward(self, context: Context, batch: Mapping[str, torch.Tensor]) -> None:
         """After each micro-batch's forward pass, before its backward pass."""
@@ -232,14 +234,20 @@ class Strategy:
         return None
 
     def penalty(self, context: Context) -> torch.Tensor | None:
-        """A term added to the loss, once per optimizer step. Scalar, with a graph to the trainable parameters."""
+        """A term added to the loss, once per optimizer step. Scalar, with a graph to the trainable parameters.
+
+        Every process adds its own, so it must be the same in all of them; their weights would drift apart.
+        """
         return None
 
     def before_step(self, context: Context) -> None:
-        """Gradients are complete (accumulated, summed over processes, not yet clipped); the optimizer steps next."""
+        """Gradients are complete (accumulated, summed over processes, not yet clipped); the optimizer steps next.
+
+        This is the place to read and change them. A hook on a parameter would see those of single micro-batches.
+        """
 
     def after_step(self, context: Context) -> None:
-        """The optimizer has stepped."""
+        """The optimizer has stepped, or left out a step that was not finite (`on_nan: skip`, `precision: fp16`)."""
 
     def after_task(self, context: Context) -> None:
         """The task is learned; the model is not yet evaluated or saved.

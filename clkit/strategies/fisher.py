@@ -13,7 +13,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from transformers import PreTrainedConfig
 
-from clkit.draws import seeded, torch_seeded
+from clkit.draws import sample, seeded, torch_seeded
 from clkit.errors import StrategyError
 from clkit.models.family import IGNORED, summed_cross_entropy
 from clkit.models.layers import evaluation_mode
@@ -43,9 +43,8 @@ def estimate(
     """
     if not context.examples:
         raise StrategyError("strategies.ewc: the task has no training example to estimate the Fisher from")
-    everything = range(len(context.examples))
-    rng = seeded("ewc", context.seed, context.task_index)
-    drawn = sorted(rng.sample(everything, min(examples or len(everything), len(everything))))
+    available = len(context.examples)
+    drawn = sample(available, examples or available, seeded("ewc", context.seed, context.task_index))
     own = drawn[context.process_index :: context.num_processes]
     with evaluation_mode(context.model), _without_cache(context.family.base.config):
         total = sum_of_squared_scores(parameters, answer_log_likelihoods(context, own, labels))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from clkit.errors import ClkitError, StrategyError, first_line
@@ -16,16 +16,29 @@ def make(strategy: type[Strategy], options: StrategyOptions) -> Strategy:
     return made
 
 
-def call(strategy: Strategy, hook: str, *arguments: Any, passing: tuple[type[Exception], ...] = ()) -> Any:
-    """What a strategy's hook, or another of its methods, returns.
+def call(
+    strategy: Strategy,
+    hook: str,
+    *arguments: Any,
+    passing: tuple[type[Exception], ...] = (),
+    gives: type | None = None,
+) -> Any:
+    """What a strategy's hook, or another of its methods, returns; what it yields, as a list.
 
     Args:
         passing: errors that the caller expects.
+        gives: what is returned must be of this type.
 
     Raises:
-        StrategyError: the hook raised what clkit does not raise on purpose; the message names strategy, hook and line.
+        StrategyError: the hook raised what clkit does not raise on purpose, or returned something else; the message
+            names strategy, hook and line.
     """
-    return _guarded(type(strategy), hook, getattr(strategy, hook), arguments, passing)
+    owner = type(strategy)
+    found = _guarded(owner, hook, getattr(strategy, hook), arguments, passing)
+    if gives is not None and not isinstance(found, gives):
+        said = f"must return {gives.__name__}, not {type(found).__name__}"
+        raise StrategyError(f"strategy {owner.__name__}, {hook}: {said}")
+    return found
 
 
 def call_all(strategies: Iterable[Strategy], hook: str, *arguments: Any) -> None:
@@ -42,7 +55,8 @@ def _guarded(
     passing: tuple[type[Exception], ...] = (),
 ) -> Any:
     try:
-        return function(*arguments)
+        found = function(*arguments)
+        return [*found] if isinstance(found, Iterator) else found
     except Exception as error:
         if isinstance(error, (ClkitError, *passing)):
             raise

@@ -105,6 +105,8 @@ class RowChoice:
         self._threshold, self._hold = options.threshold, options.hold
         #: What `divide` gave last.
         self.divided: list[tuple[torch.Tensor, torch.Tensor]] = []
+        #: Whether it stays until the next step in which a choice is due.
+        self._holds = False
         self._gradients = RowGradients([], whole=False)
         #: The names of those that nothing keeps from stepping in single rows.
         self._free: set[str] = set()
@@ -149,11 +151,11 @@ class RowChoice:
             steps: how they are made; None where nobody knows.
         """
         self._steps = steps
-        if self._collector is not None:  # for `refuse_uncalled`
+        refused = refusals(self._sites, context.model)
+        if self._collector is not None:  # for `refuse_uncalled`; by hooks that refuse nothing
             self._collector.notice(site.weight for site in self._sites)
         if steps is None:
             return
-        refused = refusals(self._sites, context.model)
         free = [site for site in self._sites if site.name not in refused]
         if not _never_early(steps, self._hold):
             self._gradients = RowGradients(free, whole=context.num_processes > 1)
@@ -180,7 +182,7 @@ class RowChoice:
         return not self._steps.late or not self._is_due(context)
 
     def _is_due(self, context: Context) -> bool:
-        return context.step % self._hold == 0
+        return context.step % self._hold == 0 or not self._holds
 
     def divide(self, context: Context) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """The rows of each site that this step keeps, ascending, and those that it masks; after its backward passes."""
@@ -199,7 +201,10 @@ class RowChoice:
     def _divide(self, context: Context) -> None:
         if self._is_due(context):
             with torch.no_grad():
-                self.divided = divided_rows(self.scores(context), self._threshold)
+                scores = self.scores(context)
+                self.divided = divided_rows(scores, self._threshold)
+                # Rows of a step that is not finite, and is left out by `on_nan: skip`, are not held for those to come.
+                self._holds = self._hold == 1 or bool(torch.cat([one.flatten() for one in scores]).isfinite().all())
         for site, (kept, _) in zip(self._sites, self.divided, strict=True):
             self._gradients.choose(site.name, kept)
 
@@ -209,7 +214,7 @@ class RowChoice:
 
     def held(self) -> dict[str, torch.Tensor]:
         """The kept rows of each site, by name, if they outlast a step."""
-        held = zip(self._sites, self.divided, strict=True) if self._hold > 1 and self.divided else ()
+        held = zip(self._sites, self.divided, strict=True) if self._hold > 1 and self._holds else ()
         return {site.name: kept for site, (kept, _) in held}
 
     def hold(self, kept: Mapping[str, torch.Tensor]) -> None:
@@ -220,7 +225,7 @@ class RowChoice:
         """
         if kept and kept.keys() != (names := {site.name for site in self._sites}):
             raise KeyError(f"rows of {min(kept.keys() ^ names)} are held, or trained, and not both")
-        self.divided = []
+        self.divided, self._holds = [], bool(kept)
         for site in self._sites if kept else ():
             rows = kept[site.name].to(site.weight.device)
             masked = torch.ones(site.rows, dtype=torch.bool, device=rows.device).index_fill_(0, rows, False)

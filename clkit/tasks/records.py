@@ -95,9 +95,10 @@ def check_columns(columns: Iterable[str], needed: Iterable[str], where: str, del
     known = list(columns)
     for column in needed:
         if column not in known:
-            header = ",".join(known)
+            header = delimiter.join(known)
             for mark in ";\t|,".replace(delimiter, ""):
-                if mark in header and column in (name.strip(" \"'") for name in re.split(rf"[{mark},]", header)):
+                names = (name.strip(" \"'") for name in re.split(rf"[{mark}{delimiter}]", header))
+                if mark in header and column in names:
                     usual = "tabs" if delimiter == "\t" else "commas"
                     raise DataError(
                         f"{where}: no column '{column}': the header has {mark!r} as delimiter ({header!r}); write the "
@@ -278,6 +279,11 @@ def csv_records(path: Path, needed: Iterable[str], delimiter: str = ",", name: s
                 continue
             if not header:
                 header = fields
+                if header[0].lower().startswith("sep="):
+                    raise DataError(
+                        f"{place}: {delimiter.join(header)!r} is a line for Excel and no header; remove it "
+                        "(source.delimiter says what parts the fields)"
+                    )
                 if len(set(header)) != len(header):
                     raise DataError(f"{place}: a column's name stands twice; give each column its own")
                 check_columns(header, needed, place, delimiter)

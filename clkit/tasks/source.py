@@ -102,6 +102,13 @@ class Columns:
             raise record
         if not isinstance(record, Mapping):
             raise DataError(f"{where}: the record is {kind_of_value(record)}, not an object; correct or remove it")
+        inside = next(
+            (name for name, value in record.items() if isinstance(value, list) and name not in self.needed), None
+        )
+        if inside is not None and len(record) == 1:
+            raise DataError(
+                f"{where}: the records seem to stand inside of '{inside}'; write that list alone into the file"
+            )
         check_columns(record, self.needed, where)
         if self.messages is not None:
             example = read_conversation(record[self.messages], where, self.messages)
@@ -118,7 +125,8 @@ class Columns:
         text = answer_text(value, where, str(self.label))
         if text is None or blank(text) or text.strip() in self._none:
             return None
-        key = str(int(value)) if self.names and isinstance(value, bool) else text
+        spellings = [text, text.lower(), str(int(value))] if isinstance(value, bool) else [text]
+        key = next((one for one in spellings if self.names and one in self.names), text)
         if self.names is None or (key not in self.names and text in self.names.values()):
             return text
         if key not in self.names:

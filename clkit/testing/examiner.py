@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -17,6 +18,7 @@ from clkit.processes import processes
 from clkit.results.kinds import OVERLAPS, UNBOUNDED, MetricName
 from clkit.results.scores import Answers, Guess, Likelihoods, Tested, task_chance
 from clkit.tasks.blocks import begins
+from clkit.tasks.conversations import NO_TURNS
 from clkit.tasks.stored import token_counts, values
 from clkit.tasks.task import Task
 from clkit.testing.section import EvaluationSection
@@ -74,6 +76,10 @@ def negative_log_likelihoods(family: Family, batch: Mapping[str, torch.Tensor]) 
         for own, due in zip(family.logits(family.model(**inputs), labels), labels, strict=True)
     ]
     return list(zip(torch.stack(measured).tolist(), (labels != IGNORED).sum(dim=1).tolist(), strict=True))
+
+
+def _with_turns(turns: str = NO_TURNS, **row: Any) -> dict[str, Any]:
+    return {**row, "turns": json.loads(turns)} if turns != NO_TURNS else row
 
 
 class Examiner:
@@ -218,9 +224,10 @@ class Examiner:
         return self._encoded[task.name]
 
     def _traces(self, name: str, rows: Dataset) -> list[dict[str, Any]]:
-        """Where each row stands in the data, and its text."""
+        """Where each row stands in the data, its text, and what was said before, if anything was."""
         if name not in self._rows:
-            self._rows[name] = rows.select_columns(["place", "text"]).to_list()
+            kept = rows.select_columns([one for one in ("place", "text", "turns") if one in rows.column_names])
+            self._rows[name] = [_with_turns(**row) for row in kept.to_list()]
         return self._rows[name]
 
     def _over_batches(self, tokens: Sequence[int], of: Callable[[list[int]], list[T]], listener: Listener) -> list[T]:

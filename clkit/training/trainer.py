@@ -13,7 +13,8 @@ What is used of transformers' private names, since it has no public ones for the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,13 +22,13 @@ import torch
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn.utils import clip_grad_norm_
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from clkit.errors import ClkitError, RunError, StrategyError, UsageError
 from clkit.events import Listener
-from clkit.models.family import CLOSED, IGNORED, summed_cross_entropy
 from clkit.models.layers import trained_parameters
 from clkit.models.packed import forward_inputs
 from clkit.models.precision import matrix_products
@@ -35,45 +36,42 @@ from clkit.strategies.contract import SKIPPED, TASK_LOSS, Context, Strategy
 from clkit.strategies.hooks import call, call_all
 from clkit.tasks.stored import token_counts
 from clkit.training.grouping import GroupedByLength, SortedWithinSteps
+from clkit.training.loss import answer_tokens, token_mean_loss
 from clkit.training.row_adamw import RowAdamW
 from clkit.training.sections import ROW_OPTIMIZER
+
+#: What accelerate leaves on a model, among it its mixed precision around `forward`.
+LEFT = ("forward", "_original_forward", "_is_accelerate_prepared")
 
 SUPPORTED = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU}
 
 
-def token_mean_loss(
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    num_items_in_batch: torch.Tensor | None = None,
-    smoothing: float = 0.0,
-) -> torch.Tensor:
-    """Cross-entropy summed over answer tokens and divided by their number in the *whole* optimizer step.
-
-    So the gradient does not depend on how a batch is split into micro-batches and processes. T5's own loss is a mean
-    over one micro-batch, which the Trainer would add up without dividing.
-
-    Args:
-        logits: batch × positions × classes; those at position t are for ``labels[:, t]``.
-        labels: batch × positions, -100 where no loss is due.
-        num_items_in_batch: answer tokens of the step, over all micro-batches and processes.
-        smoothing: ε of (1 − ε) · CE(y) + ε · mean_k CE(k), the mean over the classes that are not `CLOSED`.
-    """
-    summed = summed_cross_entropy(logits, labels)
-    if smoothing:
-        due = logits[labels != IGNORED].float()
-        open_ = due > CLOSED
-        uniform = -(due.log_softmax(-1) * open_).sum(-1) / open_.sum(-1)
-        summed = (1 - smoothing) * summed + smoothing * uniform.sum()
-    return summed / _tokens(labels, num_items_in_batch)
+def _refuse_lost(strategy: Strategy, what: str, term: Any) -> None:
+    """Refuse a term of the loss that would be logged and change nothing."""
+    if not isinstance(term, torch.Tensor) or term.dim() or not term.requires_grad:
+        raise _lost(strategy, what)
 
 
-def _tokens(labels: torch.Tensor, num_items_in_batch: torch.Tensor | None) -> torch.Tensor:
-    return num_items_in_batch if num_items_in_batch is not None else (labels != IGNORED).sum()
+def _lost(strategy: Strategy, what: str) -> StrategyError:
+    return StrategyError(
+        f"strategies.{strategy.options.name}: its {what} must be a scalar that trained parameters take part in; return "
+        "None where there is nothing to add"
+    )
 
 
 def _are_finite(tensors: Iterable[torch.Tensor]) -> bool:
     finite = [tensor.isfinite().all() for tensor in tensors]
     return not finite or bool(torch.stack(finite).all())  # one number is read off the accelerator, not one per tensor
+
+
+@contextmanager
+def as_tested(model: nn.Module) -> Iterator[None]:
+    """Inside, a model in training computes as it will when it is tested: without mixed precision."""
+    taken = {name: vars(model).pop(name) for name in LEFT if name in vars(model)}
+    try:
+        yield
+    finally:
+        vars(model).update(taken)
 
 
 class TaskTrainer(Trainer):
@@ -96,6 +94,7 @@ class TaskTrainer(Trainer):
         matmul: str = "highest",
         **arguments: Any,
     ) -> None:
+        self._caches = getattr(arguments["model"].config, "use_cache", None)
         super().__init__(compute_loss_func=self._loss, **arguments)
         if self.accelerator.distributed_type not in SUPPORTED:
             raise UsageError(
@@ -116,25 +115,28 @@ class TaskTrainer(Trainer):
         # waits for the accelerator, so it is not done in every step.
         self._micro_losses: list[torch.Tensor] = []
         self._step_losses: list[torch.Tensor] = []
-        context.sum_over_processes = lambda tensor: self.accelerator.reduce(tensor, reduction="sum")
         self.remove_callback(PrinterCallback)
         self.add_callback(_Reports(context, strategies, listener))
 
     def release_model(self) -> None:
         """Take off the model what training left on it, so that it is tested as it will be when it is loaded again.
 
-        accelerate leaves its mixed precision around `forward`, and the Trainer hooks on the embeddings, new ones with
-        every task. The optimizer's moments go too: what strategies compute after a task would stand beside them.
+        The Trainer leaves hooks on the embeddings, too, new ones with every task. The optimizer's moments go as well:
+        what strategies compute after a task would stand beside them.
         """
         self.optimizer.state.clear()
         if self.args.torch_compile:
             torch.compiler.reset()
-        for left in ("forward", "_original_forward", "_is_accelerate_prepared"):
+        for left in LEFT:
             self.model.__dict__.pop(left, None)
         if self.args.gradient_checkpointing:
             self.model.activation_checkpointing_disable()
             self.model.disable_input_require_grads()
-        self.model.config.use_cache = True  # the Trainer turns it off for good, and it would be saved so
+        config = self.model.config
+        if self._caches is not None:
+            config.use_cache = self._caches  # the Trainer turns it off for good, and it would be saved so
+        else:
+            vars(config).pop("use_cache", None)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         grouped = self.args.train_sampling_strategy == "group_by_length"
@@ -162,7 +164,8 @@ class TaskTrainer(Trainer):
         for strategy in self._strategies:
             own = call(strategy, "batch_loss", self._context, self._batch, outputs)
             if own is not None:
-                own = own / _tokens(labels, num_items_in_batch)
+                _refuse_lost(strategy, "batch_loss", own)
+                own = own / answer_tokens(labels, num_items_in_batch)
                 name = f"{strategy.name}_loss"
                 self._batch_losses[name] = self._batch_losses.get(name, torch.zeros_like(own)) + own.detach()
                 loss = loss + own
@@ -177,6 +180,7 @@ class TaskTrainer(Trainer):
             for name, value in self._batch_losses.items():
                 self._context.record(name, self._context.sum_over_processes(value))
             self._batch_losses.clear()
+            self.accelerator.unscale_gradients()  # fp16's scale is none of the strategies' business
             self._add_penalties()
             call_all(self._strategies, "before_step", self._context)
             if self._on_nan == "skip" and not _are_finite(one.grad for one in self._with_gradients()):
@@ -196,11 +200,12 @@ class TaskTrainer(Trainer):
         return [*(one for one in parameters if one.grad is not None), *self._context.row_gradients.values()]
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
-        return self.accelerator.clip_grad_norm_(self._with_gradients(), self.args.max_grad_norm)
+        # Not accelerate's, which would take fp16's scale off a second time.
+        return clip_grad_norm_(self._with_gradients(), self.args.max_grad_norm)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         if grad_norm is None:  # it is not clipped
-            grad_norm = self.accelerator.clip_grad_norm_(self._with_gradients(), math.inf)
+            grad_norm = clip_grad_norm_(self._with_gradients(), math.inf)
         return grad_norm
 
     def _add_penalties(self) -> None:
@@ -210,15 +215,11 @@ class TaskTrainer(Trainer):
             penalty = call(strategy, "penalty", self._context)
             if penalty is None:
                 continue
-            if not isinstance(penalty, torch.Tensor) or penalty.dim() or not penalty.requires_grad:
-                raise StrategyError(
-                    f"strategies.{strategy.options.name}: its penalty must be a scalar that trained parameters take "
-                    "part in; return None where there is nothing to add"
-                )
+            _refuse_lost(strategy, "penalty", penalty)
             trained = list(trained_parameters(self.model).values())
-            scaler = self.accelerator.scaler
-            scaled = scaler.scale(penalty) if scaler is not None else penalty
-            gradients = torch.autograd.grad(scaled, trained, allow_unused=True)
+            gradients = torch.autograd.grad(penalty, trained, allow_unused=True)
+            if all(gradient is None for gradient in gradients):
+                raise _lost(strategy, "penalty")
             for parameter, gradient in zip(trained, gradients, strict=True):
                 if gradient is not None:
                     parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)

@@ -31,7 +31,7 @@ from clkit.report.card import PEFT_CLASSES, model_card
 from clkit.results.answers import UNFINISHED
 from clkit.run.folder import RunFolder
 from clkit.tasks.prompts import build_prompt
-from tests.toy import TASKS, Finished, toy_recipe
+from tests.toy import TASKS, Finished, as_conversations, toy_recipe, write_task
 
 AUTO = {
     "seq2seq": "AutoModelForSeq2SeqLM",
@@ -262,6 +262,31 @@ def test_baselines_chat_templates_and_pre_training_are_exported_too(
         out = tmp_path / f"masked-{adapter}"
         assert export(run, out, model_card, adapter=adapter).learned == ("second",)
         assert len(printed(out, monkeypatch)) == 1
+
+
+def test_the_card_of_conversations_has_the_system_turn_that_all_share(
+    tmp_path: Path, flat_t5: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def turns_of(place: int) -> list[tuple[str, str]]:
+        return [("system", "w3 w4")]
+
+    def others(place: int) -> list[tuple[str, str]]:
+        return [("user", f"w{place}"), ("assistant", "w2")]
+
+    first, second = (write_task(tmp_path, name) for name in TASKS)
+    tasks = [as_conversations(first, turns_of), as_conversations(second, others)]
+    run = train(toy_recipe(tmp_path, flat_t5, tasks=tasks, training={"epochs": 1.0}), tmp_path / "run")
+    done = export(run, tmp_path / "out", model_card)
+    own, other = (str(use.prompt) for use in done.uses)
+    assert f"system: w3 w4\n{TEXT}" in own
+    assert "w2" not in other
+    card = (tmp_path / "out/README.md").read_text("utf-8")
+    assert card.count("Its inputs stood in conversations") == 1
+    recipe = Recipe.load(run.recipe_path)
+    family = load_stage(run, recipe, None)
+    family.model.eval()
+    answers = [family.answer([one], task)[0] for one, task in zip((own, other), load_tasks(recipe), strict=True)]
+    assert printed(tmp_path / "out", monkeypatch) == answers
 
 
 def byte_llama(folder: Path) -> Path:

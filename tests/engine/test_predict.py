@@ -13,11 +13,14 @@ from typer.testing import CliRunner
 
 from clkit.cli import app
 from clkit.cli.predict import predict
+from clkit.engine.sequence import train
 from clkit.errors import ClkitError, DataError, ModelError, UsageError
+from clkit.report.answers import read_examples
+from clkit.results.scores import without_texts
 from clkit.run.folder import RunFolder
 from clkit.tasks.prompts import build_prompt
 from tests.cli.verbs import call
-from tests.toy import Finished, toy_recipe
+from tests.toy import Finished, as_conversations, toy_recipe, write_task
 
 LEARNING = {"epochs": 6.0}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -61,6 +64,33 @@ def test_the_texts_of_the_test_get_its_answers(run: RunFolder, tmp_path: Path) -
                 assert sum(one["scores"].values()) == pytest.approx(1, abs=1e-5)
                 likeliest = one.get("ranked", one["prediction"] if "classification" in run.recipe_yaml() else None)
                 assert likeliest in (None, max(one["scores"], key=one["scores"].get))
+
+
+def test_what_was_said_before_is_recorded_shown_asked_again_and_missed(
+    toy_t5: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def turns_of(place: int) -> list[tuple[str, str]]:
+        return [("system", "w3"), *([("user", f"w{place}"), ("assistant", "w2")] if place % 2 else [])]
+
+    task = as_conversations(write_task(tmp_path, "first", examples=8), turns_of)
+    run = train(toy_recipe(tmp_path, toy_t5, tasks=[task], training={"epochs": 1.0}), tmp_path / "run")
+    records = [json.loads(line) for line in (run.stages()[-1].folder / "predictions.jsonl").read_text().splitlines()]
+    for place, record in enumerate(records):
+        assert [(turn["role"], turn["content"]) for turn in record["turns"]] == turns_of(place)
+        assert record["text"].startswith("w")
+    examples = read_examples(run)
+    assert examples[1].text == f"system: w3\nuser: w1\nassistant: w2\n{records[1]['text']}"
+    assert "turns" not in without_texts(records[1], ["x"])
+
+    remark = (
+        "task 'first' was learned from conversations, and this is asked without the turns before it; give them with"
+    )
+    for given, heard in ((["w6 w1"], True), (["--file", task["source"]["test"]], False)):
+        result = call(predict, str(run.path), "--task", "first", *given, "--json")
+        assert result.exception is None
+        assert (remark in " ".join(result.stderr.split())) is heard
+    again = [json.loads(line)["prediction"] for line in result.stdout.splitlines()]
+    assert again == [record["prediction"] for record in records]
 
 
 def test_scores_are_what_stock_transformers_computes(toy_tasks: Path, flat_t5: Path, finished: Finished) -> None:

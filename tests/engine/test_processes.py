@@ -45,6 +45,9 @@ class Launched:
         return [(self.folder / f"{name}-{rank}.txt").read_text() for rank in (0, 1)]
 
 
+COUNTS = {"name": "tests.engine.two_processes:Counts"}
+
+
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory, flat_t5: Path, dropout_t5: Path) -> Launched:
     """Started once, since starting takes longer than training."""
@@ -53,7 +56,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory, flat_t5: Path, dropout_t5
     ewc = {"name": "ewc", "examples": 7}  # four of them on one process, three on the other
     adapters = {"method": "incremental_lora", "rank": 4, "dropout": 0.0}  # each process would drop other units
     recipes = {
-        "full": toy_recipe(folder, flat_t5, strategies=[replay, ewc, MIGU], training=TRAINING),
+        "full": toy_recipe(folder, flat_t5, strategies=[replay, ewc, MIGU, COUNTS], training=TRAINING),
         "incremental": toy_recipe(
             folder,
             flat_t5,
@@ -153,6 +156,10 @@ def test_the_loss_and_the_masked_share_are_the_same(pair: Pair) -> None:
 
 
 # --- full tuning with replay, EWC and MIGU ------------------------------------------------------------------------
+
+
+def test_a_strategy_sums_over_processes_before_training_too(full: Pair) -> None:
+    assert [set(values) for values in full.logged("counted")] == [{1.0}, {2.0}]
 
 
 def test_the_weights_are_the_same(full: Pair) -> None:

@@ -16,14 +16,30 @@ import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 from signal import SIGTERM, raise_signal
-from typing import Any
+from typing import Any, ClassVar
+
+import torch
 
 from clkit.cli.app import app
 from clkit.engine.sequence import train
 from clkit.errors import InterruptionError
 from clkit.processes import processes
 from clkit.recipe.recipe import Recipe
+from clkit.strategies.contract import Context, Strategy
 from clkit.training.trainer import _Reports
+
+
+class Counts(Strategy):
+    """Logs how many processes there are, as their sum says before the task's training is built."""
+
+    name: ClassVar[str] = "counts"
+
+    def before_task(self, context: Context) -> None:
+        self.counted = context.sum_over_processes(torch.ones(1))
+
+    def before_forward(self, context: Context, batch: Any) -> None:
+        context.log(counted=self.counted)
+
 
 RECIPES = ("full", "incremental", "general", "interrupted")
 STOPPED = "stopped"

@@ -24,7 +24,7 @@ from clkit.models.sections import FullTuning, IncrementalLoraTuning, LoraTuning,
 from clkit.models.weights import Weights
 from clkit.strategies.builtin.lwf import distillation
 from clkit.tasks.task import Task
-from clkit.training.trainer import token_mean_loss
+from clkit.training.loss import token_mean_loss
 from tests.models.test_adapters import learn
 
 LABELS = {"a": ("yes", "no"), "b": ("no", "maybe"), "c": ("left", "right", "yes")}

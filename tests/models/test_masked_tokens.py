@@ -20,7 +20,7 @@ from clkit.models.loading import begin_task, load_model, save_model
 from clkit.models.objective import Pretraining
 from clkit.models.sections import FullTuning, IncrementalLoraTuning, LoraTuning, ModelSection, Tuning
 from clkit.testing.examiner import negative_log_likelihoods
-from clkit.training.trainer import token_mean_loss
+from clkit.training.loss import token_mean_loss
 from tests.models.test_adapters import learn
 
 BEGIN, END, MASK, PAD = 40, 1, 41, 0

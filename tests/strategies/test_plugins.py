@@ -331,7 +331,47 @@ def test_a_broken_strategy_is_one_clear_line(importable: Path, source: str, attr
         (
             "state_dict(self)",
             "return {'seen': {1, 2}}",
-            "strategies.mine:Hook: its state 'seen' is neither a tensor nor plain JSON (Object of type set is not",
+            "strategies.mine:Hook: its state 'seen' holds a set, which is no tensor and does not come back from",
+        ),
+        (
+            "state_dict(self)",
+            "return {'seen': {0: 1}}",
+            "strategies.mine:Hook: its state 'seen' holds the key 0, which is no tensor and does not come back from",
+        ),
+        (
+            "state_dict(self)",
+            "return {'seen': [(1, 2)]}",
+            "strategies.mine:Hook: its state 'seen' holds a tuple, which is no tensor and does not come back from JSON",
+        ),
+        (
+            "state_dict(self)",
+            "pass",
+            "strategy Hook, state_dict: must return Mapping, not NoneType",
+        ),
+        (
+            "training_data(self, context, dataset)",
+            "return list(dataset)",
+            "strategy Hook, training_data: must return Dataset, not list",
+        ),
+        (
+            "remarks(self, family, tasks)",
+            "yield {}['x']",
+            "strategy Hook, remarks ({mine}:9): KeyError: there is no key 'x' (in code that is not clkit's; ",
+        ),
+        (
+            "batch_loss(self, context, batch, outputs)",
+            "return outputs['logits'].sum(-1)",
+            "strategies.mine:Hook: its batch_loss must be a scalar that trained parameters take part in; return None ",
+        ),
+        (
+            "batch_loss(self, context, batch, outputs)",
+            "return outputs['logits'].detach().sum()",
+            "strategies.mine:Hook: its batch_loss must be a scalar that trained parameters take part in; return None ",
+        ),
+        (
+            "penalty(self, context)",
+            "return torch.ones((), requires_grad=True).square()",
+            "strategies.mine:Hook: its penalty must be a scalar that trained parameters take part in; return None ",
         ),
         (
             "penalty(self, context)",

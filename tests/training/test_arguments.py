@@ -16,6 +16,7 @@ from transformers.utils import is_bitsandbytes_available
 from clkit.engine.prepare import prepare, without_effect
 from clkit.engine.sequence import train
 from clkit.errors import RecipeError, UsageError
+from clkit.models.sections import ModelSection
 from clkit.recipe import inputs
 from clkit.recipe.inputs import missing_inputs
 from clkit.run.folder import RunFolder
@@ -35,6 +36,24 @@ def test_micro_batches_times_processes_make_the_batch(
 ) -> None:
     assert batch_split(batch, micro, processes) == expected
     assert expected[0] * expected[1] * processes == batch
+
+
+def test_replay_keeps_no_optimizer_from_leaving_masked_rows_alone(tmp_path: Path, flat_t5: Path) -> None:
+    migu = {"name": "migu", "mask": "update", "moments": "held", "hold": 5}
+    plan = prepare(toy_recipe(tmp_path, flat_t5, strategies=[migu, {"name": "replay"}])).plan()
+    assert "migu: the optimizer leaves masked rows alone" in plan.remarks
+
+
+@pytest.mark.parametrize("method", ["lora", "incremental_lora"])
+def test_that_weights_round_what_is_merged_into_them_is_said(tmp_path: Path, flat_llama: Path, method: str) -> None:
+    recipe = toy_recipe(tmp_path, flat_llama, tuning={"method": method, "rank": 2})
+    remarks = (
+        prepare(recipe.model_copy(update={"model": ModelSection(name=str(flat_llama), dtype="bfloat16")}))
+        .plan()
+        .remarks
+    )
+    said = "model.dtype: bfloat16: each finished task's adapter is merged into weights that round it"
+    assert any(remark.startswith(said) for remark in remarks) is (method == "incremental_lora")
 
 
 @pytest.mark.parametrize(("batch", "micro", "processes"), [(64, None, 3), (64, 24, 2), (2, None, 4)])

@@ -113,10 +113,12 @@ def test_a_loss_that_is_never_finite_keeps_the_last_step(
     assert (payload["kept_step"], payload["validation_loss"]) == (12, None)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_loss_is_that_of_the_model_that_is_saved(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(("kind", "precision"), [*((kind, "fp32") for kind in KINDS), ("flat_llama", "bf16")])
+def test_the_loss_is_that_of_the_model_that_is_saved(
+    kind: str, precision: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """Computed anew by a test of its own, with the saved model, on the validation rows."""
-    training = {"epochs": 1.0, "evaluate_every": 2, "keep": "best", "learning_rate": 3e-2}
+    training = {"epochs": 1.0, "evaluate_every": 2, "keep": "best", "learning_rate": 3e-2, "precision": precision}
     model = request.getfixturevalue(kind)
     chosen = toy_recipe(tmp_path, model, data=DATA, training=training, **KINDS[kind])
     run = train(chosen, tmp_path / "run")

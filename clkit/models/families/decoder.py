@@ -18,7 +18,7 @@ from clkit.models.family import IGNORED, PROBE, TOKENS, Batch, Collator, Generat
 from clkit.models.greedy import end_ids, greedily, pad_id, texts_written
 from clkit.models.layers import evaluation_mode
 from clkit.models.objective import Objective
-from clkit.models.padding import padded, positions
+from clkit.models.padding import padded, places
 from clkit.models.precision import is_rounding
 from clkit.models.side_by_side import (
     MOST_LOGITS,
@@ -158,7 +158,7 @@ class Decoder(Generating):
         alone, (ids, mask) = self._left_padded([short]), self._left_padded([long, short])
         with evaluation_mode(self.model), torch.inference_mode():
             right, found, wrong = (
-                self._read(some, seen, positions(seen)).logits[-1, -1]
+                self._read(some, seen, places(seen)).logits[-1, -1]
                 for some, seen in (alone, (ids, mask), (ids, torch.ones_like(mask)))
             )
         return is_rounding(found, right, wrong, self.base, **_ROUNDING)
@@ -187,7 +187,7 @@ class Decoder(Generating):
         """
         pad, device = pad_id(self.tokenizer), self.model.device
         ids, mask = self._left_padded(self.prompt_ids(prompts))
-        read = self._read(ids, mask, positions(mask), use_cache=True)
+        read = self._read(ids, mask, places(mask), use_cache=True)
         cache, begun = read.past_key_values, read.logits[:, -1].float().log_softmax(dim=1)
         targets = {key: [part.to(device) for part in padded(rows, pad)] for key, rows in tails.items()}
         found = {key: begun.gather(1, target[:, :1])[:, 0] for key, (target, _) in targets.items()}
@@ -197,7 +197,7 @@ class Decoder(Generating):
             keys = [longer[index] for index in group]
             target, known = ([targets[key][part] for key in keys] for part in (0, 1))
             fed = [part[:, :-1] for part in known]
-            places = [positions(torch.cat([mask, part], dim=1))[:, mask.shape[1] :] for part in fed]
+            of_fed = [places(torch.cat([mask, part], dim=1))[:, mask.shape[1] :] for part in fed]
             widths = [part.shape[1] for part in fed]
             alone = len(keys) == 1
             further = self.model(
@@ -207,7 +207,7 @@ class Decoder(Generating):
                 else own_tokens_only(widths, mask, self.model.dtype),
                 past_key_values=copy.deepcopy(cache),  # which the pass appends to
                 use_cache=True,
-                **self._accepted(position_ids=torch.cat(places, dim=1)),
+                **self._accepted(position_ids=torch.cat(of_fed, dim=1)),
             )
             each = log_probabilities(further.logits, torch.cat([part[:, 1:] for part in target], dim=1))
             each = each * torch.cat([part[:, 1:] for part in known], dim=1)

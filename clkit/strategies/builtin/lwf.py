@@ -53,7 +53,8 @@ def distillation(student: torch.Tensor, teacher: torch.Tensor, temperature: floa
 
 
 class LwF(Strategy):
-    """L = L_task + α τ² Σ_t KL(p_t^τ ‖ q_t^τ), over the answer tokens t of the task's own examples (paper section 3).
+    """L = L_task + α τ² Σ_t KL(p_t^τ ‖ q_t^τ), over the answer tokens t of what the task is trained on (paper
+    section 3: its own examples), replayed examples too.
 
     p_t is the next-token distribution of the teacher, the model as it was before the task, and q_t that of the model in
     training, both given the prompt and the gold answer up to t. A model that generates its answers has one head for all

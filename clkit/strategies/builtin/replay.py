@@ -18,6 +18,7 @@ from clkit.strategies.replay_options import ReplayOptions
 from clkit.tasks.stored import values
 
 if TYPE_CHECKING:
+    import torch
     from datasets import Dataset
 
     from clkit.models.family import Family
@@ -27,8 +28,9 @@ class Replay(Strategy):
     """Trains on each task's own examples, all of them once per epoch, and beside them on some of finished tasks and
     of general data.
 
-    When a task is finished, some of its own examples, never replayed or general ones, go into the buffer: prompt and
-    answer as they were trained on. The next tasks' training data are their own examples and those drawn from the
+    When a task is finished, some of the examples that replay was given, never replayed or general ones, go into the
+    buffer: prompt and answer as they were trained on. Those are the task's own, and what strategies before it in the
+    list make of them. The next tasks' training data are their own examples and those drawn from the
     buffer, shuffled. So `strategies.json` of every finished task holds training texts; `clkit forget-data` takes them
     out. Every draw is seeded by the recipe's seed, the task's place and the purpose: the same in all processes and
     resumed.
@@ -94,7 +96,7 @@ class Replay(Strategy):
                 )
         return Dataset.from_list([row["example"] for row in kept], features=dataset.features)
 
-    def before_step(self, context: Context) -> None:
+    def before_forward(self, context: Context, batch: Mapping[str, torch.Tensor]) -> None:
         context.log(**self._shares)
 
     def after_task(self, context: Context) -> None:

@@ -118,6 +118,11 @@ class FilesSource(SourceSection):
             records = parquet_records(path)
         elif kind == ".txt" and wanted.plain_text:
             records, columns = documents(path), Columns("text", None)
+        elif path.is_dir():
+            raise DataError(
+                f"{path}: is a folder; give one file of it, or read it by source.kind: folder (CL_Benchmark's "
+                "layout) or hub (what `datasets` saved)"
+            )
         else:
             known = (*_JSON, *DELIMITERS, ".parquet")
             *kinds, last = (*known, ".txt") if wanted.plain_text else known

@@ -216,6 +216,27 @@ def test_lora_masks_a_by_its_own_output_and_b_by_the_whole_layers(toy_t5: Path, 
     assert checked == 2 * 2 + 2 * 4  # q and v of self-attention, and of cross-attention in the decoder
 
 
+@pytest.mark.parametrize("count_padding", [False, True])
+def test_the_identity_that_dora_sends_through_an_adapter_is_no_token(toy_t5: Path, count_padding: bool) -> None:
+    loaded = toy(toy_t5, LORA.model_copy(update={"use_dora": True}))
+    inputs = Inputs(loaded)
+    batches = [batch(loaded, 7)]
+    strategy = MIGU(MIGUOptions(name="migu", threshold=0.5, count_padding=count_padding))
+    strategy.check(loaded, 2)
+    inputs.seen.clear()
+    where = context(loaded)
+    strategy.before_task(where)
+    loaded.model.train()
+    step(loaded, strategy, batches, where)
+    layers = [(name, one) for name, one in select_layers(loaded, ["attention"]).items() if hasattr(one, "lora_A")]
+    for name, module in layers:
+        a = module.lora_A["default"].weight
+        an = a.detach().numpy()
+        score = magnitude(inputs, name, lambda x, an=an: x @ an.T, batches, count_padding)
+        assert zero_rows(a) == expected_rows(score, 0.5), name
+    assert layers
+
+
 def adamw(loaded: Family) -> torch.optim.AdamW:
     return torch.optim.AdamW([p for p in loaded.model.parameters() if p.requires_grad], lr=0.1, weight_decay=0.1)
 
@@ -333,14 +354,22 @@ def test_rows_are_held_for_as_many_steps_and_no_more(toy_t5: Path, micro_batches
     assert all(one != other for one, other in itertools.pairwise(chosen[1]))
 
 
-def held_rows(folder: Path, hold: int, micro_batches: int) -> list[list[set[int]]]:
-    """The rows masked, by layer, in eight steps of a task over other batches, in which no weight moves."""
+def held_rows(folder: Path, hold: int, micro_batches: int, broken: int | None = None) -> list[list[set[int]]]:
+    """The rows masked, by layer, in eight steps of a task over other batches, in which no weight moves.
+
+    Args:
+        broken: the step in which no number is finite.
+    """
     loaded = load_toy(folder)
     strategy = MIGU(MIGUOptions(name="migu", hold=hold))
     strategy.steps = Steps(micro_batches, 1, "rows are looked at in whole gradients")
     strategy.before_task(context(loaded))
     found = []
+    embeddings = loaded.model.get_input_embeddings().weight
+    own = embeddings.detach().clone()
     for number in range(8):
+        with torch.no_grad():
+            embeddings.copy_(own * (torch.nan if number == broken else 1))
         step(
             loaded,
             strategy,
@@ -351,6 +380,14 @@ def held_rows(folder: Path, hold: int, micro_batches: int) -> list[list[set[int]
         loaded.model.zero_grad()
     strategy.after_task(context(loaded))
     return found
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_rows_of_a_step_that_is_not_finite_are_not_held(toy_t5: Path, micro_batches: int) -> None:
+    """Such a step is left out (`on_nan: skip`); the next one chooses, and its rows are held until the next are due."""
+    always = held_rows(toy_t5, 1, micro_batches)
+    found = held_rows(toy_t5, 3, micro_batches, broken=3)
+    assert found[4:] == [always[4], always[4], always[6], always[6]]
 
 
 def test_held_rows_need_rows_that_change() -> None:
@@ -394,6 +431,29 @@ def test_first_task_is_left_alone_unless_asked(toy_t5: Path) -> None:
         step(loaded, strategy, [batch(loaded, 0)], where)
         weight = loaded.model.encoder.block[0].layer[0].SelfAttention.v.weight
         assert bool(zero_rows(weight)) is masks
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_whoever_hooks_on_a_weight_is_given_its_whole_gradient(toy_t5: Path, early: bool) -> None:
+    masked, given = {}, []
+    for hooked in (False, True):
+        loaded = toy(toy_t5)
+        strategy = MIGU(MIGUOptions(name="migu"))
+        strategy.steps = Steps(1, 1)
+        weight = linear_layers(loaded.model)["encoder.block.0.layer.0.SelfAttention.q"].weight
+        where = context(loaded)
+        if hooked and early:
+            weight.register_hook(given.append)
+        strategy.before_task(where)
+        if hooked and not early:
+            weight.register_hook(given.append)
+        step(loaded, strategy, [batch(loaded, 7)], where)
+        rows = where.row_gradients.pop(weight, None)
+        masked[hooked] = weight.grad if rows is None else torch.zeros_like(weight).index_copy_(0, rows.rows, rows.grad)
+        strategy.after_task(where)
+    assert torch.equal(masked[True], masked[False])
+    assert [one.shape for one in given] == [weight.shape]
+    assert given[0].any(dim=1).all()
 
 
 def test_hooks_are_gone_after_the_task(toy_t5: Path) -> None:

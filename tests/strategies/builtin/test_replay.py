@@ -165,7 +165,7 @@ def learn(strategy: Replay, index: int, dataset: Dataset, seed: int = 5) -> Data
     """One task as the engine runs it; what was trained on."""
     where = context(index, seed)
     trained = strategy.training_data(where, dataset)
-    strategy.before_step(where)
+    strategy.before_forward(where, {})
     strategy.after_task(where)
     return trained
 
@@ -296,7 +296,7 @@ def test_without_a_ratio_the_log_says_how_much_was_replayed_and_nothing_on_the_f
         where = context(index)
         strategy.training_data(where, own_data(index, 20))
         for _ in range(2):
-            strategy.before_step(where)
+            strategy.before_forward(where, {})
         strategy.after_task(where)
         assert where.take_terms() == pytest.approx(expected)
 
@@ -364,7 +364,7 @@ def test_general_examples_are_logged_apart() -> None:
     for index, expected in enumerate([{"general_share": 5 / 25}, {"general_share": 0.2, "replay_share": 5 / 30}]):
         where = context(index)
         mixed = len(strategy.training_data(where, own_data(index, 20)))
-        strategy.before_step(where)
+        strategy.before_forward(where, {})
         strategy.after_task(where)
         assert where.take_terms() == pytest.approx(expected | {"general_share": 5 / mixed})
 

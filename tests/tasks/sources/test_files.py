@@ -138,6 +138,7 @@ def test_csv_keeps_what_was_written(tmp_path_factory: pytest.TempPathFactory, pa
         (".jsonl", '{"text": "a", "label": "x"}\n{"text": "b"', ":2: broken JSON"),
         (".jsonl", '"a"', ":1: the record is text, not an object"),
         (".jsonl", '{"txt": "a", "label": "x"}', ":1: no column 'text', did you mean 'txt'? (columns: txt, label)"),
+        (".json", '{"data": [{"text": "a"}]}', ":1: the records seem to stand inside of 'data'; write that list alone"),
         (".jsonl", '{"text": {}, "label": "x"}', ":1: 'text' is an object, not text"),
         (".jsonl", b'{"text": "a"}\n\xff', ":2: byte 0xff is not UTF-8; save the file as UTF-8"),
         (".csv", "text,label\n", ": no records"),
@@ -147,6 +148,7 @@ def test_csv_keeps_what_was_written(tmp_path_factory: pytest.TempPathFactory, pa
             ":1: no column 'text': the header has ';' as delimiter ('text;label'); write the file with commas, or set "
             'source.delimiter: ";" (kind: files)',
         ),
+        (".csv", "sep=;\ntext;label\na;x\n", ":1: 'sep=;' is a line for Excel and no header; remove it (source."),
         (".csv", "text,label\na,x\na, b,x\n", ":3: the header has 2 fields, this record 3"),
         (".csv", "text,label\na\n", ":2: the header has 2 fields, this record 1"),
         (".csv", "text,text\na,x\n", ":1: a column's name stands twice"),
@@ -179,8 +181,33 @@ def test_what_is_broken_is_named(tmp_path: Path, suffix: str, content: str | byt
     assert str(error.value).startswith(f"{tmp_path / 'data'}{suffix}{message}")
 
 
+def test_white_space_in_a_header_is_no_other_delimiter(tmp_path: Path) -> None:
+    message = (
+        r":1: no column 'label', did you mean 'label ', which differs in white space\? \(columns: a, text, label \)"
+    )
+    for mark in ",;":
+        with pytest.raises(DataError, match=message):
+            read(tmp_path, ".csv", f"a{mark}text{mark}label \n1{mark}b{mark}x\n", delimiter=mark)
+    with pytest.raises(DataError, match=r"the header has ';' as delimiter \('a;text;label '\)"):
+        read(tmp_path, ".csv", "a;text;label \n1;b;x\n", delimiter=",")
+
+
+@pytest.mark.parametrize("names", [["no", "yes"], *({off: "no", on: "yes"} for off, on in ("01", ("false", "true")))])
+def test_true_and_false_are_named_as_they_are_written_or_by_number(tmp_path: Path, names: Any) -> None:
+    for suffix, content in ((".parquet", parquet({"text": ["a", "b"], "label": [True, False]})),):
+        assert read(tmp_path, suffix, content, label_names=names).answers == ["yes", "no"]
+    rows = '{"text": "a", "label": true}\n{"text": "b", "label": false}\n'
+    assert read(tmp_path, ".jsonl", rows, label_names=names).answers == ["yes", "no"]
+    python = {"False": "no", "True": "yes"}
+    assert read(tmp_path, ".jsonl", rows, label_names=python).answers == ["yes", "no"]
+    assert read(tmp_path, ".csv", "text,label\na,True\nb,False\n", label_names=python).answers == ["yes", "no"]
+
+
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
-    for name, message in (("none.jsonl", "no such file"), ("folder.csv", "is not a file but a folder")):
+    (tmp_path / "data").mkdir()
+    whole = "data: is a folder; give one file of it, or read it by source.kind: folder"
+    named = {"none.jsonl": "no such file", "folder.csv": "is not a file but a folder", "data": whole}
+    for name, message in named.items():
         (tmp_path / "folder.csv").mkdir(exist_ok=True)
         path = str(tmp_path / name)
         with pytest.raises(DataError, match=message):
