@@ -464,6 +464,10 @@ class TestMetric:
         assert "bwt -37.5" in " ".join(outside.split())
         assert json.loads(call("--metric", "accuracy_ranked", "--json").output)["runs"][0]["ranked"] is None
 
+    def test_of_ranked_labels_a_metric_of_zero_is_no_missing_one(self):
+        make_scored(scores={task: {"exact_match": [1.0, 0.5], "accuracy_ranked": [0.5, 0.5]} for task in "ab"})
+        assert "bwt 0.0, forgetting 0.0" in " ".join(call().output.split())
+
     def test_the_runs_own_metric_may_be_named(self):
         make_scored()
         assert call("--metric", "exact_match").output == call().output

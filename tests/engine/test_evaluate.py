@@ -64,6 +64,24 @@ def test_rows_without_a_gold_label_are_told_of(tmp_path: Path, flat_t5: Path) ->
     assert told in tested.remarks
 
 
+def test_tests_that_stand_in_training_data_are_told_of_where_the_run_saw_these(tmp_path: Path, flat_t5: Path) -> None:
+    recipe = toy_recipe(tmp_path, flat_t5, training={"epochs": 1.0})
+    run = train(recipe, tmp_path / "run")
+    first, second = (task.model_dump(mode="json") for task in recipe.task_recipes())
+    own = {**first["source"], "test": first["source"]["train"]}
+    found = []
+    for name in ("first", "another"):
+        heard = Heard()
+        tasks = [{**first, "name": name, "source": own}, second]
+        evaluate(run, recipe=toy_recipe(tmp_path, flat_t5, tasks=tasks), listener=heard)
+        found.append([remark for remark in heard.remarks if "stand in the training examples" in remark])
+    assert [len(remarks) for remarks in found] == [0, 0]
+    alike = toy_recipe(tmp_path, flat_t5, training={"epochs": 1.0}, tasks=[{**first, "source": own}, second])
+    heard = Heard()
+    evaluate(train(alike, tmp_path / "alike"), listener=heard)
+    assert sum("stand in the training examples" in remark for remark in heard.remarks) == 1
+
+
 class Stops(Listener):
     """Stops the run before the last task is tested, and remembers the tests that were begun."""
 

@@ -75,6 +75,7 @@ def problems_of(text: str | bytes) -> list[str]:
             "training: {adam_betas: [0.9, 1]}",
             "training.adam_betas[1]: 1 is out of range (allowed: a number from 0, below 1)",
         ),
+        ("training: {epochs: nan}", "training.epochs: 'nan' is not a number (allowed: a number above 0, up to 100000)"),
         ("training: {per_task: {3: {epochs: 2}}}", "training.per_task: the key 3 is not text; put it in quotes"),
         (
             "training: {per_task: {topic: {epochs: 2}}}",
