@@ -219,6 +219,9 @@ def test_lora_masks_a_by_its_own_output_and_b_by_the_whole_layers(toy_t5: Path, 
 @pytest.mark.parametrize("count_padding", [False, True])
 def test_the_identity_that_dora_sends_through_an_adapter_is_no_token(toy_t5: Path, count_padding: bool) -> None:
     loaded = toy(toy_t5, LORA.model_copy(update={"use_dora": True}))
+    with torch.no_grad():  # what the layers are given is quiet beside the identity
+        for name, parameter in loaded.model.named_parameters():
+            parameter.mul_(0.01 if "layer_norm" in name else 1)
     inputs = Inputs(loaded)
     batches = [batch(loaded, 7)]
     strategy = MIGU(MIGUOptions(name="migu", threshold=0.5, count_padding=count_padding))
@@ -437,7 +440,7 @@ def test_first_task_is_left_alone_unless_asked(toy_t5: Path) -> None:
 def test_whoever_hooks_on_a_weight_is_given_its_whole_gradient(toy_t5: Path, early: bool) -> None:
     masked, given = {}, []
     for hooked in (False, True):
-        loaded = toy(toy_t5)
+        loaded = load_toy(toy_t5)
         strategy = MIGU(MIGUOptions(name="migu"))
         strategy.steps = Steps(1, 1)
         weight = linear_layers(loaded.model)["encoder.block.0.layer.0.SelfAttention.q"].weight
@@ -451,7 +454,7 @@ def test_whoever_hooks_on_a_weight_is_given_its_whole_gradient(toy_t5: Path, ear
         rows = where.row_gradients.pop(weight, None)
         masked[hooked] = weight.grad if rows is None else torch.zeros_like(weight).index_copy_(0, rows.rows, rows.grad)
         strategy.after_task(where)
-    assert torch.equal(masked[True], masked[False])
+    torch.testing.assert_close(masked[True], masked[False])
     assert [one.shape for one in given] == [weight.shape]
     assert given[0].any(dim=1).all()
 
