@@ -97,7 +97,7 @@ def check_columns(columns: Iterable[str], needed: Iterable[str], where: str, del
         if column not in known:
             header = delimiter.join(known)
             for mark in ";\t|,".replace(delimiter, ""):
-                names = (name.strip(" \"'") for name in re.split(rf"[{mark}{delimiter}]", header))
+                names = (name.strip(" \"'") for name in re.split(rf"[{mark}{re.escape(delimiter)}]", header))
                 if mark in header and column in names:
                     usual = "tabs" if delimiter == "\t" else "commas"
                     raise DataError(
