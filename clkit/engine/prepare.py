@@ -120,6 +120,14 @@ class Prepared:
         if remark is not None:
             yield remark
 
+    def _rounded_merges(self) -> Iterator[str]:
+        weights = str(self.family.base.dtype).removeprefix("torch.")
+        if self.recipe.tuning.method == "incremental_lora" and len(self.stages) > 1 and weights != "float32":
+            yield (
+                f"model.dtype: each finished task's adapter is merged into weights in {weights}, which round it by "
+                "more the smaller it is beside them; in float32 nothing is lost"
+            )
+
     def _remarks_of_strategies(self) -> Iterator[str]:
         for strategy in self.strategies:
             told = call(strategy, "remarks", self.family, len(self.tasks), gives=Iterable)
@@ -160,6 +168,7 @@ class Prepared:
                 *left_out(self.tasks),
                 *without_effect(self.recipe, self.tasks),
                 *self._slow_attention(),
+                *self._rounded_merges(),
                 *few_steps({stage.name: steps[stage.name] for stage in to_come}),
                 *self._remarks_of_examples(to_come),
                 *self._remarks_of_strategies(),
@@ -227,11 +236,6 @@ def without_effect(recipe: Recipe, tasks: Sequence[Task]) -> Iterator[str]:
             yield f"data.validation_share: {aside:,} training rows are set aside, and nothing is tested on them"
     if recipe.evaluation.split == "validation" and recipe.training.keep == "best":
         yield "training.keep: best chooses by the split that is tested on (evaluation.split), so scores are flattering"
-    if recipe.model.dtype != "float32" and recipe.tuning.method == "incremental_lora" and len(tasks) > 1:
-        yield (
-            f"model.dtype: {recipe.model.dtype}: each finished task's adapter is merged into weights that round it, by "
-            "more the smaller it is beside them; in float32 nothing is lost"
-        )
     if recipe.training.precision == "auto":
         yield f"training.precision: auto is {chosen_precision(recipe.training)} on this machine"
     matmul, device = recipe.training.matmul, processes().device

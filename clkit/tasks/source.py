@@ -102,13 +102,10 @@ class Columns:
             raise record
         if not isinstance(record, Mapping):
             raise DataError(f"{where}: the record is {kind_of_value(record)}, not an object; correct or remove it")
-        inside = next(
-            (name for name, value in record.items() if isinstance(value, list) and name not in self.needed), None
-        )
-        if inside is not None and len(record) == 1:
-            raise DataError(
-                f"{where}: the records seem to stand inside of '{inside}'; write that list alone into the file"
-            )
+        if len(record) == 1:
+            ((name, value),) = record.items()
+            if isinstance(value, list) and name not in self.needed:
+                raise DataError(f"{where}: the records seem to stand in '{name}'; write that list alone into the file")
         check_columns(record, self.needed, where)
         if self.messages is not None:
             example = read_conversation(record[self.messages], where, self.messages)

@@ -52,7 +52,7 @@ def test_that_weights_round_what_is_merged_into_them_is_said(tmp_path: Path, fla
         .plan()
         .remarks
     )
-    said = "model.dtype: bfloat16: each finished task's adapter is merged into weights that round it"
+    said = "model.dtype: each finished task's adapter is merged into weights in bfloat16, which round it by more"
     assert any(remark.startswith(said) for remark in remarks) is (method == "incremental_lora")
 
 

@@ -138,7 +138,7 @@ def test_csv_keeps_what_was_written(tmp_path_factory: pytest.TempPathFactory, pa
         (".jsonl", '{"text": "a", "label": "x"}\n{"text": "b"', ":2: broken JSON"),
         (".jsonl", '"a"', ":1: the record is text, not an object"),
         (".jsonl", '{"txt": "a", "label": "x"}', ":1: no column 'text', did you mean 'txt'? (columns: txt, label)"),
-        (".json", '{"data": [{"text": "a"}]}', ":1: the records seem to stand inside of 'data'; write that list alone"),
+        (".json", '{"data": [{"text": "a"}]}', ":1: the records seem to stand in 'data'; write that list alone into"),
         (".jsonl", '{"text": {}, "label": "x"}', ":1: 'text' is an object, not text"),
         (".jsonl", b'{"text": "a"}\n\xff', ":2: byte 0xff is not UTF-8; save the file as UTF-8"),
         (".csv", "text,label\n", ": no records"),
