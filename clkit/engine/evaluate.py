@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from clkit.engine.fingerprints import changes, model_read, refuse_changes, task_read
 from clkit.engine.limits import checked_texts
@@ -104,9 +105,13 @@ def _test_data(
         for task in same
         for key, where in changes(read, task_read(task), recipe, f"tasks.{task.name}.{recipe.evaluation.split}")
     ]
-    learned = {task.name for task in tasks if chosen[task.name] in own.task_recipes()}
-    # What another recipe would train on was not seen by this run's models.
-    return [task if task.name in learned else replace(task, train=task.train.select([])) for task in tasks], remarks
+    return [task if _is_learned(task, read) else replace(task, train=task.train.select([])) for task in tasks], remarks
+
+
+def _is_learned(task: Task, read: Mapping[str, Any]) -> bool:
+    """Whether the run read these training data, as any task's; another recipe's its models may not have seen."""
+    own = task_read(task).get(f"tasks.{task.name}.train")
+    return own in [value for key, value in read.items() if key.startswith("tasks.") and key.endswith(".train")]
 
 
 def _tested_before(run: RunFolder, stage: str | None, examiner: Examiner, tasks: Sequence[str]) -> list[Tested] | None:

@@ -34,7 +34,7 @@ from clkit.tasks.sections import TaskRecipe
 from clkit.tasks.task import Task
 from clkit.wording import did_you_mean
 
-#: Stands for an input in the examples: no text of the data leaves the run, but for a system turn that all inputs share.
+#: Stands for an input in the examples: no text of the data leaves the run, but for a system turn that all tests share.
 TEXT = "The text goes here."
 
 
@@ -218,10 +218,10 @@ def _before(task: TaskRecipe, stages: Sequence[Path]) -> _Before:
     if getattr(task.source, "messages", None) is None:
         return _Before()
     tested = next((own for stage in reversed(stages) if (own := read_records(stage).get(task.name))), [])
-    said = {json.dumps(record.get("turns", [])) for record in tested if record.get("text") is not None}
-    shared = said.pop() if len(said) == 1 else None
-    if shared is not None and all(turn["role"] == "system" for turn in json.loads(shared)):
-        return _Before(shared)
+    said = [record.get("turns") for record in tested]
+    shared = bool(said) and said[0] is not None and all(turns == said[0] for turns in said)
+    if shared and (not said[0] or (len(said) > 1 and all(turn["role"] == "system" for turn in said[0]))):
+        return _Before(json.dumps(said[0]))
     return _Before(more=True)
 
 

@@ -15,6 +15,7 @@ from clkit.events import Listener
 from clkit.recipe.recipe import Recipe
 from clkit.results.scores import Answers
 from clkit.run.folder import RunFolder
+from clkit.run.scores import read_records
 from clkit.tasks import inputs
 from clkit.tasks.conversations import NO_TURNS
 from clkit.tasks.sections import TaskRecipe
@@ -36,9 +37,12 @@ def _as_tested(recipe: Recipe, *, named: bool) -> Recipe:
     return recipe.model_copy(update={"evaluation": evaluation, "prompt": prompt})
 
 
-def _without_turns(task: TaskRecipe | None, rows: Dataset) -> Iterator[str]:
-    """A remark on inputs that stand alone where a task's own stand in conversations."""
-    if task is not None and getattr(task.source, "messages", None) and {*rows["turns"]} == {NO_TURNS}:
+def _without_turns(run: RunFolder, task: TaskRecipe | None, rows: Dataset) -> Iterator[str]:
+    """A remark on inputs that stand alone where those of the task's tests stood behind other turns."""
+    if task is None or not getattr(task.source, "messages", None) or {*rows["turns"]} != {NO_TURNS}:
+        return
+    tests = (read_records(stage.folder).get(task.name, []) for stage in reversed(run.stages()))
+    if any(record.get("turns") for record in next(filter(None, tests), [])):
         yield (
             f"task '{task.name}' was learned from conversations, and this is asked without the turns before it; give "
             "them with --file, in records with `messages`"
@@ -92,7 +96,7 @@ def predict(
     family = load_stage(run, recipe, stage, accept_changes=accept_changes, listener=listener)
     asked = inputs.asked(chosen, labels, rows)
     recipe = _as_tested(recipe, named=task is not None)
-    for remark in [*_without_turns(chosen, rows), *checked_texts(family, recipe, asked, "test", tested=True)[1]]:
+    for remark in [*_without_turns(run, chosen, rows), *checked_texts(family, recipe, asked, "test", tested=True)[1]]:
         listener.noted(remark)
     examiner = Examiner([asked], recipe)
     answers = examiner.test(family, asked.name, listener)

@@ -122,7 +122,11 @@ class Prepared:
 
     def _rounded_merges(self) -> Iterator[str]:
         weights = str(self.family.base.dtype).removeprefix("torch.")
-        if self.recipe.tuning.method == "incremental_lora" and len(self.stages) > 1 and weights != "float32":
+        if (
+            self.recipe.tuning.method == "incremental_lora"
+            and weights != "float32"
+            and any(one.position for one in self.stages)
+        ):
             yield (
                 f"model.dtype: each finished task's adapter is merged into weights in {weights}, which round it by "
                 "more the smaller it is beside them; in float32 nothing is lost"

@@ -43,7 +43,6 @@ def save_merged(family: Family, folder: Path, max_new_tokens: int) -> None:
     if isinstance(family.model, PeftModel):
         refuse_tied_adapter(family.model)
         merge_adapter(family)
-    family.model.config.use_cache = True  # which the Trainer turns off
     if family.objective.kind == "text_to_text":
         family.model.generation_config = greedy_config(family, max_new_tokens)
     family.model.save_pretrained(folder)

@@ -62,8 +62,10 @@ class MagnitudeCollector:
         self._hooks += [ObservedExperts(owner, self._expert_recorder(own)) for owner, own in experts.items()]
 
     def _recorder(self, name: str) -> Callable[[nn.Module, Any, torch.Tensor], None]:
+        of_adapter = name.endswith(".lora_A")
+
         def record(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
-            if self._batch is None or _is_identity(inputs):
+            if self._batch is None or (of_adapter and _is_identity(inputs)):
                 return
             if self._reads_tokens(name, self._calls[name]):
                 self._add(name, _summed(output, self._counted(name, output, self._batch)))
@@ -147,7 +149,10 @@ class MagnitudeCollector:
 
 
 def _is_identity(inputs: tuple[torch.Tensor, ...]) -> bool:
-    """Whether a layer is given no tokens but the identity, by which peft's DoRA takes an adapter's product B A."""
+    """Whether an adapter is given no tokens but the identity, by which peft's DoRA takes its product B A.
+
+    Inside a compiled graph values cannot be asked for; there the shape decides.
+    """
     given = inputs[0] if inputs else None
     if given is None or given.dim() != 2 or given.shape[0] != given.shape[1]:
         return False

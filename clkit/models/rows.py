@@ -91,14 +91,14 @@ def _refusal(site: RowSite, owners: int) -> str:
         return "they belong to layers of another kind than a plain linear one"
     if site.weight.dtype != torch.float32:
         return "they are not of float32"
-    if _is_hooked(site.weight):
+    if _hooks(site.weight):
         return "hooks of another's are on them"
     return "they are tied to other modules'" if owners > 1 else ""
 
 
-def _is_hooked(weight: nn.Parameter) -> bool:
-    """Whether somebody wants its gradient as soon as it is computed, whole."""
-    return bool(weight._backward_hooks or weight._post_accumulate_grad_hooks)
+def _hooks(weight: nn.Parameter) -> int:
+    """How many want its gradient as soon as it is computed, whole."""
+    return sum(len(hooks) for hooks in (weight._backward_hooks, weight._post_accumulate_grad_hooks) if hooks)
 
 
 class _Layer:
@@ -106,6 +106,7 @@ class _Layer:
 
     def __init__(self, module: nn.Module, weight: nn.Parameter, whole: bool) -> None:
         self.module, self.weight, self.whole = module, weight, whole
+        self.hooks = _hooks(weight)  # which need nothing of the gradient
         self.active = False
         self.rows: torch.Tensor | None = None
         self.gradient: torch.Tensor | None = None
@@ -113,7 +114,7 @@ class _Layer:
 
     def _forward(self, inputs: torch.Tensor) -> torch.Tensor:
         # Another weight may stand there for a while (`torch.func.functional_call`), or a hook be on it since.
-        own = self.module.weight is self.weight and not self.weight._backward_hooks
+        own = self.module.weight is self.weight and _hooks(self.weight) <= self.hooks
         if not (self.active and own and torch.is_grad_enabled()):
             return nn.Linear.forward(self.module, inputs)  # type: ignore[arg-type]
         output: torch.Tensor = _RowLinear.apply(inputs, self.weight, self.module.bias, self)  # type: ignore[no-untyped-call]

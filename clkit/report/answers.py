@@ -58,6 +58,7 @@ def read_examples(run: RunFolder, task: str | None = None) -> list[Example]:
         UsageError: no test of that task was found.
     """
     found: dict[tuple[str, int], Example] = {}
+    firsts: dict[tuple[str, int], Mapping[str, Any]] = {}
     stages = run.stages()
     filled = read_filled(run.path, {stage.index: stage.payload for stage in stages})
     for stage in stages:
@@ -66,9 +67,9 @@ def read_examples(run: RunFolder, task: str | None = None) -> list[Example]:
             if "prediction" not in record:
                 raise RunError(f"{run.path}: the run scores likelihoods, so no answer is right or wrong")
             key = record["task"], record["index"]
-            asked = _asked(record)
-            example = found.setdefault(key, Example(*key, record["gold"], asked, record.get("place")))
-            if example.gold == record["gold"] and example.text == asked:  # else the data were changed
+            first = firsts.setdefault(key, record)
+            example = found.setdefault(key, Example(*key, record["gold"], _asked(record), record.get("place")))
+            if all(first.get(one) == record.get(one) for one in _parts(first, record)):  # else the data were changed
                 example.answers[stage.name] = record
     names = dict.fromkeys(name for name, _ in found)
     if task is not None and task not in names:
@@ -80,6 +81,11 @@ def read_examples(run: RunFolder, task: str | None = None) -> list[Example]:
         for key, example in sorted(found.items(), key=lambda pair: _order(pair[0], list(names)))
         if task in (None, key[0])
     ]
+
+
+def _parts(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What two records of one example must agree in; an earlier clkit did not keep the turns before an input."""
+    return ["gold", "text", *(["turns"] if "turns" in one and "turns" in other else [])]
 
 
 def _asked(record: Mapping[str, Any]) -> str | None:

@@ -103,15 +103,24 @@ class Columns:
         if not isinstance(record, Mapping):
             raise DataError(f"{where}: the record is {kind_of_value(record)}, not an object; correct or remove it")
         if len(record) == 1:
-            ((name, value),) = record.items()
-            if isinstance(value, list) and name not in self.needed:
-                raise DataError(f"{where}: the records seem to stand in '{name}'; write that list alone into the file")
+            self._refuse_list(record, where)
         check_columns(record, self.needed, where)
         if self.messages is not None:
             example = read_conversation(record[self.messages], where, self.messages)
             return example._replace(answer=self.answer(example.answer, where))
         text = self.template.render(record, where)
         return Example(text, None if self.label is None else self.answer(record[self.label], where), NO_TURNS)
+
+    def _refuse_list(self, record: Mapping[str, Any], where: str) -> None:
+        """Refuse a record that is a list of records, or a conversation that no column was named for."""
+        ((name, value),) = record.items()
+        first = value[0] if isinstance(value, list) and value else None
+        if name in self.needed or not isinstance(first, Mapping):
+            return
+        if all(column in first for column in self.needed):
+            raise DataError(f"{where}: the records stand in '{name}'; write that list alone into the file")
+        if {"role", "content"} <= first.keys() or {"from", "value"} <= first.keys():
+            raise DataError(f"{where}: '{name}' seems to hold a conversation; set source.messages: {name}")
 
     def answer(self, value: Any, where: str) -> str | None:
         """The answer that a value of the label column stands for; None where it stands for none.

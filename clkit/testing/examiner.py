@@ -18,7 +18,6 @@ from clkit.processes import processes
 from clkit.results.kinds import OVERLAPS, UNBOUNDED, MetricName
 from clkit.results.scores import Answers, Guess, Likelihoods, Tested, task_chance
 from clkit.tasks.blocks import begins
-from clkit.tasks.conversations import NO_TURNS
 from clkit.tasks.stored import token_counts, values
 from clkit.tasks.task import Task
 from clkit.testing.section import EvaluationSection
@@ -76,10 +75,6 @@ def negative_log_likelihoods(family: Family, batch: Mapping[str, torch.Tensor]) 
         for own, due in zip(family.logits(family.model(**inputs), labels), labels, strict=True)
     ]
     return list(zip(torch.stack(measured).tolist(), (labels != IGNORED).sum(dim=1).tolist(), strict=True))
-
-
-def _with_turns(turns: str = NO_TURNS, **row: Any) -> dict[str, Any]:
-    return {**row, "turns": json.loads(turns)} if turns != NO_TURNS else row
 
 
 class Examiner:
@@ -224,10 +219,12 @@ class Examiner:
         return self._encoded[task.name]
 
     def _traces(self, name: str, rows: Dataset) -> list[dict[str, Any]]:
-        """Where each row stands in the data, its text, and what was said before, if anything was."""
+        """Where each row stands in the data, its text, and of a conversation what was said before."""
         if name not in self._rows:
-            kept = rows.select_columns([one for one in ("place", "text", "turns") if one in rows.column_names])
-            self._rows[name] = [_with_turns(**row) for row in kept.to_list()]
+            traces = rows.select_columns(["place", "text"]).to_list()
+            if "turns" in rows.column_names:
+                traces = [{**row, "turns": json.loads(turns)} for row, turns in zip(traces, rows["turns"], strict=True)]
+            self._rows[name] = traces
         return self._rows[name]
 
     def _over_batches(self, tokens: Sequence[int], of: Callable[[list[int]], list[T]], listener: Listener) -> list[T]:

@@ -25,7 +25,10 @@ def save_strategies(strategies: Sequence[Strategy], folder: Path, hook: str = "s
     for strategy in strategies:
         name = strategy.options.name
         values[name] = {}
-        for key, value in call(strategy, hook, gives=Mapping).items():
+        state = call(strategy, hook, gives=Mapping)
+        if any(not isinstance(key, str) for key in state):
+            raise StrategyError(f"strategies.{name}: its state has keys that are no text; name what it keeps")
+        for key, value in state.items():
             if isinstance(value, torch.Tensor):
                 tensors[f"{name}/{key}"] = value.detach().contiguous().cpu()
             else:

@@ -227,10 +227,9 @@ class TaskTrainer(Trainer):
 
     def _skip_step(self) -> None:
         """Make this step's update nothing, and forget what was logged of it and is not finite."""
-        if self.accelerator.scaler is None:  # with fp16 the gradients' scaler skips the step, and needs to see them
-            for parameter in trained_parameters(self.model).values():
-                parameter.grad = None
-            self._context.row_gradients.clear()
+        for parameter in trained_parameters(self.model).values():
+            parameter.grad = None
+        self._context.row_gradients.clear()
         self._step_losses.pop()
         for values in self._context.pending.values():
             if values and not math.isfinite(values[-1]):

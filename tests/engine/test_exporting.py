@@ -21,7 +21,7 @@ from gguf import GGUFReader
 from tokenizers import Tokenizer, decoders, models, normalizers
 
 from clkit.engine.evaluate import load_stage
-from clkit.engine.exporting import TEXT, export
+from clkit.engine.exporting import TEXT, _before, export
 from clkit.engine.sequence import train
 from clkit.errors import RunError, UsageError
 from clkit.models.examples import task_texts
@@ -30,6 +30,7 @@ from clkit.recipe.recipe import Recipe
 from clkit.report.card import PEFT_CLASSES, model_card
 from clkit.results.answers import UNFINISHED
 from clkit.run.folder import RunFolder
+from clkit.tasks.conversations import NO_TURNS
 from clkit.tasks.prompts import build_prompt
 from tests.toy import TASKS, Finished, as_conversations, toy_recipe, write_task
 
@@ -282,6 +283,13 @@ def test_the_card_of_conversations_has_the_system_turn_that_all_share(
     assert "w2" not in other
     card = (tmp_path / "out/README.md").read_text("utf-8")
     assert card.count("Its inputs stood in conversations") == 1
+    records = run.stages()[-1].folder / "predictions.jsonl"
+    whole = records.read_text("utf-8")
+    one = next(line for line in whole.splitlines() if '"first"' in line)
+    for kept in (one, re.sub(r'"turns": \[.*?\], ', "", whole)):  # a single text is nobody else's; nothing is known
+        records.write_text(kept, "utf-8")
+        assert _before(Recipe.load(run.recipe_path).task_recipes()[0], [records.parent]) == (NO_TURNS, True)
+    records.write_text(whole, "utf-8")
     recipe = Recipe.load(run.recipe_path)
     family = load_stage(run, recipe, None)
     family.model.eval()

@@ -340,6 +340,11 @@ def test_a_broken_strategy_is_one_clear_line(importable: Path, source: str, attr
         ),
         (
             "state_dict(self)",
+            "return {0: 1}",
+            "strategies.mine:Hook: its state has keys that are no text; name what it keeps",
+        ),
+        (
+            "state_dict(self)",
             "return {'seen': [(1, 2)]}",
             "strategies.mine:Hook: its state 'seen' holds a tuple, which is no tensor and does not come back from JSON",
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -145,30 +145,46 @@ def test_checkpointing_does_not_change_the_gradient(tmp_path: Path, flat_t5: Pat
     torch.testing.assert_close(recorder.gradients[0], whole, rtol=1e-4, atol=1e-6)
 
 
-def test_strategies_see_gradients_without_the_scale_of_half_precision(
-    tmp_path: Path, flat_t5: Path, recorder: type[Recorder], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In float32, the loss scaled as that of fp16 is, which needs a GPU, gradients unscaled as accelerate does."""
-    proper, runs, gradients = TaskTrainer.create_accelerator_and_postprocess, [], []
+@pytest.fixture
+def scaled(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From when it is called, the loss is scaled as that of fp16, which needs a GPU, and unscaled as by accelerate."""
+    proper = TaskTrainer.create_accelerator_and_postprocess
 
     def with_scaler(self: Any) -> None:
         proper(self)
-        accelerator = self.accelerator
-        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-        accelerator.unscale_gradients = lambda: [
-            accelerator.scaler.unscale_(one.optimizer) for one in accelerator._optimizers
-        ]
+        accelerator, scaler = self.accelerator, torch.amp.GradScaler("cpu", init_scale=1024.0)
+        accelerator.scaler = scaler
+        accelerator.unscale_gradients = lambda: [scaler.unscale_(one.optimizer) for one in accelerator._optimizers]
 
-    for scaled in (False, True):
-        if scaled:
-            monkeypatch.setattr(TaskTrainer, "create_accelerator_and_postprocess", with_scaler)
+    return lambda: monkeypatch.setattr(TaskTrainer, "create_accelerator_and_postprocess", with_scaler)
+
+
+def test_strategies_see_gradients_without_the_scale_of_half_precision(
+    tmp_path: Path, flat_t5: Path, recorder: type[Recorder], scaled: Callable[[], None]
+) -> None:
+    runs, gradients = [], []
+    for way in ("plain", "scaled"):
         recorder.gradients.clear()
-        runs.append(recorded(tmp_path, flat_t5, weight=0.1).rename(tmp_path / f"run-{scaled}"))
+        runs.append(recorded(tmp_path, flat_t5, weight=0.1).rename(tmp_path / way))
         gradients.append(recorder.gradients[-1])
+        scaled()
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
     plain, other = (load_file(run / "tasks/02-second/model/model.safetensors") for run in runs)
     for name, tensor in plain.items():
         torch.testing.assert_close(other[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_step_that_a_strategy_broke_is_left_out_too(
+    tmp_path: Path, flat_t5: Path, recorder: type[Recorder], scaled: Callable[[], None], half: bool
+) -> None:
+    if half:
+        scaled()
+    run = recorded(tmp_path, flat_t5, weight=1e38, on_nan="skip")
+    weights, start = (
+        load_file(file) for file in (run / "tasks/02-second/model/model.safetensors", flat_t5 / "model.safetensors")
+    )
+    assert all(torch.equal(weights[name], tensor) for name, tensor in start.items())
 
 
 @pytest.mark.parametrize("caches", [True, False])

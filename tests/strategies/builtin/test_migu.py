@@ -437,8 +437,13 @@ def test_first_task_is_left_alone_unless_asked(toy_t5: Path) -> None:
 
 
 @pytest.mark.parametrize("early", [True, False])
-def test_whoever_hooks_on_a_weight_is_given_its_whole_gradient(toy_t5: Path, early: bool) -> None:
+@pytest.mark.parametrize("kind", ["register_hook", "register_post_accumulate_grad_hook"])
+def test_whoever_hooks_on_a_weight_is_given_its_whole_gradient(toy_t5: Path, early: bool, kind: str) -> None:
     masked, given = {}, []
+
+    def see(one: torch.Tensor) -> None:
+        given.append(one if kind == "register_hook" else one.grad.clone())
+
     for hooked in (False, True):
         loaded = load_toy(toy_t5)
         strategy = MIGU(MIGUOptions(name="migu"))
@@ -446,10 +451,10 @@ def test_whoever_hooks_on_a_weight_is_given_its_whole_gradient(toy_t5: Path, ear
         weight = linear_layers(loaded.model)["encoder.block.0.layer.0.SelfAttention.q"].weight
         where = context(loaded)
         if hooked and early:
-            weight.register_hook(given.append)
+            getattr(weight, kind)(see)
         strategy.before_task(where)
         if hooked and not early:
-            weight.register_hook(given.append)
+            getattr(weight, kind)(see)
         step(loaded, strategy, [batch(loaded, 7)], where)
         rows = where.row_gradients.pop(weight, None)
         masked[hooked] = weight.grad if rows is None else torch.zeros_like(weight).index_copy_(0, rows.rows, rows.grad)
