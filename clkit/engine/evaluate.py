@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from clkit.engine.fingerprints import changes, model_read, refuse_changes, task_read
 from clkit.engine.limits import checked_texts
@@ -99,19 +98,19 @@ def _test_data(
     read = run.read()
     labels = {name: read.get(f"tasks.{name}.labels") for name in chosen}
     tasks = load_tasks(recipe, labels, [*chosen.values()])
+    now = {task.name: task_read(task) for task in tasks}
     same = [task for task in tasks if recipe.data == own.data and chosen[task.name] in own.task_recipes()]
     remarks = [
         f"{key} is not what the run was tested on ({where}): the scores do not compare"
         for task in same
-        for key, where in changes(read, task_read(task), recipe, f"tasks.{task.name}.{recipe.evaluation.split}")
+        for key, where in changes(read, now[task.name], recipe, f"tasks.{task.name}.{recipe.evaluation.split}")
     ]
-    return [task if _is_learned(task, read) else replace(task, train=task.train.select([])) for task in tasks], remarks
-
-
-def _is_learned(task: Task, read: Mapping[str, Any]) -> bool:
-    """Whether the run read these training data, as any task's; another recipe's its models may not have seen."""
-    own = task_read(task).get(f"tasks.{task.name}.train")
-    return own in [value for key, value in read.items() if key.startswith("tasks.") and key.endswith(".train")]
+    # Another recipe's training data are not what this run's models learned, unless they are the same by another name.
+    learned = [value for key, value in read.items() if key.startswith("tasks.") and key.endswith(".train")]
+    known = (now[task.name].get(f"tasks.{task.name}.train") in learned for task in tasks)
+    return [
+        one if own else replace(one, train=one.train.select([])) for one, own in zip(tasks, known, strict=True)
+    ], remarks
 
 
 def _tested_before(run: RunFolder, stage: str | None, examiner: Examiner, tasks: Sequence[str]) -> list[Tested] | None:

@@ -26,7 +26,7 @@ from clkit.results.matrix import AccuracyMatrix
 from clkit.run.atomic import write_atomically
 from clkit.run.exports import check_export, exported
 from clkit.run.folder import RunFolder
-from clkit.run.scores import read_records, read_scores
+from clkit.run.scores import last_records, read_scores
 from clkit.tasks.conversations import NO_TURNS
 from clkit.tasks.inputs import asked, given
 from clkit.tasks.prompts import Prompt, build_prompt
@@ -217,11 +217,10 @@ def _before(task: TaskRecipe, stages: Sequence[Path]) -> _Before:
     """As the last of these stages that tested the task has recorded it."""
     if getattr(task.source, "messages", None) is None:
         return _Before()
-    tested = next((own for stage in reversed(stages) if (own := read_records(stage).get(task.name))), [])
-    said = [record.get("turns") for record in tested]
-    shared = bool(said) and said[0] is not None and all(turns == said[0] for turns in said)
-    if shared and (not said[0] or (len(said) > 1 and all(turn["role"] == "system" for turn in said[0]))):
-        return _Before(json.dumps(said[0]))
+    said = [record.get("turns") for record in last_records(stages, task.name)]
+    first = said[0] if said and said.count(said[0]) == len(said) else None
+    if first == [] or (first and len(said) > 1 and all(turn["role"] == "system" for turn in first)):
+        return _Before(json.dumps(first))
     return _Before(more=True)
 
 

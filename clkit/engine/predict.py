@@ -15,7 +15,7 @@ from clkit.events import Listener
 from clkit.recipe.recipe import Recipe
 from clkit.results.scores import Answers
 from clkit.run.folder import RunFolder
-from clkit.run.scores import read_records
+from clkit.run.scores import last_records
 from clkit.tasks import inputs
 from clkit.tasks.conversations import NO_TURNS
 from clkit.tasks.sections import TaskRecipe
@@ -41,8 +41,7 @@ def _without_turns(run: RunFolder, task: TaskRecipe | None, rows: Dataset) -> It
     """A remark on inputs that stand alone where those of the task's tests stood behind other turns."""
     if task is None or not getattr(task.source, "messages", None) or {*rows["turns"]} != {NO_TURNS}:
         return
-    tests = (read_records(stage.folder).get(task.name, []) for stage in reversed(run.stages()))
-    if any(record.get("turns") for record in next(filter(None, tests), [])):
+    if any(record.get("turns") for record in last_records([stage.folder for stage in run.stages()], task.name)):
         yield (
             f"task '{task.name}' was learned from conversations, and this is asked without the turns before it; give "
             "them with --file, in records with `messages`"

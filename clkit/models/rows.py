@@ -114,8 +114,8 @@ class _Layer:
 
     def _forward(self, inputs: torch.Tensor) -> torch.Tensor:
         # Another weight may stand there for a while (`torch.func.functional_call`), or a hook be on it since.
-        own = self.module.weight is self.weight and _hooks(self.weight) <= self.hooks
-        if not (self.active and own and torch.is_grad_enabled()):
+        own = self.active and torch.is_grad_enabled() and self.module.weight is self.weight
+        if not own or _hooks(self.weight) > self.hooks:
             return nn.Linear.forward(self.module, inputs)  # type: ignore[arg-type]
         output: torch.Tensor = _RowLinear.apply(inputs, self.weight, self.module.bias, self)  # type: ignore[no-untyped-call]
         return output

@@ -58,7 +58,6 @@ def read_examples(run: RunFolder, task: str | None = None) -> list[Example]:
         UsageError: no test of that task was found.
     """
     found: dict[tuple[str, int], Example] = {}
-    firsts: dict[tuple[str, int], Mapping[str, Any]] = {}
     stages = run.stages()
     filled = read_filled(run.path, {stage.index: stage.payload for stage in stages})
     for stage in stages:
@@ -67,8 +66,8 @@ def read_examples(run: RunFolder, task: str | None = None) -> list[Example]:
             if "prediction" not in record:
                 raise RunError(f"{run.path}: the run scores likelihoods, so no answer is right or wrong")
             key = record["task"], record["index"]
-            first = firsts.setdefault(key, record)
             example = found.setdefault(key, Example(*key, record["gold"], _asked(record), record.get("place")))
+            first = next(iter(example.answers.values()), record)
             if all(first.get(one) == record.get(one) for one in _parts(first, record)):  # else the data were changed
                 example.answers[stage.name] = record
     names = dict.fromkeys(name for name, _ in found)

@@ -151,6 +151,11 @@ def _changed_tests(run: Path, done: Mapping[int, Mapping[str, Any]]) -> list[str
     return notes
 
 
+def last_records(stages: Sequence[Path], task: str) -> list[dict[str, Any]]:
+    """The records of a task's test in the last of these stages that has any."""
+    return next((found for stage in reversed(stages) if (found := read_records(stage).get(task))), [])
+
+
 def read_records(stage: Path) -> dict[str, list[dict[str, Any]]]:
     """The records of a stage's tests by task, in the order of the data; nothing where the file is not whole."""
     path, found = stage / PREDICTIONS, dict[str, list[dict[str, Any]]]()

@@ -64,10 +64,15 @@ def _are_finite(tensors: Iterable[torch.Tensor]) -> bool:
     return not finite or bool(torch.stack(finite).all())  # one number is read off the accelerator, not one per tensor
 
 
+def _taken_off(model: nn.Module) -> dict[str, Any]:
+    """What accelerate left on a model, by name; it is there no more."""
+    return {name: vars(model).pop(name) for name in LEFT if name in vars(model)}
+
+
 @contextmanager
 def as_tested(model: nn.Module) -> Iterator[None]:
     """Inside, a model in training computes as it will when it is tested: without mixed precision."""
-    taken = {name: vars(model).pop(name) for name in LEFT if name in vars(model)}
+    taken = _taken_off(model)
     try:
         yield
     finally:
@@ -121,14 +126,13 @@ class TaskTrainer(Trainer):
     def release_model(self) -> None:
         """Take off the model what training left on it, so that it is tested as it will be when it is loaded again.
 
-        The Trainer leaves hooks on the embeddings, too, new ones with every task. The optimizer's moments go as well:
-        what strategies compute after a task would stand beside them.
+        That is what accelerate leaves (`LEFT`), and the Trainer's hooks on the embeddings, new ones with every task.
+        The optimizer's moments go too: what strategies compute after a task would stand beside them.
         """
         self.optimizer.state.clear()
         if self.args.torch_compile:
             torch.compiler.reset()
-        for left in LEFT:
-            self.model.__dict__.pop(left, None)
+        _taken_off(self.model)
         if self.args.gradient_checkpointing:
             self.model.activation_checkpointing_disable()
             self.model.disable_input_require_grads()

@@ -30,10 +30,9 @@ class Replay(Strategy):
 
     When a task is finished, some of the examples that replay was given, never replayed or general ones, go into the
     buffer: prompt and answer as they were trained on. Those are the task's own, and what strategies before it in the
-    list make of them. The next tasks' training data are their own examples and those drawn from the
-    buffer, shuffled. So `strategies.json` of every finished task holds training texts; `clkit forget-data` takes them
-    out. Every draw is seeded by the recipe's seed, the task's place and the purpose: the same in all processes and
-    resumed.
+    list make of them. The next tasks' training data are their own examples and those drawn from the buffer, shuffled.
+    So `strategies.json` of every finished task holds training texts; `clkit forget-data` takes them out. Every draw is
+    seeded by the recipe's seed, the task's place and the purpose: the same in all processes and resumed.
     """
 
     name: ClassVar[str] = "replay"
